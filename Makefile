@@ -1,0 +1,51 @@
+# make help lists the targets.
+
+GOLANGCI_LINT_VERSION := v2.15.0
+GOLANGCI_LINT := .tools/golangci-lint-$(GOLANGCI_LINT_VERSION)
+MODULES := ./... ./examples/...
+# What the coverage bound holds for: everything but examples, suites and servers.
+CORE := ./retry ./breaker ./idempotency ./idempotency/redisstore ./metrics ./dlq ./delivery ./delivery/memory ./delivery/rabbitmq
+COVERAGE := 85
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: ## build and run the quickstart: the whole pipeline in one process, no server
+	@go run ./examples/quickstart
+
+.PHONY: test
+test: servers ## run all tests with the race detector, on real servers
+	go test -race -timeout 15m $(MODULES)
+
+.PHONY: short
+short: ## run the tests that need no server
+	go test -race -short $(MODULES)
+
+.PHONY: servers
+servers: ## install rabbitmq-server and redis-server if they are missing
+	@.ci/servers
+
+.PHONY: lint
+lint: $(GOLANGCI_LINT) ## check style, vet and the import directions
+	$(GOLANGCI_LINT) run $(MODULES)
+
+$(GOLANGCI_LINT):
+	GOBIN=$(CURDIR)/.tools go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION)
+	@mv .tools/golangci-lint $@
+
+.PHONY: cover
+cover: servers ## measure coverage, and fail below the bound
+	@go test -cover $(CORE) | tee /dev/stderr | awk -v bound=$(COVERAGE) ' \
+		/coverage:/ { for (i = 1; i <= NF; i++) if ($$i == "coverage:") { value = $$(i+1); sub("%", "", value); n++; if (value + 0 < bound) low = low "\n  " $$2 " " value "%" } } \
+		/^FAIL/ { failed = 1 } \
+		END { if (failed || !n) { print "cover: tests failed"; exit 1 } \
+			if (low) { print "cover: below " bound "%:" low; exit 1 } \
+			print "cover: " n " packages at " bound "% or more" }'
+
+.PHONY: bench
+bench: ## run the Go benchmarks of the pieces
+	go test -run '^$$' -bench . -benchmem ./...
