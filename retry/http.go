@@ -1,0 +1,116 @@
+package retry
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+)
+
+// MaxRetryAfter is the longest wait that a Retry-After header is believed.
+const MaxRetryAfter = 365 * 24 * time.Hour
+
+// errNoResponse is what FromResponse makes of a nil response.
+var errNoResponse = errors.New("retry: no HTTP response")
+
+// HTTPError is an answer of an HTTP server that means failure. Classifier
+// knows it by StatusCode, DelayOf by RetryDelay. It holds nothing of the
+// request and nothing of the body.
+type HTTPError struct {
+	// Status is the status code, such as 503.
+	Status int
+	// RetryAfter is the wait that the server asked for, 0 to MaxRetryAfter. It
+	// counts only if HasRetryAfter.
+	RetryAfter time.Duration
+	// HasRetryAfter tells a server that asks for no wait from one that doesn't
+	// ask.
+	HasRetryAfter bool
+}
+
+func (e *HTTPError) Error() string {
+	text := fmt.Sprintf("retry: HTTP status %d", e.StatusCode())
+	if name := http.StatusText(e.StatusCode()); name != "" {
+		text += " " + name
+	}
+	if wait, ok := e.RetryDelay(); ok {
+		text += ", retry after " + wait.String()
+	}
+	return text
+}
+
+// StatusCode is Status.
+func (e *HTTPError) StatusCode() int {
+	if e == nil {
+		return 0
+	}
+	return e.Status
+}
+
+// RetryDelay is RetryAfter and HasRetryAfter.
+func (e *HTTPError) RetryDelay() (time.Duration, bool) {
+	if e == nil || !e.HasRetryAfter {
+		return 0, false
+	}
+	return e.RetryAfter, true
+}
+
+// FromResponse is nil for a status below 400, and else an *HTTPError with the
+// status and the wait that a Retry-After header asks for (RFC 9110, section
+// 10.2.3), given in seconds or as a date. A date is taken relative to the
+// response's own Date header if there is a readable one, so that a wrong clock
+// on either side doesn't matter, and else to now. A date in the past and what
+// can't be read are ignored; waits above MaxRetryAfter are shortened to it.
+//
+// A nil response is an error too. The body is neither read nor closed nor
+// kept: it stays the caller's.
+func FromResponse(response *http.Response) error {
+	if response == nil {
+		return errNoResponse
+	}
+	if response.StatusCode < http.StatusBadRequest {
+		return nil
+	}
+	wait, ok := parseRetryAfter(response.Header.Get("Retry-After"), response.Header.Get("Date"), time.Now())
+	return &HTTPError{Status: response.StatusCode, RetryAfter: wait, HasRetryAfter: ok}
+}
+
+// parseRetryAfter reads the value of a Retry-After header. date is the value
+// of the Date header beside it.
+func parseRetryAfter(value, date string, now time.Time) (time.Duration, bool) {
+	value = strings.Trim(value, " \t")
+	if wait, ok := parseSeconds(value); ok {
+		return wait, true
+	}
+	until, err := http.ParseTime(value)
+	if err != nil {
+		return 0, false
+	}
+	if sent, err := http.ParseTime(strings.Trim(date, " \t")); err == nil {
+		now = sent
+	}
+	wait := until.Sub(now) // saturates
+	if wait < 0 {
+		return 0, false
+	}
+	return min(wait, MaxRetryAfter), true
+}
+
+// parseSeconds reads RFC 9110's delay-seconds: one or more digits, however
+// many, and nothing else.
+func parseSeconds(value string) (time.Duration, bool) {
+	if value == "" {
+		return 0, false
+	}
+	const limit = int64(MaxRetryAfter / time.Second)
+	var seconds int64
+	for _, digit := range []byte(value) {
+		if digit < '0' || digit > '9' {
+			return 0, false
+		}
+		if seconds <= limit { // more digits change nothing
+			seconds = seconds*10 + int64(digit-'0')
+		}
+	}
+	return time.Duration(min(seconds, limit)) * time.Second, true
+}
