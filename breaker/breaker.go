@@ -1,0 +1,273 @@
+package breaker
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/sony/gobreaker"
+)
+
+// Breaker is one circuit breaker; see the package comment for what it does.
+// Make it with New. A nil or zero Breaker allows nothing.
+type Breaker struct {
+	config Config
+	key    string
+	fault  error
+
+	// mu is held around every use of gate, so that what gate calls back under
+	// its own mutex (tripped, changed) finds the rest of the state consistent
+	// with it, and a permit's generation is the one that gate gave it in. It is
+	// never held while an observer runs.
+	mu         sync.Mutex
+	gate       *gobreaker.TwoStepCircuitBreaker
+	state      State         // gate's, as of its last change
+	generation uint64        // counts gate's changes of state
+	window     window        // outcomes of this generation, while closed
+	openUntil  time.Time     // while open
+	wake       chan struct{} // closed at the next change; nil if nobody waits
+	out        int           // permits that are out
+	free       *slot         // slots to be used again
+	news       news
+}
+
+// New makes a closed Breaker. It doesn't fail: a faulty config is returned by
+// Err, and by every Allow.
+func New(config Config) *Breaker {
+	config = config.withDefaults()
+	if err := config.validate(); err != nil {
+		return &Breaker{config: config, fault: err}
+	}
+	return newBreaker(config, "")
+}
+
+// newBreaker makes a Breaker of a config that has been validated.
+func newBreaker(config Config, key string) *Breaker {
+	b := &Breaker{config: config, key: key, window: newWindow(config.SampleSize)}
+	if config.OnChange != nil {
+		b.news.watch(config.OnChange)
+	}
+	b.gate = gobreaker.NewTwoStepCircuitBreaker(gobreaker.Settings{
+		Name:        config.Name,
+		MaxRequests: uint32(config.Probes),
+		// With an interval, what takes longer than it would never count.
+		Interval:      0,
+		Timeout:       config.OpenFor,
+		ReadyToTrip:   b.tripped,
+		OnStateChange: b.changed,
+	})
+	return b
+}
+
+// Err is nil, or says why the Breaker can't be used; it matches ErrConfig.
+func (b *Breaker) Err() error {
+	switch {
+	case b == nil:
+		return fmt.Errorf("%w: Breaker is nil, want one made by New", ErrConfig)
+	case b.fault != nil:
+		return b.fault
+	case b.gate == nil:
+		return fmt.Errorf("%w: Breaker is a zero value, want one made by New", ErrConfig)
+	}
+	return nil
+}
+
+// Name is the Config's.
+func (b *Breaker) Name() string {
+	if b == nil {
+		return ""
+	}
+	return b.config.Name
+}
+
+// Key is the breaker's key in its Set, empty outside of one.
+func (b *Breaker) Key() string {
+	if b == nil {
+		return ""
+	}
+	return b.key
+}
+
+// State is the state at this moment. A Breaker that can't be used is Open, as
+// it allows nothing.
+func (b *Breaker) State() State {
+	if b.Err() != nil {
+		return Open
+	}
+	b.mu.Lock()
+	state := State(b.gate.State())
+	b.unlock()
+	return state
+}
+
+// Allow asks for one call. Either it returns a Permit, whose Done has to be
+// called when the call is over, or an *OpenError, at once. A Breaker that
+// can't be used returns what Err says.
+func (b *Breaker) Allow() (Permit, error) {
+	if err := b.Err(); err != nil {
+		return Permit{}, err
+	}
+	b.mu.Lock()
+	var permit Permit
+	done, err := b.gate.Allow()
+	if err != nil {
+		err = b.refusal()
+	} else {
+		permit = b.permit(done)
+	}
+	b.unlock()
+	return permit, err
+}
+
+// Wait returns nil as soon as Allow has a chance to succeed: when the breaker
+// is closed, or half-open with a probe left. That another caller takes the
+// probe first is possible; then wait again. It returns ctx's error, bare, if
+// ctx ends before or has ended already. A nil ctx never ends. A Breaker that
+// can't be used returns what Err says.
+func (b *Breaker) Wait(ctx context.Context) error {
+	if err := b.Err(); err != nil {
+		return err
+	}
+	if ctx == nil {
+		ctx = context.Background()
+	}
+	for {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		wake := b.blocked()
+		if wake == nil {
+			return nil
+		}
+		select {
+		case <-wake:
+		case <-ctx.Done():
+		}
+	}
+}
+
+// blocked is nil if Allow would succeed, and else a channel that is closed when
+// the state changes. Nothing but a change ends a block: gobreaker counts the
+// probes that it has let through, and gives none of them a second time.
+func (b *Breaker) blocked() <-chan struct{} {
+	b.mu.Lock()
+	defer b.unlock()
+	state := State(b.gate.State())
+	if state == Closed || state == HalfOpen && b.gate.Counts().Requests < uint32(b.config.Probes) {
+		return nil
+	}
+	if b.wake == nil {
+		b.wake = make(chan struct{})
+	}
+	return b.wake
+}
+
+// refusal says why gate allows nothing. mu is held.
+func (b *Breaker) refusal() error {
+	refusal := &OpenError{Name: b.config.Name}
+	if b.state == Open {
+		// The state was open a moment ago, even if the time is up by now.
+		refusal.RetryIn = max(time.Until(b.openUntil), 1)
+	}
+	return refusal
+}
+
+// permit makes a Permit of what gate allowed. mu is held.
+func (b *Breaker) permit(done func(bool)) Permit {
+	used := b.free
+	if used == nil {
+		used = &slot{breaker: b}
+	} else {
+		b.free = used.next
+	}
+	used.done, used.generation, used.next = done, b.generation, nil
+	b.out++
+	permit := Permit{slot: used, turn: used.turn}
+	if b.state == HalfOpen {
+		// gobreaker waits for a probe for good.
+		used.watchdog = time.AfterFunc(b.config.ProbeTimeout, func() { permit.Done(Abandoned) })
+	}
+	return permit
+}
+
+// report settles a permit, once.
+func (b *Breaker) report(permit Permit, outcome Outcome) {
+	b.mu.Lock()
+	defer b.unlock()
+	used := permit.slot
+	if used.turn != permit.turn {
+		return
+	}
+	done, late := used.done, used.generation != b.generation
+	b.release(used)
+	if !late {
+		b.settle(done, outcome)
+	}
+}
+
+// settle passes an outcome of this generation on to gate. mu is held.
+func (b *Breaker) settle(done func(success bool), outcome Outcome) {
+	if b.state == HalfOpen {
+		done(outcome == Success || outcome == Answered)
+		return
+	}
+	if outcome != Success && outcome != Failure {
+		return // gobreaker doesn't miss what never reports while closed
+	}
+	b.window.add(outcome == Failure)
+	// gate asks tripped after a failure only, but it may be a success that
+	// fills the window.
+	done(outcome == Success && !b.window.reached(b.config.Threshold))
+}
+
+// release makes a slot free for another permit. mu is held.
+func (b *Breaker) release(used *slot) {
+	if used.watchdog != nil {
+		used.watchdog.Stop()
+		used.watchdog = nil
+	}
+	used.done = nil
+	used.turn++
+	used.next, b.free = b.free, used
+	b.out--
+}
+
+// idle says whether the breaker is closed and no permit of it is out.
+func (b *Breaker) idle() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.state == Closed && b.out == 0
+}
+
+// tripped is gate's ReadyToTrip. mu is held.
+func (b *Breaker) tripped(gobreaker.Counts) bool { return b.window.reached(b.config.Threshold) }
+
+// changed is gate's OnStateChange. mu is held.
+func (b *Breaker) changed(_ string, from, to gobreaker.State) {
+	now := time.Now()
+	b.state = State(to)
+	b.generation++
+	b.window.clear()
+	if b.wake != nil {
+		close(b.wake)
+		b.wake = nil
+	}
+	if b.state == Open {
+		// gobreaker is half-open when the time is past, not when it is reached.
+		openFor := b.config.OpenFor + 1
+		b.openUntil = now.Add(openFor)
+		// Asking for the state is what makes gobreaker look at the time.
+		time.AfterFunc(openFor, func() { b.State() })
+	}
+	b.news.add(Change{Name: b.config.Name, Key: b.key, From: State(from), To: State(to), At: now})
+}
+
+// unlock unlocks mu and then tells observers what changed under it.
+func (b *Breaker) unlock() {
+	tell := b.news.waiting()
+	b.mu.Unlock()
+	if tell {
+		b.tell()
+	}
+}

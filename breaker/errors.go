@@ -1,0 +1,40 @@
+package breaker
+
+import (
+	"errors"
+	"fmt"
+	"time"
+)
+
+// What can go wrong, to be matched with errors.Is.
+var (
+	// ErrOpen: the breaker allows no call now. See OpenError.
+	ErrOpen = errors.New("breaker: open")
+	// ErrConfig: the breaker can't be used; the text names every fault.
+	ErrConfig = errors.New("breaker: invalid config")
+)
+
+// OpenError says that a breaker allows no call now, and for how long. It is
+// ErrOpen.
+type OpenError struct {
+	// Name is the breaker's name.
+	Name string
+	// RetryIn is when the breaker lets probes through, if above 0. 0 means that
+	// it is half-open and its probes are all out: it changes as soon as they
+	// report. Wait waits for either.
+	RetryIn time.Duration
+}
+
+func (e *OpenError) Error() string {
+	text := "breaker: open"
+	if e.Name != "" {
+		text = fmt.Sprintf("breaker: %q is open", e.Name)
+	}
+	if e.RetryIn > 0 {
+		return text + ", retry in " + e.RetryIn.String()
+	}
+	return text + ", waiting for probes"
+}
+
+// Is makes it ErrOpen.
+func (e *OpenError) Is(target error) bool { return target == ErrOpen }

@@ -1,0 +1,116 @@
+package breaker
+
+import (
+	"container/list"
+	"errors"
+	"fmt"
+	"sync"
+)
+
+// DefaultMaxKeys is the default of SetConfig.MaxKeys.
+const DefaultMaxKeys = 10_000
+
+// evictionScan is how many of the least recently used breakers are looked at
+// for one that can go, which bounds how long Get holds the lock.
+const evictionScan = 64
+
+// SetConfig says how the breakers of a Set are made and how many it keeps.
+type SetConfig struct {
+	// Breaker is the config of every breaker. All have its Name; their keys tell
+	// them apart in Changes.
+	Breaker Config
+	// MaxKeys bounds how many breakers are kept. Default 10,000; at most
+	// 1,000,000.
+	MaxKeys int
+}
+
+// Set has a Breaker for each key. Make it with NewSet; the breakers of a nil or
+// zero Set allow nothing.
+//
+// When a new key would exceed MaxKeys, the least recently used key that
+// matters least goes: among the 64 keys used longest ago the first whose
+// breaker is closed and has no permit out, or, if all of these are open or
+// busy, the one used longest ago. What went is forgotten: the key's next use
+// starts with a closed breaker. Who still holds the old one may go on with it,
+// but the two know nothing of each other, so call Get for each call and keep
+// no Breaker.
+//
+// Get takes one lock for a moment. A Set is safe for concurrent use.
+type Set struct {
+	config SetConfig
+	fault  error
+
+	mu       sync.Mutex
+	breakers map[string]*list.Element
+	recent   list.List // of *Breaker, the one used last in front
+}
+
+// NewSet makes an empty Set. It doesn't fail: a faulty config is returned by
+// Err, and by every Allow of its breakers.
+func NewSet(config SetConfig) *Set {
+	config.Breaker = config.Breaker.withDefaults()
+	if config.MaxKeys == 0 {
+		config.MaxKeys = DefaultMaxKeys
+	}
+	fault := config.Breaker.validate()
+	if config.MaxKeys < 1 || config.MaxKeys > maxCount {
+		fault = errors.Join(fault, fmt.Errorf("%w: MaxKeys is %d, want 1 to %d", ErrConfig, config.MaxKeys, maxCount))
+	}
+	return &Set{config: config, fault: fault, breakers: make(map[string]*list.Element)}
+}
+
+// Err is nil, or says why the Set can't be used; it matches ErrConfig.
+func (s *Set) Err() error {
+	switch {
+	case s == nil:
+		return fmt.Errorf("%w: Set is nil, want one made by NewSet", ErrConfig)
+	case s.fault != nil:
+		return s.fault
+	case s.breakers == nil:
+		return fmt.Errorf("%w: Set is a zero value, want one made by NewSet", ErrConfig)
+	}
+	return nil
+}
+
+// Get returns the key's Breaker, and makes it if there is none. It is never
+// nil. The empty key is a key like any other.
+func (s *Set) Get(key string) *Breaker {
+	if err := s.Err(); err != nil {
+		return &Breaker{fault: err}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if found, ok := s.breakers[key]; ok {
+		s.recent.MoveToFront(found)
+		return found.Value.(*Breaker)
+	}
+	if len(s.breakers) >= s.config.MaxKeys {
+		s.evict()
+	}
+	made := newBreaker(s.config.Breaker, key)
+	s.breakers[key] = s.recent.PushFront(made)
+	return made
+}
+
+// Len is how many keys have a breaker.
+func (s *Set) Len() int {
+	if s.Err() != nil {
+		return 0
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.breakers)
+}
+
+// evict lets one breaker go. mu is held.
+func (s *Set) evict() {
+	victim := s.recent.Back()
+	for each, looked := victim, 0; each != nil && looked < evictionScan; each, looked = each.Prev(), looked+1 {
+		if each.Value.(*Breaker).idle() {
+			victim = each
+			break
+		}
+	}
+	delete(s.breakers, victim.Value.(*Breaker).key)
+	s.recent.Remove(victim)
+}
