@@ -1,0 +1,141 @@
+package idempotency
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"time"
+)
+
+// Claim is a key that is held. It is settled once, by Complete, Schedule or
+// Release. Each may be called again after an error, this one or another: the
+// lease goes on being renewed until one has succeeded, the lease is lost, or the
+// context that the claim was made from ends. After one has succeeded all of them
+// return ErrSettled, so that a deferred Release does no harm.
+//
+// Settling asks the store even when the lease is thought to be lost: a late
+// completion that nobody has got in the way of still counts. Give the three a
+// context that outlives the work's: the claim's own is cancelled in just the
+// cases where settling matters most.
+//
+// Errors: ErrSettled; ErrLost when another has taken the key, or the lease has
+// ended; ErrUnavailable when the store could not be asked, in which case the
+// step may or may not have been taken; a context's own.
+type Claim struct {
+	guard *Guard
+	scope string // of the key, for logs
+	key   string
+	token string
+	// ctx is the work's context, which this claim made and ends: renewal, which
+	// no caller asks for, runs with it.
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	phase  atomic.Int32
+
+	renewal renewal
+}
+
+// The phases of a claim, in order.
+const (
+	held int32 = iota
+	lost
+	settled
+)
+
+func newClaim(ctx context.Context, guard *Guard, scope, key, token string, start time.Time) *Claim {
+	claim := &Claim{guard: guard, scope: scope, key: key, token: token}
+	claim.ctx, claim.cancel = context.WithCancelCause(ctx)
+	guard.renewals.add(claim, start)
+	return claim
+}
+
+// Token is what the store knows the holder by.
+func (c *Claim) Token() string {
+	if c == nil {
+		return ""
+	}
+	return c.token
+}
+
+// Complete marks the key done for the guard's Window. It succeeds also when
+// the lease had ended but nobody else had taken the key; that is logged.
+func (c *Claim) Complete(ctx context.Context) error {
+	if err := c.settleable(ctx); err != nil {
+		return err
+	}
+	completion, err := c.guard.store.Complete(ctx, c.key, c.token, c.guard.config.Window)
+	if err == nil && completion == Late {
+		c.guard.config.Logger.WarnContext(ctx, "idempotency claim completed late", "scope", c.scope, "token", c.token)
+	}
+	return c.settle(ctx, "complete", err)
+}
+
+// Schedule puts the fence for the next attempt in place of the lease: lower
+// ones are stale from now on. Call it only when the attempt is scheduled durably,
+// delay from now; the fence stays for the guard's Window beyond that.
+func (c *Claim) Schedule(ctx context.Context, attempt int, delay time.Duration) error {
+	if err := c.settleable(ctx); err != nil {
+		return err
+	}
+	ttl := c.guard.config.Window
+	if delay > 0 {
+		ttl += delay
+	}
+	if ttl < 0 { // the sum is over 292 years
+		ttl = delay
+	}
+	err := c.guard.store.Schedule(ctx, c.key, c.token, attempt, ttl)
+	return c.settle(ctx, "schedule", err)
+}
+
+// Release gives the key back: whoever asks next gets it.
+func (c *Claim) Release(ctx context.Context) error {
+	if err := c.settleable(ctx); err != nil {
+		return err
+	}
+	err := c.guard.store.Release(ctx, c.key, c.token)
+	return c.settle(ctx, "release", err)
+}
+
+func (c *Claim) settleable(ctx context.Context) error {
+	if c == nil || c.guard == nil || c.phase.Load() == settled {
+		return ErrSettled
+	}
+	return c.guard.usable(ctx)
+}
+
+// settle draws the conclusion from the store's answer to a settling step.
+func (c *Claim) settle(ctx context.Context, op string, err error) error {
+	switch {
+	case err == nil:
+		c.end(settled, ErrSettled)
+		return nil
+	case errors.Is(err, ErrLost):
+		c.lose(ctx)
+		return err
+	}
+	return Unavailable(ctx, op, err)
+}
+
+// lose is for when the lease is known to be gone.
+func (c *Claim) lose(ctx context.Context) {
+	if c.end(lost, ErrLost) {
+		c.guard.config.Logger.WarnContext(ctx, "idempotency lease lost", "scope", c.scope, "token", c.token)
+	}
+}
+
+// end stops renewal and cancels the work. It tells whether the claim moved on to
+// next: a lost one may still be settled, a settled one stays so.
+func (c *Claim) end(next int32, cause error) bool {
+	for {
+		phase := c.phase.Load()
+		if phase >= next {
+			return false
+		}
+		if c.phase.CompareAndSwap(phase, next) {
+			c.guard.renewals.remove(c)
+			c.cancel(cause)
+			return true
+		}
+	}
+}

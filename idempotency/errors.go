@@ -1,0 +1,100 @@
+package idempotency
+
+import (
+	"context"
+	"errors"
+)
+
+// What can go wrong, to be matched with errors.Is. A context's own errors are
+// passed on bare.
+var (
+	// ErrConfig: a configuration can't be used; the text names every field.
+	ErrConfig = errors.New("idempotency: invalid config")
+	// ErrInvalid: an argument can't be used.
+	ErrInvalid = errors.New("idempotency: invalid argument")
+	// ErrBusy: someone else holds the key right now. Come back later; the work
+	// may yet fail there.
+	ErrBusy = errors.New("idempotency: in progress elsewhere")
+	// ErrDuplicate: there is nothing left to do. See DuplicateError.
+	ErrDuplicate = errors.New("idempotency: duplicate")
+	// ErrLost: the lease is not held, or not any more. It is the cause of the
+	// context of a claim that lost its lease.
+	ErrLost = errors.New("idempotency: lease lost")
+	// ErrSettled: the claim was completed, scheduled or released before. It is
+	// the cause of the context of such a claim.
+	ErrSettled = errors.New("idempotency: claim is settled")
+	// ErrUnrecorded: the work succeeded, but that could not be recorded: it may
+	// run once more.
+	ErrUnrecorded = errors.New("idempotency: work succeeded but is not recorded as done")
+	// ErrUnavailable: the store could not be asked. See UnavailableError.
+	ErrUnavailable = errors.New("idempotency: store unavailable")
+	// ErrFull: the store has no room for another key and forgets none before its
+	// time.
+	ErrFull = errors.New("idempotency: store is full")
+	// ErrClosed: the store was closed before.
+	ErrClosed = errors.New("idempotency: store is closed")
+)
+
+// DuplicateError says why there is nothing left to do. It is ErrDuplicate.
+type DuplicateError struct {
+	// Holder is the token that completed the work or scheduled the later
+	// attempt; empty when the store can't tell.
+	Holder string
+	// Stale is set when the work is not done, but a later attempt of it is
+	// scheduled: the asking one is an old copy.
+	Stale bool
+}
+
+func (e *DuplicateError) Error() string {
+	if e.Stale {
+		return "idempotency: duplicate: a later attempt is scheduled"
+	}
+	return "idempotency: duplicate: done before"
+}
+
+// Is makes it ErrDuplicate.
+func (e *DuplicateError) Is(target error) bool { return target == ErrDuplicate }
+
+// UnavailableError says what could not be asked, and why. It is ErrUnavailable.
+type UnavailableError struct {
+	// Op is the step: claim, renew, complete, schedule, release, or a store's
+	// own word.
+	Op string
+	// Err is the store's error. It is never a context's: those are told bare, or
+	// belong to a timeout inside of the store and must not look like the
+	// caller's.
+	Err error
+}
+
+func (e *UnavailableError) Error() string {
+	return ErrUnavailable.Error() + ": " + e.Op + ": " + e.Err.Error()
+}
+
+// Is makes it ErrUnavailable.
+func (e *UnavailableError) Is(target error) bool { return target == ErrUnavailable }
+
+// Unwrap returns Err.
+func (e *UnavailableError) Unwrap() error { return e.Err }
+
+// Unavailable gives the error of a store's driver the form that the contract
+// of Store asks for, for those who write one: nil stays nil; when ctx has ended
+// and err comes from that, it is ctx's own error, bare; an error that already
+// has its place in the contract stays as it is; anything else becomes an
+// *UnavailableError.
+func Unavailable(ctx context.Context, op string, err error) error {
+	if err == nil {
+		return nil
+	}
+	for _, known := range []error{ErrUnavailable, ErrInvalid, ErrLost} {
+		if errors.Is(err, known) {
+			return err
+		}
+	}
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		if ended := ctx.Err(); ended != nil {
+			return ended
+		}
+		err = errors.New(err.Error())
+	}
+	return &UnavailableError{Op: op, Err: err}
+}

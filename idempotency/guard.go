@@ -1,0 +1,259 @@
+package idempotency
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+)
+
+// GuardConfig says how long a Guard holds keys. The zero value is usable.
+type GuardConfig struct {
+	// Lease is how long a key stays claimed after its holder was last heard of:
+	// the time that a crash blocks the key for. It is renewed while the work
+	// runs, so it need not be as long as the work. At least MinLease. Default
+	// 60 s.
+	Lease time.Duration
+	// Window is how long a key stays done, and how much longer than its delay a
+	// fence stays. It has to be longer than copies of one message may go on
+	// arriving, and longer than Lease. Default 24 h.
+	Window time.Duration
+	// Logger gets a warning for each lease that is lost, could not be renewed or
+	// was late. Keys' IDs are not logged. Default: nothing is logged.
+	Logger *slog.Logger
+}
+
+// MinLease is the shortest lease of a Guard: below it, a busy machine's
+// scheduling alone would lose leases.
+const MinLease = 10 * time.Millisecond
+
+const (
+	defaultLease  = 60 * time.Second
+	defaultWindow = 24 * time.Hour
+	// settleTimeout bounds how long Do waits for its claim to be settled.
+	settleTimeout = 5 * time.Second
+	// settlePause is between two tries of that.
+	settlePause = 100 * time.Millisecond
+)
+
+func (c GuardConfig) withDefaults() GuardConfig {
+	if c.Lease == 0 {
+		c.Lease = defaultLease
+	}
+	if c.Window == 0 {
+		c.Window = defaultWindow
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	return c
+}
+
+func (c GuardConfig) validate() error {
+	var faults []error
+	if c.Lease < MinLease {
+		faults = append(faults, fmt.Errorf("%w: Lease is %v, want at least %v", ErrConfig, c.Lease, MinLease))
+	}
+	if c.Window <= c.Lease {
+		faults = append(faults, fmt.Errorf("%w: Window is %v, want more than Lease, which is %v", ErrConfig, c.Window, c.Lease))
+	}
+	return errors.Join(faults...)
+}
+
+// Guard claims keys in a Store and keeps their leases alive. Any number of
+// goroutines may use it at once. It has no goroutine of its own and need not be
+// closed.
+type Guard struct {
+	store    Store
+	config   GuardConfig
+	fault    error
+	orphans  orphans
+	renewals renewals
+}
+
+// NewGuard returns a Guard on store. A fault in config, in store or a nil store
+// is kept: Err tells it, and every use returns it.
+func NewGuard(store Store, config GuardConfig) *Guard {
+	config = config.withDefaults()
+	faults := []error{config.validate()}
+	if store == nil {
+		faults = append(faults, fmt.Errorf("%w: store is nil", ErrConfig))
+	} else if faulty, ok := store.(interface{ Err() error }); ok {
+		faults = append(faults, faulty.Err())
+	}
+	return &Guard{
+		store:    store,
+		config:   config,
+		fault:    errors.Join(faults...),
+		renewals: renewals{lease: config.Lease},
+	}
+}
+
+// Err tells what is wrong with the configuration; nil when nothing is. A store
+// that has an Err method of its own is asked, too.
+func (g *Guard) Err() error {
+	if g == nil || g.store == nil && g.fault == nil {
+		return fmt.Errorf("%w: Guard is empty, want one from NewGuard", ErrConfig)
+	}
+	return g.fault
+}
+
+// Claim asks for key on behalf of an attempt (0 is the first run).
+//
+// On success the work has to run with the returned context, and the Claim has to
+// be settled: by Complete, Schedule or Release. Until then its lease is renewed
+// every third of it. When the lease is lost all the same, the returned context
+// is cancelled with the cause ErrLost; when the claim is settled, with the cause
+// ErrSettled. To give a claim up without settling it, end ctx: renewal stops,
+// and the lease runs out by itself. Work that may go on for a while after ctx
+// has ended therefore needs a ctx that ends later.
+//
+// Otherwise it returns ctx, a nil Claim and an error: ErrBusy, a
+// *DuplicateError, one that matches ErrUnavailable, a context's own, or ErrConfig.
+func (g *Guard) Claim(ctx context.Context, key Key, attempt int) (context.Context, *Claim, error) {
+	if err := g.usable(ctx); err != nil {
+		return ctx, nil, err
+	}
+	name, token := newToken(key)
+	if orphaned, ok := g.orphans.take(name); ok {
+		token = orphaned
+	}
+	sent := time.Now()
+	claimCtx, claim, err := g.claim(ctx, key.Scope, name, token, attempt)
+	if claim == nil && outcomeUnknown(err) {
+		g.orphans.put(name, token, sent.Add(g.config.Lease))
+	}
+	return claimCtx, claim, err
+}
+
+// ClaimAs is Claim with a token of the caller's choice: what the Holder of a
+// DuplicateError will tell others. A key that is leased to token already is
+// claimed once more, so token must not be in use by two holders at once.
+func (g *Guard) ClaimAs(ctx context.Context, key Key, token string, attempt int) (context.Context, *Claim, error) {
+	if err := g.usable(ctx); err != nil {
+		return ctx, nil, err
+	}
+	return g.claim(ctx, key.Scope, key.String(), token, attempt)
+}
+
+// Do claims key, runs fn and completes the claim when fn returns nil. When fn
+// returns an error, panics or ends its goroutine the claim is released, so that
+// the work may be tried again at once. It returns what Claim or fn returned.
+// When fn returned nil but that could not be recorded, the error matches
+// ErrUnrecorded and why: ErrLost or ErrUnavailable. Settling goes on for a few
+// seconds after ctx has ended.
+func (g *Guard) Do(ctx context.Context, key Key, fn func(ctx context.Context) error) error {
+	if fn == nil {
+		return fmt.Errorf("%w: fn is nil", ErrInvalid)
+	}
+	if err := g.usable(ctx); err != nil {
+		return err
+	}
+	ctx, giveUp := context.WithCancel(ctx)
+	defer giveUp()
+	workCtx, claim, err := g.Claim(ctx, key, 0)
+	if err != nil {
+		return err
+	}
+	succeeded := false
+	defer func() {
+		if !succeeded {
+			g.release(ctx, claim)
+		}
+	}()
+	if err := fn(workCtx); err != nil {
+		return err
+	}
+	succeeded = true
+	if err := g.complete(ctx, claim); err != nil {
+		return fmt.Errorf("%w: %w", ErrUnrecorded, err)
+	}
+	return nil
+}
+
+// complete tries again while the store is away: what fails here runs twice.
+func (g *Guard) complete(ctx context.Context, claim *Claim) error {
+	ctx, cancel := g.settleContext(ctx)
+	defer cancel()
+	for {
+		err := claim.Complete(ctx)
+		if !errors.Is(err, ErrUnavailable) {
+			return err
+		}
+		select {
+		case <-time.After(settlePause):
+		case <-ctx.Done():
+			return err
+		}
+	}
+}
+
+func (g *Guard) release(ctx context.Context, claim *Claim) {
+	ctx, cancel := g.settleContext(ctx)
+	defer cancel()
+	if err := claim.Release(ctx); err != nil {
+		g.config.Logger.WarnContext(ctx, "idempotency claim not released", "scope", claim.scope, "error", err)
+	}
+}
+
+func (g *Guard) settleContext(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), min(settleTimeout, g.config.Lease))
+}
+
+func (g *Guard) usable(ctx context.Context) error {
+	if err := g.Err(); err != nil {
+		return err
+	}
+	if ctx == nil {
+		return fmt.Errorf("%w: context is nil", ErrInvalid)
+	}
+	return nil
+}
+
+func (g *Guard) claim(ctx context.Context, scope, name, token string, attempt int) (context.Context, *Claim, error) {
+	// The clock starts before the command is sent, so that the lease ends here
+	// before it ends in the store, never after.
+	start := time.Now()
+	answer, err := g.store.Claim(ctx, name, token, attempt, g.config.Lease)
+	if err != nil {
+		return ctx, nil, Unavailable(ctx, "claim", err)
+	}
+	switch answer.State {
+	case Claimed:
+		if time.Since(start) >= g.config.Lease {
+			return ctx, nil, &UnavailableError{Op: "claim", Err: fmt.Errorf("%w: the answer took longer than the lease", ErrLost)}
+		}
+		claim := newClaim(ctx, g, scope, name, token, start)
+		return claim.ctx, claim, nil
+	case Busy:
+		return ctx, nil, ErrBusy
+	case Done:
+		return ctx, nil, &DuplicateError{Holder: answer.Holder}
+	case Stale:
+		return ctx, nil, &DuplicateError{Holder: answer.Holder, Stale: true}
+	}
+	return ctx, nil, &UnavailableError{Op: "claim", Err: fmt.Errorf("store answered %v, which is no answer", answer.State)}
+}
+
+// outcomeUnknown says whether a Claim that returned err may have left a lease
+// behind.
+func outcomeUnknown(err error) bool {
+	return err != nil && !errors.Is(err, ErrBusy) && !errors.Is(err, ErrDuplicate) && !errors.Is(err, ErrInvalid)
+}
+
+// newToken returns key's string and 128 random bits as text. The bits come from
+// the operating system each time: a generator in the process would repeat itself
+// in a copy of the process, as a restored virtual machine is one. The two share
+// one allocation, since stores keep them together.
+func newToken(key Key) (name, token string) {
+	var space [MaxKeyBytes + 32]byte
+	text := key.appendTo(space[:0])
+	end := len(text)
+	var bits [16]byte
+	_, _ = rand.Read(bits[:]) // never fails, as its documentation says
+	both := string(base64.RawURLEncoding.AppendEncode(text, bits[:]))
+	return both[:end], both[end:]
+}

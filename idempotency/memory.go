@@ -1,0 +1,278 @@
+package idempotency
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"math"
+	"math/bits"
+	"runtime"
+	"sync/atomic"
+	"time"
+)
+
+// MemoryConfig bounds a Memory. The zero value is usable.
+type MemoryConfig struct {
+	// MaxKeys is how many keys may be known at once, those leased, fenced and
+	// done together. A key takes about 200 bytes and the bytes of itself and its
+	// token. Default 1,000,000.
+	MaxKeys int
+	// Shards is how many parts with a lock of their own the keys are spread
+	// over, rounded up to a power of two; at most 65,536. Default four for each
+	// processor.
+	Shards int
+}
+
+const (
+	defaultMaxKeys = 1_000_000
+	maxShards      = 1 << 16
+)
+
+func (c MemoryConfig) withDefaults() MemoryConfig {
+	if c.MaxKeys == 0 {
+		c.MaxKeys = defaultMaxKeys
+	}
+	if c.Shards == 0 {
+		c.Shards = 4 * runtime.GOMAXPROCS(0)
+	}
+	return c
+}
+
+func (c MemoryConfig) validate() error {
+	var faults []error
+	if c.MaxKeys < 1 {
+		faults = append(faults, fmt.Errorf("%w: MaxKeys is %d, want at least 1", ErrConfig, c.MaxKeys))
+	}
+	if c.Shards < 1 || c.Shards > maxShards {
+		faults = append(faults, fmt.Errorf("%w: Shards is %d, want 1 to %d", ErrConfig, c.Shards, maxShards))
+	}
+	return errors.Join(faults...)
+}
+
+// Memory is a Store within one process: what it knows ends with the process,
+// and no other process sees it. It has no goroutine and need not be closed: keys
+// that have expired count as absent, and each new key clears a few of them away.
+//
+// It is bounded. When all of MaxKeys are alive, Claim of a new key returns an
+// error that matches ErrFull and ErrUnavailable: to forget a key before its time
+// would let its duplicate run, so it fails closed. Known keys go on working.
+type Memory struct {
+	config MemoryConfig
+	fault  error
+	seed   maphash.Seed
+	// base is what expiries are counted from, on the monotonic clock: setting
+	// the wall clock neither ends a lease nor lengthens it.
+	base   time.Time
+	known  atomic.Int64
+	shards []shard
+}
+
+var _ Store = (*Memory)(nil)
+
+// NewMemory returns an empty Memory. A fault in config is kept: Err tells it,
+// and every use returns it.
+func NewMemory(config MemoryConfig) *Memory {
+	config = config.withDefaults()
+	m := &Memory{config: config, fault: config.validate(), seed: maphash.MakeSeed(), base: time.Now()}
+	if m.fault == nil {
+		m.shards = make([]shard, 1<<bits.Len(uint(config.Shards-1)))
+		for i := range m.shards {
+			m.shards[i].entries = make(map[string]*entry)
+		}
+	}
+	return m
+}
+
+// Err tells what is wrong with the configuration; nil when nothing is.
+func (m *Memory) Err() error {
+	if m == nil || m.shards == nil && m.fault == nil {
+		return fmt.Errorf("%w: Memory is empty, want one from NewMemory", ErrConfig)
+	}
+	return m.fault
+}
+
+// Len is how many keys are known, those included that have expired and are not
+// cleared away yet.
+func (m *Memory) Len() int {
+	if m == nil {
+		return 0
+	}
+	return int(m.known.Load())
+}
+
+// Claim implements Store.
+func (m *Memory) Claim(ctx context.Context, key, token string, attempt int, lease time.Duration) (Answer, error) {
+	if err := m.usable(ctx, "claim", key, token, lease); err != nil {
+		return Answer{}, err
+	}
+	s := m.shard(key)
+	now := m.now()
+	answer, room := m.claim(s, now, key, token, attempt, lease)
+	if !room && m.sweep(now) {
+		// Another claim may have taken the room at once. That is full, too.
+		answer, room = m.claim(s, now, key, token, attempt, lease)
+	}
+	if !room {
+		return Answer{}, &UnavailableError{Op: "claim", Err: fmt.Errorf("%w: MaxKeys is %d", ErrFull, m.config.MaxKeys)}
+	}
+	return answer, nil
+}
+
+// claim is one try. room is false when the key is new and there is none for it.
+func (m *Memory) claim(s *shard, now int64, key, token string, attempt int, lease time.Duration) (answer Answer, room bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	found := m.live(s, key, now)
+	if found == nil {
+		// Two out for one in: the expired ones never gather.
+		m.known.Add(-int64(s.sweep(now, 2, 8)))
+		if m.known.Add(1) > int64(m.config.MaxKeys) {
+			m.known.Add(-1)
+			return Answer{}, false
+		}
+		s.insert(key, leased, token, after(now, lease))
+		return Answer{State: Claimed, Holder: token}, true
+	}
+	switch {
+	case found.status == done:
+		return Answer{State: Done, Holder: found.token}, true
+	case found.status == leased && found.token != token:
+		return Answer{State: Busy, Holder: found.token}, true
+	case found.status == fenced && attempt < found.attempt:
+		return Answer{State: Stale, Holder: found.token}, true
+	}
+	s.set(found, leased, token, after(now, lease))
+	return Answer{State: Claimed, Holder: token}, true
+}
+
+// Renew implements Store.
+func (m *Memory) Renew(ctx context.Context, key, token string, lease time.Duration) error {
+	if err := m.usable(ctx, "renew", key, token, lease); err != nil {
+		return err
+	}
+	s, now := m.shard(key), m.now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	found := m.live(s, key, now)
+	if found == nil || found.status != leased || found.token != token {
+		return ErrLost
+	}
+	s.set(found, leased, token, after(now, lease))
+	return nil
+}
+
+// Complete implements Store. A key that has expired when all of MaxKeys are
+// alive is marked all the same: work that is done is not forgotten for want of
+// room.
+func (m *Memory) Complete(ctx context.Context, key, token string, window time.Duration) (Completion, error) {
+	if err := m.usable(ctx, "complete", key, token, window); err != nil {
+		return 0, err
+	}
+	s, now := m.shard(key), m.now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	found := m.live(s, key, now)
+	switch {
+	case found == nil:
+		m.known.Add(1 - int64(s.sweep(now, 2, 8)))
+		s.insert(key, done, token, after(now, window))
+		return Late, nil
+	case found.status == done:
+		return InTime, nil
+	case found.token != token:
+		return 0, ErrLost
+	}
+	s.set(found, done, token, after(now, window))
+	return InTime, nil
+}
+
+// Schedule implements Store.
+func (m *Memory) Schedule(ctx context.Context, key, token string, attempt int, ttl time.Duration) error {
+	if err := m.usable(ctx, "schedule", key, token, ttl); err != nil {
+		return err
+	}
+	s, now := m.shard(key), m.now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	found := m.live(s, key, now)
+	if found == nil || found.status == done || found.token != token {
+		return ErrLost
+	}
+	found.attempt = attempt
+	s.set(found, fenced, token, after(now, ttl))
+	return nil
+}
+
+// Release implements Store.
+func (m *Memory) Release(ctx context.Context, key, token string) error {
+	if err := m.usable(ctx, "release", key, token, 1); err != nil {
+		return err
+	}
+	s, now := m.shard(key), m.now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	found := m.live(s, key, now)
+	switch {
+	case found == nil:
+		return nil
+	case found.status != leased || found.token != token:
+		return ErrLost
+	}
+	s.remove(found)
+	m.known.Add(-1)
+	return nil
+}
+
+func (m *Memory) usable(ctx context.Context, op, key, token string, duration time.Duration) error {
+	if err := m.Err(); err != nil {
+		return &UnavailableError{Op: op, Err: err}
+	}
+	if err := Validate(key, token, duration); err != nil {
+		return err
+	}
+	if ctx == nil {
+		return fmt.Errorf("%w: context is nil", ErrInvalid)
+	}
+	return ctx.Err()
+}
+
+func (m *Memory) now() int64 { return int64(time.Since(m.base)) }
+
+// after adds without wrapping around.
+func after(now int64, d time.Duration) int64 {
+	if sum := now + int64(d); sum > now {
+		return sum
+	}
+	return math.MaxInt64
+}
+
+func (m *Memory) shard(key string) *shard {
+	return &m.shards[maphash.String(m.seed, key)&uint64(len(m.shards)-1)]
+}
+
+// live returns what is known of key. What has expired is cleared away and nil.
+func (m *Memory) live(s *shard, key string, now int64) *entry {
+	found := s.entries[key]
+	if found == nil || found.expires > now {
+		return found
+	}
+	s.remove(found)
+	m.known.Add(-1)
+	return nil
+}
+
+// sweep clears away expired keys of all shards, a bounded number of each, and
+// says whether there was any. It costs a glance at each shard when there is none.
+func (m *Memory) sweep(now int64) bool {
+	const perShard = 16
+	removed := 0
+	for i := range m.shards {
+		s := &m.shards[i]
+		s.mu.Lock()
+		removed += s.sweep(now, perShard, math.MaxInt)
+		s.mu.Unlock()
+	}
+	m.known.Add(-int64(removed))
+	return removed > 0
+}

@@ -1,0 +1,72 @@
+package idempotency
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// maxOrphans bounds how many tokens are remembered. An outage makes one for
+// each piece of work in hand; what does not fit only waits for its lease to end.
+const maxOrphans = 4096
+
+// orphans remembers the tokens of claims that were sent and never answered.
+// Such a claim may have left a lease behind. The next one for the same key takes
+// the token over and recognises that lease as its own, instead of finding the
+// key busy for as long as a lease lasts. A token is taken by one only.
+type orphans struct {
+	// count lets take return without the lock in quiet times.
+	count atomic.Int64
+
+	mu    sync.Mutex
+	byKey map[string]orphan
+}
+
+type orphan struct {
+	token   string
+	expires time.Time
+}
+
+func (o *orphans) take(key string) (token string, ok bool) {
+	if o.count.Load() == 0 {
+		return "", false
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	found, ok := o.byKey[key]
+	if !ok {
+		return "", false
+	}
+	o.remove(key)
+	return found.token, time.Now().Before(found.expires)
+}
+
+func (o *orphans) put(key, token string, expires time.Time) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.byKey == nil {
+		o.byKey = make(map[string]orphan)
+	}
+	if len(o.byKey) >= maxOrphans {
+		o.dropOne()
+	}
+	o.byKey[key] = orphan{token: token, expires: expires}
+	o.count.Store(int64(len(o.byKey)))
+}
+
+// dropOne makes room: for an expired one if some glances find it, or else any.
+func (o *orphans) dropOne() {
+	now := time.Now()
+	glances := 0
+	for key, found := range o.byKey {
+		if glances++; glances == 8 || !now.Before(found.expires) {
+			o.remove(key)
+			return
+		}
+	}
+}
+
+func (o *orphans) remove(key string) {
+	delete(o.byKey, key)
+	o.count.Store(int64(len(o.byKey)))
+}

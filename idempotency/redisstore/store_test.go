@@ -1,0 +1,289 @@
+package redisstore_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/esh3artech/barid/delivery/deliverytest/servers"
+	"github.com/esh3artech/barid/idempotency"
+	"github.com/esh3artech/barid/idempotency/idempotencytest"
+	"github.com/esh3artech/barid/idempotency/redisstore"
+)
+
+func TestStoreIsAStore(t *testing.T) {
+	client := connect(t, shared.RedisURL(t))
+	idempotencytest.TestStore(t, func(t *testing.T) idempotencytest.Harness {
+		return idempotencytest.Harness{Store: open(t, client, redisstore.Config{})}
+	})
+}
+
+// The same with RESP2, and batches and queue as small as they get.
+func TestStoreIsAStoreWithSmallBatches(t *testing.T) {
+	options, err := redisstore.Options(shared.RedisURL(t) + "?protocol=2")
+	require.NoError(t, err)
+	client := redis.NewClient(options)
+	t.Cleanup(func() { assert.NoError(t, client.Close()) })
+	idempotencytest.TestStore(t, func(t *testing.T) idempotencytest.Harness {
+		return idempotencytest.Harness{Store: open(t, client, redisstore.Config{MaxBatch: 1, MaxInFlight: 1, MaxQueue: 1})}
+	})
+}
+
+func TestKeysExpireInRedis(t *testing.T) {
+	client := connect(t, shared.RedisURL(t))
+	prefix := servers.Unique(t) + ":"
+	store := open(t, client, redisstore.Config{Prefix: prefix})
+	ttl := func() time.Duration {
+		left, err := client.PTTL(t.Context(), prefix+"key").Result()
+		require.NoError(t, err)
+		return left
+	}
+	requireClaimed(t, store, "key", "token")
+	assert.InDelta(t, long, ttl(), float64(time.Minute))
+	require.NoError(t, store.Renew(t.Context(), "key", "token", 2*long))
+	assert.InDelta(t, 2*long, ttl(), float64(time.Minute))
+	require.NoError(t, store.Schedule(t.Context(), "key", "token", 1, 3*long))
+	assert.InDelta(t, 3*long, ttl(), float64(time.Minute))
+	_, err := store.Complete(t.Context(), "key", "token", 4*long)
+	require.NoError(t, err)
+	assert.InDelta(t, 4*long, ttl(), float64(time.Minute))
+}
+
+// The scripts vanish between any two steps.
+func TestScriptsAreSentAgain(t *testing.T) {
+	server := servers.StartRedis(t, servers.RedisConfig{})
+	client := connect(t, server.URL())
+	store := open(t, client, redisstore.Config{})
+	flush := func() { require.NoError(t, client.ScriptFlush(t.Context()).Err()) }
+
+	requireClaimed(t, store, "key", "token")
+	flush()
+	requireAnswer(t, store, "key", "other", idempotency.Answer{State: idempotency.Busy, Holder: "token"})
+	flush()
+	require.NoError(t, store.Renew(t.Context(), "key", "token", long))
+	flush()
+	require.NoError(t, store.Schedule(t.Context(), "key", "token", 1, long))
+	flush()
+	require.ErrorIs(t, store.Release(t.Context(), "key", "token"), idempotency.ErrLost)
+	flush()
+	_, err := store.Complete(t.Context(), "key", "token", long)
+	require.NoError(t, err)
+
+	// And in the middle of many.
+	stop := make(chan struct{})
+	var flushing sync.WaitGroup
+	flushing.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				assert.NoError(t, client.ScriptFlush(t.Context()).Err())
+			}
+		}
+	})
+	claimAll(t, store, "many", 500)
+	close(stop)
+	flushing.Wait()
+}
+
+// claimAll claims and completes n keys at once.
+func claimAll(t *testing.T, store *redisstore.Store, name string, n int) {
+	var all sync.WaitGroup
+	for i := range n {
+		all.Go(func() {
+			key := fmt.Sprint(name, i)
+			answer, err := store.Claim(t.Context(), key, "token", 0, long)
+			if assert.NoError(t, err) {
+				assert.Equal(t, idempotency.Claimed, answer.State)
+			}
+			completion, err := store.Complete(t.Context(), key, "token", long)
+			if assert.NoError(t, err) {
+				assert.Equal(t, idempotency.InTime, completion)
+			}
+		})
+	}
+	all.Wait()
+}
+
+func TestFlushedKeysAreForgotten(t *testing.T) {
+	server := servers.StartRedis(t, servers.RedisConfig{})
+	client := connect(t, server.URL())
+	store := open(t, client, redisstore.Config{})
+	for _, key := range []string{"renewed", "completed", "scheduled", "released"} {
+		requireClaimed(t, store, key, "token")
+	}
+	require.NoError(t, client.FlushAll(t.Context()).Err())
+
+	require.ErrorIs(t, store.Renew(t.Context(), "renewed", "token", long), idempotency.ErrLost)
+	completion, err := store.Complete(t.Context(), "completed", "token", long)
+	require.NoError(t, err)
+	assert.Equal(t, idempotency.Late, completion)
+	require.ErrorIs(t, store.Schedule(t.Context(), "scheduled", "token", 1, long), idempotency.ErrLost)
+	require.NoError(t, store.Release(t.Context(), "released", "token"))
+	requireClaimed(t, store, "renewed", "other")
+}
+
+func TestForeignValuesAreLeftAlone(t *testing.T) {
+	client := connect(t, shared.RedisURL(t))
+	prefix := servers.Unique(t) + ":"
+	store := open(t, client, redisstore.Config{Prefix: prefix})
+	ctx := t.Context()
+	require.NoError(t, client.Set(ctx, prefix+"text", "x", long).Err())
+	require.NoError(t, client.SAdd(ctx, prefix+"set", "x").Err())
+	t.Cleanup(func() { client.Del(context.WithoutCancel(ctx), prefix+"set") })
+	for _, key := range []string{"text", "set"} {
+		_, err := store.Claim(ctx, key, "token", 0, long)
+		require.ErrorIs(t, err, idempotency.ErrUnavailable)
+		assert.NotContains(t, err.Error(), prefix)
+	}
+	assert.Equal(t, "x", client.Get(ctx, prefix+"text").Val())
+}
+
+func TestRoundTripsAreShared(t *testing.T) {
+	client := connect(t, shared.RedisURL(t))
+	var counter trips
+	client.AddHook(&counter)
+	store := open(t, client, redisstore.Config{})
+	requireClaimed(t, store, "scripts are loaded", "token")
+
+	const callers = 256
+	counter.count.Store(0)
+	start := make(chan struct{})
+	var all sync.WaitGroup
+	for i := range callers {
+		all.Go(func() {
+			<-start
+			answer, err := store.Claim(t.Context(), fmt.Sprint("key ", i), "token", 0, long)
+			if assert.NoError(t, err) {
+				assert.Equal(t, idempotency.Claimed, answer.State)
+			}
+		})
+	}
+	close(start)
+	all.Wait()
+	sent := counter.count.Load()
+	t.Logf("%d callers shared %d round trips", callers, sent)
+	assert.Less(t, sent, int64(callers/4))
+
+	// Every key got its own answer.
+	for i := range callers {
+		requireAnswer(t, store, fmt.Sprint("key ", i), "other", idempotency.Answer{State: idempotency.Busy, Holder: "token"})
+	}
+}
+
+func TestContextsEndAlone(t *testing.T) {
+	client := connect(t, shared.RedisURL(t))
+	store := open(t, client, redisstore.Config{})
+	var all sync.WaitGroup
+	for i := range 200 {
+		all.Go(func() {
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			if i%2 == 0 {
+				go cancel()
+			}
+			_, err := store.Claim(ctx, fmt.Sprint("key ", i), "token", 0, long)
+			cancelled := i%2 == 0 && errors.Is(err, context.Canceled) && !errors.Is(err, idempotency.ErrUnavailable)
+			assert.True(t, err == nil || cancelled, "error is %v", err)
+		})
+	}
+	all.Wait()
+}
+
+func TestCloseEndsTheStore(t *testing.T) {
+	client := connect(t, shared.RedisURL(t))
+	store := open(t, client, redisstore.Config{})
+	var all sync.WaitGroup
+	for i := range 100 {
+		all.Go(func() {
+			if _, err := store.Claim(t.Context(), fmt.Sprint("key ", i), "token", 0, long); err != nil {
+				assert.ErrorIs(t, err, idempotency.ErrClosed)
+			}
+		})
+	}
+	require.NoError(t, store.Close())
+	require.NoError(t, store.Close())
+	all.Wait()
+	err := store.Renew(t.Context(), "key", "token", long)
+	require.ErrorIs(t, err, idempotency.ErrClosed)
+	require.ErrorIs(t, err, idempotency.ErrUnavailable)
+	assert.NoError(t, client.Ping(t.Context()).Err(), "the client is the host's")
+}
+
+func TestStoreThatCanNotWork(t *testing.T) {
+	var noClient *redis.Client
+	for name, store := range map[string]*redisstore.Store{
+		"nil":        nil,
+		"zero":       {},
+		"no client":  redisstore.New(nil, redisstore.Config{}),
+		"nil client": redisstore.New(noClient, redisstore.Config{}),
+	} {
+		t.Run(name, func(t *testing.T) {
+			ctx := t.Context()
+			require.ErrorIs(t, store.Err(), redisstore.ErrConfig)
+			_, err := store.Claim(ctx, "key", "token", 0, long)
+			require.ErrorIs(t, err, redisstore.ErrConfig)
+			require.ErrorIs(t, err, idempotency.ErrUnavailable)
+			_, err = store.Complete(ctx, "key", "token", long)
+			require.ErrorIs(t, err, redisstore.ErrConfig)
+			require.ErrorIs(t, store.Renew(ctx, "key", "token", long), redisstore.ErrConfig)
+			require.ErrorIs(t, store.Schedule(ctx, "key", "token", 0, long), redisstore.ErrConfig)
+			require.ErrorIs(t, store.Release(ctx, "key", "token"), redisstore.ErrConfig)
+			require.ErrorIs(t, store.Ping(ctx), redisstore.ErrConfig)
+			require.ErrorIs(t, store.Check(ctx), redisstore.ErrConfig)
+			require.NoError(t, store.Close())
+			require.ErrorIs(t, idempotency.NewGuard(store, idempotency.GuardConfig{}).Err(), redisstore.ErrConfig)
+		})
+	}
+}
+
+func TestConfig(t *testing.T) {
+	client := redis.NewClient(&redis.Options{})
+	t.Cleanup(func() { assert.NoError(t, client.Close()) })
+	err := redisstore.New(client, redisstore.Config{
+		MaxBatch: -1, MaxWait: time.Hour, MaxInFlight: -1, MaxQueue: -2, Timeout: -1,
+	}).Err()
+	require.ErrorIs(t, err, redisstore.ErrConfig)
+	for _, fault := range []string{
+		"MaxBatch is -1, want 1 to 10000", "MaxWait is 1h0m0s, want 0 to 1s", "MaxInFlight is -1, want at least 1",
+		"MaxQueue is -2, want at least MaxBatch, which is -1", "Timeout is -1ns, want at least 1ms",
+	} {
+		require.ErrorContains(t, err, fault)
+	}
+	require.NoError(t, redisstore.New(client, redisstore.Config{MaxBatch: 10_000}).Err())
+
+	_, err = redisstore.New(client, redisstore.Config{}).Claim(nil, "key", "token", 0, long) //nolint:staticcheck // nil is the case
+	require.ErrorIs(t, err, idempotency.ErrInvalid)
+}
+
+func BenchmarkClaimComplete(b *testing.B) {
+	for _, callers := range []int{1, 64} {
+		b.Run(fmt.Sprint("callers=", callers), func(b *testing.B) {
+			b.ReportAllocs()
+			store := open(b, connect(b, shared.RedisURL(b)), redisstore.Config{})
+			work := make(chan string)
+			var all sync.WaitGroup
+			for range callers {
+				all.Go(func() {
+					for key := range work {
+						_, _ = store.Claim(context.Background(), key, "token", 0, time.Second)
+						_, _ = store.Complete(context.Background(), key, "token", time.Second)
+					}
+				})
+			}
+			for i := 0; b.Loop(); i++ {
+				work <- fmt.Sprint(i)
+			}
+			close(work)
+			all.Wait()
+		})
+	}
+}
