@@ -1,0 +1,206 @@
+package delivery
+
+import "sync"
+
+// gate is a reason for which a backlog hands out nothing.
+type gate uint8
+
+const (
+	gatePaused  gate = 1 << iota // Consumer.Pause
+	gateBreaker                  // the consumer's breaker is open
+	gateStore                    // the idempotency store is down
+)
+
+// backlog holds the jobs in hand that no worker has yet, by priority, and hands
+// them out: the highest priority first, but a job that waits is passed over at
+// most limit times in a row. Its size is bounded by what the subscription may
+// have unsettled.
+type backlog struct {
+	limit int
+
+	mu     sync.Mutex
+	ready  sync.Cond
+	levels [4]queue // lowest priority first
+	passed [4]int   // how often each waiting level was passed over
+	gates  gate
+	ended  bool
+	// changed is closed and replaced when gates or ended change.
+	changed chan struct{}
+}
+
+func newBacklog(limit int) *backlog {
+	b := &backlog{limit: limit, changed: make(chan struct{})}
+	b.ready.L = &b.mu
+	return b
+}
+
+func level(p Priority) int {
+	return int(min(max(p, Low), Urgent) - Low)
+}
+
+// push adds jobs in order. It returns false when the backlog has ended, and
+// then leaves the jobs to the caller.
+func (b *backlog) push(jobs ...*job) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.ended {
+		return false
+	}
+	for _, j := range jobs {
+		b.levels[level(j.incoming.Priority())].pushBack(j)
+	}
+	b.wake(len(jobs))
+	return true
+}
+
+// putBack returns a job that pop gave, as the first of its level.
+func (b *backlog) putBack(j *job) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.ended {
+		return false
+	}
+	b.levels[level(j.incoming.Priority())].pushFront(j)
+	b.wake(1)
+	return true
+}
+
+func (b *backlog) wake(jobs int) {
+	if b.gates != 0 {
+		return
+	}
+	if jobs == 1 {
+		b.ready.Signal()
+	} else {
+		b.ready.Broadcast()
+	}
+}
+
+// pop blocks until a job may run. It returns nil when the backlog has ended.
+func (b *backlog) pop() *job {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for !b.ended {
+		if b.gates == 0 {
+			if l := b.pick(); l >= 0 {
+				return b.levels[l].popFront()
+			}
+		}
+		b.ready.Wait()
+	}
+	return nil
+}
+
+// pick chooses the level to serve and counts the levels passed over. It
+// returns -1 when nothing waits.
+func (b *backlog) pick() int {
+	chosen := -1
+	for l := len(b.levels) - 1; l >= 0; l-- {
+		if b.levels[l].len() == 0 {
+			b.passed[l] = 0
+			continue
+		}
+		if chosen < 0 || b.passed[l] >= b.limit {
+			chosen = l // of several that starve, the lowest
+		}
+	}
+	for l := range b.levels {
+		switch {
+		case l == chosen:
+			b.passed[l] = 0
+		case l < chosen && b.levels[l].len() > 0:
+			b.passed[l]++
+		}
+	}
+	return chosen
+}
+
+// shut closes a gate, open opens it. Jobs flow while no gate is closed.
+func (b *backlog) shut(g gate) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.gates&g == 0 {
+		b.gates |= g
+		b.announce()
+	}
+}
+
+func (b *backlog) open(g gate) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.gates&g != 0 {
+		b.gates &^= g
+		b.announce()
+		b.ready.Broadcast()
+	}
+}
+
+// state tells whether jobs flow, and gives a channel that closes when that, or
+// anything else about the gates, changes.
+func (b *backlog) state() (flowing bool, changed <-chan struct{}) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.gates == 0, b.changed
+}
+
+// end makes every pop return nil and gives what was waiting.
+func (b *backlog) end() []*job {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.ended = true
+	b.announce()
+	b.ready.Broadcast()
+	var rest []*job
+	for l := len(b.levels) - 1; l >= 0; l-- {
+		for b.levels[l].len() > 0 {
+			rest = append(rest, b.levels[l].popFront())
+		}
+	}
+	return rest
+}
+
+func (b *backlog) announce() {
+	close(b.changed)
+	b.changed = make(chan struct{})
+}
+
+// queue is a ring of jobs that grows as needed.
+type queue struct {
+	jobs  []*job // its length is a power of two
+	first int
+	count int
+}
+
+func (q *queue) len() int { return q.count }
+
+func (q *queue) pushBack(j *job) {
+	q.grow()
+	q.jobs[(q.first+q.count)&(len(q.jobs)-1)] = j
+	q.count++
+}
+
+func (q *queue) pushFront(j *job) {
+	q.grow()
+	q.first = (q.first - 1) & (len(q.jobs) - 1)
+	q.jobs[q.first] = j
+	q.count++
+}
+
+func (q *queue) popFront() *job {
+	j := q.jobs[q.first]
+	q.jobs[q.first] = nil
+	q.first = (q.first + 1) & (len(q.jobs) - 1)
+	q.count--
+	return j
+}
+
+func (q *queue) grow() {
+	if q.count < len(q.jobs) {
+		return
+	}
+	jobs := make([]*job, max(16, 2*len(q.jobs)))
+	for i := range q.count {
+		jobs[i] = q.jobs[(q.first+i)&(len(q.jobs)-1)]
+	}
+	q.jobs, q.first = jobs, 0
+}

@@ -1,0 +1,340 @@
+package delivery
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/esh3artech/barid/breaker"
+	"github.com/esh3artech/barid/idempotency"
+	"github.com/esh3artech/barid/metrics"
+	"github.com/esh3artech/barid/retry"
+)
+
+// ConsumerConfig configures a Consumer. The zero value is ready to use: no
+// retries, no suppression of duplicates, no breaker, and the transport's own
+// dead letters.
+type ConsumerConfig struct {
+	// Name scopes idempotency keys and signs dead letters. All processes that
+	// share a queue share the name; consumers of different queues have different
+	// ones. Default: the transport's name, if it is a Namer.
+	Name string
+	// Concurrency is how many handlers run at once. Default 16.
+	Concurrency int
+	// Prefetch bounds, for each priority, what is in hand. Default 100.
+	Prefetch int
+	// HandlerTimeout bounds one run of the handler. Default 30 s.
+	HandlerTimeout time.Duration
+	// DrainTimeout is how long Run lets handlers finish after its context ended,
+	// before it cancels them. Default 30 s.
+	DrainTimeout time.Duration
+	// StarvationLimit is how many messages of higher priority may go before one
+	// that waits. Default 100.
+	StarvationLimit int
+	// MaxBodyBytes: what is larger becomes a dead letter with the reason
+	// malformed. Default 16 MiB.
+	MaxBodyBytes int
+
+	// Retry says whether and when a failed attempt is tried again. Nil: never,
+	// the first failure makes a dead letter.
+	Retry retry.Policy
+	// Classifier tells transient, recoverable and permanent errors apart. Its
+	// zero value knows the usual ones.
+	Classifier retry.Classifier
+	// ImmediateRetries bounds the runs that follow a transient error at once, as
+	// parts of the same attempt. Default 2; negative means none.
+	ImmediateRetries int
+	// MaxRetryAfter bounds the wait that an error may ask for by retry.After or
+	// Retry-After. Default 1 h.
+	MaxRetryAfter time.Duration
+
+	// Idempotency suppresses duplicates. Nil handles every copy.
+	Idempotency idempotency.Store
+	// IdempotencyKey tells what duplicates have in common. Default Message.Key.
+	IdempotencyKey func(Message) string
+	// IdempotencyLease is after how long a message whose consumer died can be
+	// taken over. It is renewed while the handler runs. Default 1 min.
+	IdempotencyLease time.Duration
+	// IdempotencyWindow is for how long a handled key is remembered. Default
+	// 24 h; it must be longer than all retries of Retry together.
+	IdempotencyWindow time.Duration
+	// FailOpen handles messages while the idempotency store is down, at the risk
+	// of duplicates. Default: the consumer pauses until it is back.
+	FailOpen bool
+
+	// Breaker, while open, pauses the consumer without counting an attempt.
+	// Nil: none.
+	Breaker *breaker.Breaker
+	// KeyBreakers and BreakerKey, set together, give every key (a provider, a
+	// webhook's host) a breaker of its own, which while open puts off that key's
+	// messages only.
+	KeyBreakers *breaker.Set
+	BreakerKey  func(Message) string
+
+	// DeadLetters keeps what is given up; dlq.NewManager makes one. Default: the
+	// transport, if it is a DeadLetterer.
+	DeadLetters DeadLetterer
+
+	// Middleware wraps the handler, the first outermost.
+	Middleware []Middleware
+	// Metrics takes the barid_ metrics that package metrics lists. Nil discards.
+	Metrics metrics.Recorder
+	// Logger: nil discards. Bodies and recipients are never logged.
+	Logger *slog.Logger
+}
+
+func (c ConsumerConfig) withDefaults(transport Transport) ConsumerConfig {
+	setDefault := func(field *int, value int) {
+		if *field == 0 {
+			*field = value
+		}
+	}
+	setDuration := func(field *time.Duration, value time.Duration) {
+		if *field == 0 {
+			*field = value
+		}
+	}
+	if c.Name == "" && transport != nil {
+		c.Name = nameOf(transport)
+	}
+	setDefault(&c.Concurrency, 16)
+	setDefault(&c.Prefetch, defaultPrefetch)
+	setDefault(&c.StarvationLimit, 100)
+	setDefault(&c.MaxBodyBytes, DefaultMaxBody)
+	setDefault(&c.ImmediateRetries, 2)
+	setDuration(&c.HandlerTimeout, 30*time.Second)
+	setDuration(&c.DrainTimeout, 30*time.Second)
+	setDuration(&c.MaxRetryAfter, time.Hour)
+	setDuration(&c.IdempotencyLease, time.Minute)
+	setDuration(&c.IdempotencyWindow, 24*time.Hour)
+	if c.Retry == nil {
+		c.Retry = retry.None{}
+	}
+	if c.IdempotencyKey == nil {
+		c.IdempotencyKey = func(m Message) string { return m.Key() }
+	}
+	if c.DeadLetters == nil {
+		c.DeadLetters, _ = transport.(DeadLetterer)
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	return c
+}
+
+func (c ConsumerConfig) validate() error {
+	var faults []error
+	fault := func(format string, args ...any) {
+		faults = append(faults, fmt.Errorf("%w: ConsumerConfig."+format, append([]any{ErrConfig}, args...)...))
+	}
+	positiveInt := func(field string, value int) {
+		if value < 1 {
+			fault("%s is %d, want at least 1", field, value)
+		}
+	}
+	positive := func(field string, value time.Duration) {
+		if value <= 0 {
+			fault("%s is %s, want more than 0", field, value)
+		}
+	}
+	if c.Name == "" {
+		fault("Name is empty, and the transport has none of its own")
+	}
+	positiveInt("Concurrency", c.Concurrency)
+	positiveInt("Prefetch", c.Prefetch)
+	positiveInt("StarvationLimit", c.StarvationLimit)
+	positiveInt("MaxBodyBytes", c.MaxBodyBytes)
+	positive("HandlerTimeout", c.HandlerTimeout)
+	positive("DrainTimeout", c.DrainTimeout)
+	positive("MaxRetryAfter", c.MaxRetryAfter)
+	positive("IdempotencyLease", c.IdempotencyLease)
+	if c.IdempotencyWindow <= c.IdempotencyLease {
+		fault("IdempotencyWindow is %s, want more than IdempotencyLease (%s)", c.IdempotencyWindow, c.IdempotencyLease)
+	}
+	if horizon := retryHorizon(c.Retry); c.Idempotency != nil && c.IdempotencyWindow <= horizon {
+		fault("IdempotencyWindow is %s, want more than all retries of Retry together (%s)", c.IdempotencyWindow, horizon)
+	}
+	if (c.KeyBreakers == nil) != (c.BreakerKey == nil) {
+		fault("KeyBreakers and BreakerKey go together, set both or none")
+	}
+	if c.DeadLetters == nil {
+		fault("DeadLetters is nil, and the transport keeps none of its own: use dlq.NewManager")
+	}
+	for i, middleware := range c.Middleware {
+		if middleware == nil {
+			fault("Middleware[%d] is nil", i)
+		}
+	}
+	if validator, ok := c.Retry.(interface{ Validate() error }); ok {
+		if err := validator.Validate(); err != nil {
+			fault("Retry: %w", err)
+		}
+	}
+	if c.Breaker != nil {
+		faults = append(faults, faultOf("ConsumerConfig.Breaker", c.Breaker))
+	}
+	if c.KeyBreakers != nil {
+		faults = append(faults, faultOf("ConsumerConfig.KeyBreakers", c.KeyBreakers))
+	}
+	faults = append(faults,
+		faultOf("ConsumerConfig.Idempotency", c.Idempotency),
+		faultOf("ConsumerConfig.DeadLetters", c.DeadLetters))
+	return errors.Join(faults...)
+}
+
+// retryHorizon is how long all retries of policy take together. A policy that
+// never ends is followed for its first thousand.
+func retryHorizon(policy retry.Policy) time.Duration {
+	var horizon time.Duration
+	for n := 0; n < 1000 && policy.CanRetry(n); n++ {
+		horizon += policy.Delay(n)
+	}
+	return horizon
+}
+
+// Consumer runs a Handler on what a Transport brings, through the pipeline that
+// the package comment draws. It is made by NewConsumer.
+type Consumer struct {
+	transport Transport
+	handler   Handler
+	config    ConsumerConfig
+	guard     *idempotency.Guard // nil without a store
+	metrics   *consumerMetrics
+
+	mu      sync.Mutex
+	running *run
+	paused  bool
+}
+
+// NewConsumer returns a Consumer over transport, which it does not close. The
+// error names every fault of the config.
+func NewConsumer(transport Transport, handler Handler, config ConsumerConfig) (*Consumer, error) {
+	config = config.withDefaults(transport)
+	fault := config.validate()
+	if handler == nil {
+		fault = errors.Join(fmt.Errorf("%w: handler is nil", ErrConfig), fault)
+	}
+	if transport == nil {
+		fault = errors.Join(fmt.Errorf("%w: transport is nil", ErrConfig), fault)
+	} else {
+		fault = errors.Join(faultOf("transport", transport), fault)
+	}
+	if fault != nil {
+		return nil, fault
+	}
+	for i := len(config.Middleware) - 1; i >= 0; i-- {
+		if handler = config.Middleware[i](handler); handler == nil {
+			return nil, fmt.Errorf("%w: ConsumerConfig.Middleware[%d] returned a nil Handler", ErrConfig, i)
+		}
+	}
+	consumer := &Consumer{
+		transport: transport,
+		handler:   handler,
+		config:    config,
+		metrics:   newConsumerMetrics(config.Metrics),
+	}
+	if config.Idempotency != nil {
+		consumer.guard = idempotency.NewGuard(config.Idempotency, idempotency.GuardConfig{
+			Lease:  config.IdempotencyLease,
+			Window: config.IdempotencyWindow,
+			Logger: config.Logger,
+		})
+		if err := consumer.guard.Err(); err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrConfig, err)
+		}
+	}
+	return consumer, nil
+}
+
+// ErrRunning is returned by Run while another Run of the same Consumer goes on.
+var ErrRunning = errors.New("delivery: consumer is running already")
+
+// AbandonedError is returned by Run when handlers went on after they were
+// cancelled. Their messages will be redelivered.
+type AbandonedError struct {
+	// Handlers is how many are still running.
+	Handlers int
+}
+
+func (e *AbandonedError) Error() string {
+	return fmt.Sprintf("delivery: %d handlers did not return after they were cancelled; their messages will be redelivered", e.Handlers)
+}
+
+// Run consumes until ctx ends, and then drains: it stops fetching, gives back
+// what was not started, lets running handlers finish for DrainTimeout, cancels
+// them, and waits 5 s more. It returns nil when all is settled or given back,
+// and *AbandonedError when a handler would not stop.
+//
+// Before that it returns an error only if it can't start (the transport or the
+// idempotency store can't be reached, or is not fit), or if the transport was
+// closed under it, which matches ErrClosed. It survives outages of everything.
+func (c *Consumer) Run(ctx context.Context) error {
+	if c == nil || c.transport == nil {
+		return fmt.Errorf("%w: Consumer was not made by NewConsumer", ErrConfig)
+	}
+	if checker, ok := c.config.Idempotency.(Checker); ok {
+		if err := checker.Check(ctx); err != nil {
+			return fmt.Errorf("delivery: idempotency store: %w", err)
+		}
+	}
+	r, err := c.start(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		r.stop()
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.running = nil
+	}()
+	subscription, err := c.transport.Subscribe(ctx, SubscribeConfig{Prefetch: c.config.Prefetch})
+	if err != nil {
+		return fmt.Errorf("delivery: subscribe: %w", err)
+	}
+	r.subscription = subscription
+	return r.until(ctx)
+}
+
+// Checker is a dependency that can tell whether it is fit for use. Run asks the
+// idempotency store, if it is one, before it starts.
+type Checker interface {
+	Check(ctx context.Context) error
+}
+
+func (c *Consumer) start(ctx context.Context) (*run, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.running != nil {
+		return nil, ErrRunning
+	}
+	c.running = newRun(ctx, c)
+	if c.paused {
+		c.running.backlog.shut(gatePaused)
+	}
+	return c.running, nil
+}
+
+// Pause keeps further handlers from starting, in this Run and later ones, until
+// Resume. Those that run go on. Messages in hand stay there; where the
+// transport can pause, other processes get what comes meanwhile.
+func (c *Consumer) Pause() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.paused = true
+	if c.running != nil {
+		c.running.backlog.shut(gatePaused)
+	}
+}
+
+// Resume ends a Pause.
+func (c *Consumer) Resume() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.paused = false
+	if c.running != nil {
+		c.running.backlog.open(gatePaused)
+	}
+}

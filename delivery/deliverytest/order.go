@@ -1,0 +1,163 @@
+package deliverytest
+
+import (
+	"slices"
+
+	"github.com/esh3artech/barid/delivery"
+)
+
+func keepsOrder(r *rig) {
+	const n = 1000
+	transport := r.open()
+	subscription := r.subscribe(transport, 50)
+	batch := r.envelopes(n, delivery.High)
+	for part := range slices.Chunk(batch, 33) {
+		r.send(transport, part...)
+	}
+	ctx := r.patience()
+	for came := 0; came < n; {
+		incomings, err := next(ctx, subscription)
+		if err != nil {
+			r.Fatalf("Receive: got %d of %d messages: %v", came, n, err)
+		}
+		for _, incoming := range incomings {
+			if got := r.decode(incoming).ID; got != batch[came].ID {
+				r.Fatalf("message %d is %s, want %s: order is lost", came, got, batch[came].ID)
+			}
+			came++
+			r.ack(incoming)
+		}
+	}
+}
+
+// Messages of all priorities wait, the lowest were sent first. A transport may
+// fetch from its queues side by side, so that a whole order can't be asked for;
+// but what has arrived is handed over highest first, and on the whole the
+// higher ones come before the lower.
+func higherPriorityFirst(r *rig) {
+	const each = 20
+	transport := r.open()
+	priorities := delivery.Priorities()
+	for _, priority := range slices.Backward(priorities[:]) {
+		r.send(transport, r.envelopes(each, priority)...)
+	}
+	subscription := r.subscribe(transport, each)
+	ctx := r.patience()
+	positions := map[delivery.Priority]int{}
+	for came := 0; came < each*len(priorities); {
+		incomings, err := next(ctx, subscription)
+		if err != nil {
+			r.Fatalf("Receive: got %d messages: %v", came, err)
+		}
+		if !slices.IsSortedFunc(incomings, func(a, b delivery.Incoming) int { return int(b.Priority()) - int(a.Priority()) }) {
+			r.Errorf("Receive returned a lower priority before a higher one")
+		}
+		for _, incoming := range incomings {
+			positions[incoming.Priority()] += came
+			came++
+			r.ack(incoming)
+		}
+	}
+	if positions[delivery.Urgent] > positions[delivery.Low] {
+		r.Errorf("urgent messages came at position %d on average, low ones at %d",
+			positions[delivery.Urgent]/each, positions[delivery.Low]/each)
+	}
+}
+
+func prioritiesDoNotHoldEachOther(r *rig) {
+	transport := r.open()
+	r.send(transport, r.envelopes(50, delivery.Low)...)
+	subscription := r.subscribe(transport, 5)
+	held := r.receive(subscription, 5)
+	for _, priority := range []delivery.Priority{delivery.Urgent, delivery.High, delivery.Normal} {
+		sent := r.envelope(priority)
+		r.send(transport, sent)
+		incoming := r.receive(subscription, 1)[0]
+		if got := r.decode(incoming).ID; got != sent.ID {
+			r.Fatalf("got %s at %s, want %s at %s, past the low ones in hand", got, incoming.Priority(), sent.ID, priority)
+		}
+		r.ack(incoming)
+	}
+	r.ack(held...)
+}
+
+func prefetchIsExact(r *rig) {
+	const prefetch, waiting = 7, 40
+	transport := r.open()
+	for _, priority := range delivery.Priorities() {
+		r.send(transport, r.envelopes(waiting, priority)...)
+	}
+	subscription := r.subscribe(transport, prefetch)
+	held := map[delivery.Priority][]delivery.Incoming{}
+	hold := func(incomings []delivery.Incoming) {
+		for _, incoming := range incomings {
+			held[incoming.Priority()] = append(held[incoming.Priority()], incoming)
+		}
+		for priority, incomings := range held {
+			if len(incomings) > prefetch {
+				r.Fatalf("%d messages of %s in hand, want at most %d", len(incomings), priority, prefetch)
+			}
+		}
+	}
+	hold(r.receive(subscription, 4*prefetch))
+	r.quiet(subscription)
+	// One more of a level comes for each that is settled, however it is settled.
+	for i, priority := range delivery.Priorities() {
+		r.ack(held[priority][0])
+		held[priority] = held[priority][1:]
+		hold(r.receive(subscription, 1))
+		if len(held[priority]) != prefetch {
+			r.Fatalf("round %d: settling one of %s brought one of another level", i, priority)
+		}
+		if err := held[priority][0].Nack(); err != nil {
+			r.Errorf("Nack: %v", err)
+		}
+		held[priority] = held[priority][1:]
+		hold(r.receive(subscription, 1))
+	}
+	r.quiet(subscription)
+	all := 0
+	for _, incomings := range held {
+		r.ack(incomings...)
+		all += len(incomings)
+	}
+	if all != 4*prefetch {
+		r.Errorf("%d messages in hand, want %d", all, 4*prefetch)
+	}
+}
+
+func subscriptionsCompete(r *rig) {
+	const n = 200
+	transport := r.open()
+	var ledger Ledger
+	subscriptions := []delivery.Subscription{
+		r.subscribe(transport, 10), r.subscribe(transport, 10), r.subscribe(r.open(), 10),
+	}
+	batch := r.envelopes(n, delivery.Normal)
+	r.send(transport, batch...)
+	for i := range batch {
+		ledger.Sent(batch[i].ID)
+	}
+	// Each in turn gets what its prefetch allows, and keeps it until all have.
+	shares := make([]int, len(subscriptions))
+	ctx := r.patience()
+	for ledger.Report().Err(allDuplicates) != nil {
+		if ctx.Err() != nil {
+			r.Fatalf("nothing comes any more: %s; shares %v", ledger.Report(), shares)
+		}
+		var held []delivery.Incoming
+		for i, subscription := range subscriptions {
+			share := r.some(subscription)
+			shares[i] += len(share)
+			held = append(held, share...)
+		}
+		for _, incoming := range held {
+			ledger.Effect(r.decode(incoming).ID)
+			r.ack(incoming)
+		}
+	}
+	if slices.Contains(shares, 0) {
+		r.Errorf("a subscription got nothing: shares %v", shares)
+	}
+	r.settled(&ledger, 0)
+}

@@ -1,0 +1,105 @@
+package servers
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+)
+
+// Environment variables that override what the package finds by itself.
+const (
+	// EnvAMQPURL names a running RabbitMQ for tests that only need some
+	// RabbitMQ, for instance amqp://guest:guest@127.0.0.1:5672/.
+	EnvAMQPURL = "BARID_TEST_AMQP_URL"
+	// EnvRedisURL names a running Redis for tests that only need some Redis, for
+	// instance redis://127.0.0.1:6379/0.
+	EnvRedisURL = "BARID_TEST_REDIS_URL"
+	// EnvRabbitMQServer is the path of rabbitmq-server, with rabbitmqctl beside.
+	EnvRabbitMQServer = "BARID_TEST_RABBITMQ_SERVER"
+	// EnvRedisServer is the path of redis-server.
+	EnvRedisServer = "BARID_TEST_REDIS_SERVER"
+)
+
+// findRabbitMQ returns the folder with RabbitMQ's own scripts. Debian's and Red
+// Hat's scripts of the same names on the PATH are wrappers that change to a
+// user of their own, and are passed by.
+func findRabbitMQ() (string, error) {
+	if path := os.Getenv(EnvRabbitMQServer); path != "" {
+		if !executable(path) {
+			return "", missing(path, "apt-get install rabbitmq-server", EnvRabbitMQServer, EnvAMQPURL)
+		}
+		return filepath.Dir(path), nil
+	}
+	candidates := []string{"/usr/lib/rabbitmq/bin/rabbitmq-server"}
+	for _, pattern := range []string{
+		"/usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin/rabbitmq-server",
+		"/opt/rabbitmq/sbin/rabbitmq-server",
+		"/opt/rabbitmq_server-*/sbin/rabbitmq-server",
+		"/opt/homebrew/opt/rabbitmq/sbin/rabbitmq-server",
+		"/usr/local/opt/rabbitmq/sbin/rabbitmq-server",
+	} {
+		found, _ := filepath.Glob(pattern)
+		candidates = append(candidates, found...)
+	}
+	if path, err := exec.LookPath("rabbitmq-server"); err == nil {
+		candidates = append(candidates, path)
+	}
+	candidates = append(candidates, "/usr/local/sbin/rabbitmq-server", "/usr/sbin/rabbitmq-server")
+	for _, path := range candidates {
+		resolved, err := filepath.EvalSymlinks(path)
+		if err == nil && !strings.Contains(filepath.Base(resolved), "wrapper") && executable(path) {
+			return filepath.Dir(path), nil
+		}
+	}
+	return "", missing("rabbitmq-server", "apt-get install rabbitmq-server", EnvRabbitMQServer, EnvAMQPURL)
+}
+
+// findProgram looks for name by its variable, on the PATH, and where systems
+// keep it otherwise.
+func findProgram(name, variable, urlVariable, install string) (string, error) {
+	if path := os.Getenv(variable); variable != "" && path != "" {
+		if !executable(path) {
+			return "", missing(path, install, variable, urlVariable)
+		}
+		return path, nil
+	}
+	candidates := []string{}
+	if path, err := exec.LookPath(name); err == nil {
+		candidates = append(candidates, path)
+	}
+	for _, folder := range []string{
+		"/usr/bin", "/usr/sbin", "/usr/local/bin", "/usr/local/sbin", "/opt/homebrew/bin",
+		"/opt/redis/bin", "/usr/lib/erlang/bin",
+	} {
+		candidates = append(candidates, filepath.Join(folder, name))
+	}
+	versioned, _ := filepath.Glob("/usr/lib/erlang/erts-*/bin/" + name)
+	candidates = append(candidates, versioned...)
+	for _, path := range candidates {
+		if executable(path) {
+			return path, nil
+		}
+	}
+	return "", missing(name, install, variable, urlVariable)
+}
+
+func executable(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o111 != 0
+}
+
+// bareEnv is our environment without what steers the servers.
+func bareEnv() []string {
+	var env []string
+	for _, entry := range os.Environ() {
+		name, _, _ := strings.Cut(entry, "=")
+		switch {
+		case strings.HasPrefix(name, "RABBITMQ_"), strings.HasPrefix(name, "ERL_"),
+			name == "HOME", name == "NOTIFY_SOCKET", name == "CONF_ENV_FILE", name == "NODENAME":
+		default:
+			env = append(env, entry)
+		}
+	}
+	return env
+}

@@ -1,0 +1,349 @@
+package servers
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// RabbitMQConfig says what is special about a RabbitMQ. The zero value is a
+// server with RabbitMQ's own defaults.
+type RabbitMQConfig struct {
+	// Dir holds the server's data. Empty means a temporary folder, removed at the
+	// end. A Dir that is named must exist and stays.
+	Dir string
+	// Conf is added to rabbitmq.conf, in its format: a key = value per line.
+	Conf string
+	// Schedulers is how many threads run Erlang code at once. Default 1: the
+	// cores belong to the tests.
+	Schedulers int
+	// StartTimeout bounds each start. Default 2 minutes, for a busy machine: an
+	// idle one needs some seconds.
+	StartTimeout time.Duration
+}
+
+// RabbitMQ is a private RabbitMQ server, with the user guest, password guest,
+// and the virtual host /. Its methods may be called by any number of
+// goroutines at once.
+type RabbitMQ struct {
+	config   RabbitMQConfig
+	dir      string
+	ownDir   bool
+	scripts  string
+	node     string
+	port     int
+	distPort int
+	epmdPort int
+	server   *process
+	epmd     *process
+}
+
+// startTries is how often a new server may lose its ports to somebody else.
+const startTries = 5
+
+// NewRabbitMQ starts a RabbitMQ and returns when it takes connections. End it
+// with Close. It fails with ErrMissing when RabbitMQ is not installed, and with
+// ErrNotReady, which tells the end of its log, when it does not come up by
+// ctx's end or within StartTimeout.
+func NewRabbitMQ(ctx context.Context, config RabbitMQConfig) (*RabbitMQ, error) {
+	if config.Schedulers <= 0 {
+		config.Schedulers = 1
+	}
+	if config.StartTimeout <= 0 {
+		config.StartTimeout = 2 * time.Minute
+	}
+	scripts, err := findRabbitMQ()
+	if err != nil {
+		return nil, err
+	}
+	epmd, err := findProgram("epmd", "", EnvAMQPURL, "it comes with Erlang, as RabbitMQ's package does")
+	if err != nil {
+		return nil, err
+	}
+	r := &RabbitMQ{config: config, scripts: scripts, node: "barid" + strings.ToLower(rand.Text()[:12])}
+	if r.dir, r.ownDir, err = dataDir(config.Dir, "barid-rabbitmq-"); err != nil {
+		return nil, err
+	}
+	for range startTries {
+		if err = r.setUp(epmd); err == nil {
+			err = r.Start(ctx)
+		}
+		if err == nil {
+			return r, nil
+		}
+		if !portTaken(err.Error()) || ctx.Err() != nil {
+			break
+		}
+		r.epmd.close() //nolint:errcheck // the start's error says more
+	}
+	return nil, errors.Join(err, r.Close())
+}
+
+// StartRabbitMQ is NewRabbitMQ for a test: it fails the test when the server
+// doesn't start, closes the server at the test's end, and shows the end of the
+// server's log when the test failed. It skips the test under go test -short.
+func StartRabbitMQ(tb testing.TB, config RabbitMQConfig) *RabbitMQ {
+	tb.Helper()
+	skipShort(tb, "RabbitMQ")
+	r, err := NewRabbitMQ(context.WithoutCancel(tb.Context()), config)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() {
+		logTail(tb, r.server)
+		if err := r.Close(); err != nil {
+			tb.Error(err)
+		}
+	})
+	return r
+}
+
+// setUp chooses ports and writes the files that the server reads.
+func (r *RabbitMQ) setUp(epmd string) error {
+	ports, err := freePorts(3)
+	if err != nil {
+		return err
+	}
+	r.port, r.distPort, r.epmdPort = ports[0], ports[1], ports[2]
+	home := filepath.Join(r.dir, "home")
+	cookie := filepath.Join(home, ".erlang.cookie")
+	if err := os.MkdirAll(home, 0o700); err != nil {
+		return err
+	}
+	if _, err := os.Stat(cookie); err != nil {
+		if err := os.WriteFile(cookie, []byte(rand.Text()), 0o400); err != nil {
+			return err
+		}
+	}
+	// A folder that was used before belongs to the node of that name.
+	name := filepath.Join(r.dir, "node")
+	if known, err := os.ReadFile(name); err == nil {
+		r.node = string(known)
+	} else if err := os.WriteFile(name, []byte(r.node), 0o600); err != nil {
+		return err
+	}
+	conf := "loopback_users = none\nlog.console.level = info\n" + r.config.Conf + "\n"
+	if err := os.WriteFile(filepath.Join(r.dir, "rabbitmq.conf"), []byte(conf), 0o600); err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(r.dir, "plugins"), []byte("[].\n"), 0o600); err != nil {
+		return err
+	}
+	// A shared epmd would outlive the test as a daemon of nobody's; this one
+	// stays in the foreground and is ours to end.
+	r.epmd = &process{
+		name: "epmd",
+		path: epmd,
+		args: []string{"-port", strconv.Itoa(r.epmdPort), "-address", "127.0.0.1"},
+		env:  append(bareEnv(), "HOME="+home),
+		dir:  r.dir,
+		log:  filepath.Join(r.dir, "epmd.log"),
+		ready: func(ctx context.Context, _ int) error {
+			conn, err := dial(ctx, r.epmdPort)
+			if err != nil {
+				return err
+			}
+			return conn.Close()
+		},
+	}
+	r.server = &process{
+		name:  "rabbitmq-server",
+		path:  filepath.Join(r.scripts, "rabbitmq-server"),
+		env:   append(r.env(), "RABBITMQ_ALLOW_INPUT=1"),
+		dir:   r.dir,
+		log:   filepath.Join(r.dir, "rabbitmq.log"),
+		ready: r.greet,
+	}
+	return nil
+}
+
+// env steers the server and rabbitmqctl. RABBITMQ_ALLOW_INPUT, which the server
+// gets beside, makes the start script turn into the Erlang VM instead of
+// staying its parent, so that our signals meet the VM.
+func (r *RabbitMQ) env() []string {
+	return append(bareEnv(),
+		"HOME="+filepath.Join(r.dir, "home"),
+		"RABBITMQ_NODENAME="+r.node+"@localhost",
+		"RABBITMQ_NODE_IP_ADDRESS=127.0.0.1",
+		"RABBITMQ_NODE_PORT="+strconv.Itoa(r.port),
+		"RABBITMQ_DIST_PORT="+strconv.Itoa(r.distPort),
+		"RABBITMQ_MNESIA_BASE="+filepath.Join(r.dir, "data"),
+		"RABBITMQ_LOG_BASE="+filepath.Join(r.dir, "log"),
+		"RABBITMQ_LOGS=-",
+		"RABBITMQ_PID_FILE="+filepath.Join(r.dir, "rabbitmq.pid"),
+		"RABBITMQ_CONFIG_FILE="+filepath.Join(r.dir, "rabbitmq.conf"),
+		"RABBITMQ_ENABLED_PLUGINS_FILE="+filepath.Join(r.dir, "plugins"),
+		"RABBITMQ_CONF_ENV_FILE=/dev/null",
+		"RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS=-noinput -kernel inet_dist_use_interface {127,0,0,1}"+
+			fmt.Sprintf(" +S %d:%d", r.config.Schedulers, r.config.Schedulers),
+		"RABBITMQ_CTL_DIST_PORT_MIN=0",
+		"RABBITMQ_CTL_DIST_PORT_MAX=0",
+		"ERL_EPMD_PORT="+strconv.Itoa(r.epmdPort),
+		"ERL_EPMD_ADDRESS=127.0.0.1",
+		"ERL_CRASH_DUMP="+filepath.Join(r.dir, "erl_crash.dump"),
+	)
+}
+
+// greet begins AMQP 0-9-1's handshake and reads the server's Connection.Start
+// (AMQP 0-9-1, 2.2.4 and 4.2.2). It names the cluster after the node, which
+// tells our server from one that was quicker to listen on the port.
+func (r *RabbitMQ) greet(ctx context.Context, _ int) error {
+	conn, err := dial(ctx, r.port)
+	if err != nil {
+		return err
+	}
+	defer conn.Close() //nolint:errcheck // nothing is sent after the greeting
+	if _, err := conn.Write([]byte("AMQP\x00\x00\x09\x01")); err != nil {
+		return err
+	}
+	var header [7]byte // type, channel, size
+	if _, err := io.ReadFull(conn, header[:]); err != nil {
+		return err
+	}
+	start, err := io.ReadAll(io.LimitReader(conn, int64(min(binary.BigEndian.Uint32(header[3:]), 64<<10))))
+	if err != nil {
+		return err
+	}
+	if !strings.Contains(string(start), r.node+"@") {
+		return fmt.Errorf("servers: port %d is another server's", r.port)
+	}
+	return nil
+}
+
+// URL is where clients connect: amqp://guest:guest@127.0.0.1:port/. It stays
+// the same over restarts.
+func (r *RabbitMQ) URL() string { return "amqp://guest:guest@" + r.Addr() + "/" }
+
+// Addr is host and port.
+func (r *RabbitMQ) Addr() string { return loopback(r.port) }
+
+// Port is the AMQP port on 127.0.0.1.
+func (r *RabbitMQ) Port() int { return r.port }
+
+// Dir holds the server's data.
+func (r *RabbitMQ) Dir() string { return r.dir }
+
+// PID is the process ID of the server's last run.
+func (r *RabbitMQ) PID() int { return r.server.pid() }
+
+// Running says whether the server's process lives, be it paused.
+func (r *RabbitMQ) Running() bool { return r.server.running() }
+
+// LogTail is the end of the server's log.
+func (r *RabbitMQ) LogTail() string { return r.server.tail() }
+
+// Start starts the server again, on the same data and ports, and returns when
+// it takes connections. A server that runs is left alone.
+func (r *RabbitMQ) Start(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, r.config.StartTimeout)
+	defer cancel()
+	if err := r.epmd.start(ctx); err != nil {
+		return err
+	}
+	return r.server.start(ctx)
+}
+
+// Stop ends the server as an administrator would, and waits until it is gone.
+func (r *RabbitMQ) Stop() error { return r.server.stop() }
+
+// Kill ends the server at once, as a power cut would, except that the system's
+// write cache stays.
+func (r *RabbitMQ) Kill() error { return r.server.kill() }
+
+// Pause stops the server's processes from running, with all connections open.
+func (r *RabbitMQ) Pause() error { return r.server.signal(pause) }
+
+// Resume ends a Pause.
+func (r *RabbitMQ) Resume() error { return r.server.signal(resume) }
+
+// Close ends the server for good and removes its temporary folder. Closing
+// again returns nil.
+func (r *RabbitMQ) Close() error {
+	var errs []error
+	for _, process := range []*process{r.server, r.epmd} {
+		if process != nil {
+			errs = append(errs, process.close())
+		}
+	}
+	if r.ownDir {
+		errs = append(errs, os.RemoveAll(r.dir))
+	}
+	return errors.Join(errs...)
+}
+
+// Ctl runs rabbitmqctl with args on the server, for instance
+// Ctl(ctx, "list_queues", "name", "messages"), and returns what it printed,
+// without its chatter. It takes about half a second. The error holds what
+// rabbitmqctl complained about.
+func (r *RabbitMQ) Ctl(ctx context.Context, args ...string) (string, error) {
+	var out, complaint strings.Builder
+	command := exec.CommandContext(ctx, filepath.Join(r.scripts, "rabbitmqctl"), append([]string{"-q"}, args...)...)
+	command.Env = r.env()
+	command.Dir = r.dir
+	command.Stdout, command.Stderr = &out, &complaint
+	command.WaitDelay = time.Second
+	if err := command.Run(); err != nil {
+		if ctx.Err() != nil {
+			return out.String(), ctx.Err()
+		}
+		return out.String(), fmt.Errorf("servers: rabbitmqctl %s: %w: %s", args, err, strings.TrimSpace(complaint.String()+out.String()))
+	}
+	return strings.TrimSpace(out.String()), nil
+}
+
+// Alarm is a resource whose shortage makes RabbitMQ block publishers.
+type Alarm string
+
+// The alarms.
+const (
+	MemoryAlarm Alarm = "memory"
+	DiskAlarm   Alarm = "disk"
+)
+
+// SetAlarm makes the server believe that it is short of the resource: it blocks
+// every connection that publishes, until ClearAlarm.
+func (r *RabbitMQ) SetAlarm(ctx context.Context, alarm Alarm) error {
+	_, err := r.Ctl(ctx, "eval", fmt.Sprintf("rabbit_alarm:set_alarm({{resource_limit, %s, node()}, []}).", alarm))
+	return err
+}
+
+// ClearAlarm ends a SetAlarm.
+func (r *RabbitMQ) ClearAlarm(ctx context.Context, alarm Alarm) error {
+	_, err := r.Ctl(ctx, "eval", fmt.Sprintf("rabbit_alarm:clear_alarm({resource_limit, %s, node()}).", alarm))
+	return err
+}
+
+// dataDir is dir, or a new temporary folder, and whether it is a new one.
+func dataDir(dir, prefix string) (string, bool, error) {
+	if dir != "" {
+		absolute, err := filepath.Abs(dir)
+		return absolute, false, err
+	}
+	dir, err := os.MkdirTemp("", prefix)
+	return dir, true, err
+}
+
+// dial connects to a port of 127.0.0.1, for a short question.
+func dial(ctx context.Context, port int) (net.Conn, error) {
+	const answerTimeout = 2 * time.Second
+	dialer := net.Dialer{Timeout: answerTimeout}
+	conn, err := dialer.DialContext(ctx, "tcp", loopback(port))
+	if err != nil {
+		return nil, err
+	}
+	if err := conn.SetDeadline(time.Now().Add(answerTimeout)); err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	return conn, nil
+}

@@ -1,0 +1,61 @@
+// Package delivery is a pipeline around a function that delivers messages and
+// sometimes fails.
+//
+//	publish -> transport -> idempotency -> breaker -> handler -> settle
+//	                                                     |-- ok ------> delivered
+//	                                                     |-- failed --> retry now | retry later | dead letter
+//
+// A Publisher makes a Message durable in a Transport. A Consumer takes it from
+// there, in any process, and runs the host's Handler on it. Package memory is
+// a transport inside the process, package rabbitmq one on RabbitMQ; a host may
+// bring its own, which deliverytest.TestTransport checks.
+//
+// # What happens to a message
+//
+// The order of the stages is fixed:
+//
+//  1. Decode. What can't be decoded, is too large or has expired becomes a dead
+//     letter.
+//  2. Claim the idempotency key, for this consumer and generation. A message
+//     that was handled before is acked and counted as a duplicate. One that is
+//     being handled elsewhere waits in hand. While the store is down the
+//     consumer pauses.
+//  3. Ask the breaker. While it is open the consumer pauses, or with a breaker
+//     for each key, the message is put off.
+//  4. Run the handler, within HandlerTimeout. Transient errors are tried again
+//     at once, a few times.
+//  5. Success: the key is marked as done, the message acked.
+//  6. Failure: permanent errors, and the last allowed attempt's, make a dead
+//     letter. Others are sent again, with the attempt counted, to come back after
+//     the policy's delay.
+//
+// # What is promised
+//
+// Nothing is acked before its next home is durable: the dead letter stored, the
+// retry confirmed by the transport. If the process dies in between, the message
+// comes again. So a handler's effect happens at least once; with an idempotency
+// store it happens once, unless the process dies between the effect and the
+// mark, which costs one more run. A lease fences the consumers, not the world
+// outside: give Message.ID to the provider as its own idempotency key.
+//
+// A breaker that is open, a store that is down, a busy key, a shutdown and a
+// lost lease never count an attempt. When something can't be made durable, the
+// message stays in hand, unacked, and it is tried again until it works or the
+// consumer stops; then the message is redelivered.
+//
+// In hand are at most ConsumerConfig.Prefetch messages of each priority.
+// Priorities are strict, but for StarvationLimit.
+//
+// # Errors
+//
+// Publish tells what became of each message by a *PublishError, which errors.Is
+// and errors.As look through. A handler's error is sorted by retry.Classifier;
+// wrap it with retry.Permanent or retry.After to decide yourself. Configs are
+// checked as a whole and every fault is named. A context's own errors are
+// passed on bare.
+//
+// # Watching
+//
+// Everything takes a *slog.Logger and a metrics.Recorder and is silent without.
+// Neither bodies nor recipients are logged.
+package delivery

@@ -1,0 +1,58 @@
+package delivery
+
+import "time"
+
+// MaxHistory is how many failures an Envelope remembers: the last ones.
+const MaxHistory = 10
+
+// maxFailureBytes bounds the text of one remembered failure, so that ten of
+// them fit beside the headers.
+const maxFailureBytes = 512
+
+// Envelope is a Message on its way, with what the pipeline has to remember
+// about it between processes.
+type Envelope struct {
+	Message
+	// Attempt counts the attempts that failed and count: 0 on the first run.
+	Attempt int
+	// Generation is 0, plus 1 for each replay from the dead letters. Duplicates
+	// are told within one generation.
+	Generation int
+	// History holds the last failures, oldest first, at most MaxHistory.
+	History []Failure
+}
+
+// Failure is one attempt that failed.
+type Failure struct {
+	At      time.Time `json:"at"`
+	Attempt int       `json:"attempt"`
+	Error   string    `json:"error"`
+}
+
+// failed is e after one more failed attempt. The history is copied: e's own
+// stays as it is for a settle that has to be tried again.
+func (e *Envelope) failed(now time.Time, err error) Envelope {
+	next := *e
+	next.Attempt++
+	next.History = appendFailure(e.History, Failure{At: now, Attempt: e.Attempt, Error: shorten(err.Error())})
+	return next
+}
+
+func appendFailure(history []Failure, failure Failure) []Failure {
+	if extra := len(history) + 1 - MaxHistory; extra > 0 {
+		history = history[extra:]
+	}
+	return append(append(make([]Failure, 0, len(history)+1), history...), failure)
+}
+
+// shorten cuts an error's text at a rune's boundary.
+func shorten(text string) string {
+	if len(text) <= maxFailureBytes {
+		return text
+	}
+	cut := maxFailureBytes
+	for cut > 0 && text[cut]&0xC0 == 0x80 {
+		cut--
+	}
+	return text[:cut] + "…"
+}

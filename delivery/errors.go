@@ -1,0 +1,148 @@
+package delivery
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// What can go wrong, to be matched with errors.Is. A context's own errors are
+// passed on bare.
+var (
+	// ErrConfig: a configuration can't be used; the text names every field.
+	ErrConfig = errors.New("delivery: invalid config")
+	// ErrInvalid: a message can't be sent as it is. See InvalidError.
+	ErrInvalid = errors.New("delivery: invalid message")
+	// ErrTooLarge: a message, or a part of it, is over a limit. See TooLargeError.
+	ErrTooLarge = errors.New("delivery: too large")
+	// ErrNotSent: nothing is wrong with this message, but another of the same
+	// call is invalid, so none was sent.
+	ErrNotSent = errors.New("delivery: not sent, because another message of the call is invalid")
+	// ErrUnroutable: the transport has no queue for the message.
+	ErrUnroutable = errors.New("delivery: no queue takes the message")
+	// ErrRefused: the transport said no: its queue is full, or it failed inside.
+	ErrRefused = errors.New("delivery: refused by the transport, its queue may be full")
+	// ErrBlocked: the transport takes nothing for now (out of memory or disk),
+	// and the deadline came first.
+	ErrBlocked = errors.New("delivery: transport is blocked")
+	// ErrOutcomeUnknown: the message may or may not be durable. Publishing it
+	// again with the same ID is safe.
+	ErrOutcomeUnknown = errors.New("delivery: outcome unknown")
+	// ErrDuplicate: not sent, because a message with the same idempotency key
+	// was published before. See DuplicateError.
+	ErrDuplicate = errors.New("delivery: duplicate")
+	// ErrInProgress: not sent, because a message with the same idempotency key
+	// is being published by someone else right now. Try again a little later.
+	ErrInProgress = errors.New("delivery: a message with the same idempotency key is being published")
+	// ErrUnsupported: the transport lacks the ability that this needs.
+	ErrUnsupported = errors.New("delivery: not supported by the transport")
+	// ErrMalformed: what was received is no message. See MalformedError.
+	ErrMalformed = errors.New("delivery: malformed message")
+	// ErrClosed: the thing was closed before.
+	ErrClosed = errors.New("delivery: closed")
+	// ErrSettled: the incoming was acked or nacked before.
+	ErrSettled = errors.New("delivery: already settled")
+	// ErrStale: the connection that the incoming came by is gone, so it will
+	// come again.
+	ErrStale = errors.New("delivery: stale, will be redelivered")
+)
+
+// InvalidError says which field of a message is at fault. It is ErrInvalid.
+type InvalidError struct {
+	Field   string
+	Problem string
+}
+
+func (e *InvalidError) Error() string {
+	return "delivery: message " + e.Field + " " + e.Problem
+}
+
+// Is makes it ErrInvalid.
+func (e *InvalidError) Is(target error) bool { return target == ErrInvalid }
+
+// TooLargeError says which part of a message is over which limit, in bytes. It
+// is both ErrTooLarge and ErrInvalid.
+type TooLargeError struct {
+	Field string
+	Size  int
+	Limit int
+}
+
+func (e *TooLargeError) Error() string {
+	return fmt.Sprintf("delivery: message %s has %d bytes, at most %d are allowed", e.Field, e.Size, e.Limit)
+}
+
+// Is makes it ErrTooLarge and ErrInvalid.
+func (e *TooLargeError) Is(target error) bool { return target == ErrTooLarge || target == ErrInvalid }
+
+// DuplicateError says which message was published before with the same key. It
+// is ErrDuplicate.
+type DuplicateError struct {
+	// Of is the ID of the message that was published.
+	Of string
+}
+
+func (e *DuplicateError) Error() string {
+	return "delivery: duplicate of message " + e.Of
+}
+
+// Is makes it ErrDuplicate.
+func (e *DuplicateError) Is(target error) bool { return target == ErrDuplicate }
+
+// MalformedError carries what could not be decoded. It is ErrMalformed.
+type MalformedError struct {
+	// Problem says what is wrong with it.
+	Problem string
+	// Raw is the body as it came.
+	Raw []byte
+	// Envelope holds what could be read.
+	Envelope Envelope
+}
+
+func (e *MalformedError) Error() string { return "delivery: malformed message: " + e.Problem }
+
+// Is makes it ErrMalformed.
+func (e *MalformedError) Is(target error) bool { return target == ErrMalformed }
+
+// PublishError tells what became of each message of a call. errors.Is finds
+// any of the messages' errors through it.
+type PublishError struct {
+	// Results has one entry for each message, in the call's order.
+	Results []PublishResult
+}
+
+// PublishResult is what became of one message.
+type PublishResult struct {
+	// ID of the message, made by Publish if it had none.
+	ID string
+	// Err is nil when the message is durable.
+	Err error
+}
+
+func (e *PublishError) Error() string {
+	var text strings.Builder
+	failed := 0
+	for i, result := range e.Results {
+		if result.Err == nil {
+			continue
+		}
+		if failed++; failed <= 3 {
+			fmt.Fprintf(&text, "; [%d] %s: %v", i, result.ID, result.Err)
+		}
+	}
+	if failed > 3 {
+		fmt.Fprintf(&text, "; and %d more", failed-3)
+	}
+	return fmt.Sprintf("delivery: %d of %d messages not published%s", failed, len(e.Results), text.String())
+}
+
+// Unwrap returns the errors of the messages that failed.
+func (e *PublishError) Unwrap() []error {
+	var errs []error
+	for _, result := range e.Results {
+		if result.Err != nil {
+			errs = append(errs, result.Err)
+		}
+	}
+	return errs
+}

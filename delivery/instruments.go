@@ -1,0 +1,159 @@
+package delivery
+
+import (
+	"errors"
+	"time"
+
+	"github.com/esh3artech/barid/breaker"
+	"github.com/esh3artech/barid/metrics"
+	"github.com/esh3artech/barid/retry"
+)
+
+// publisherMetrics holds a Publisher's instruments.
+type publisherMetrics struct {
+	outcomes map[string][4]metrics.Counter // by outcome and level
+	seconds  metrics.Histogram
+}
+
+func newPublisherMetrics(recorder metrics.Recorder) publisherMetrics {
+	recorder = metrics.OrDiscard(recorder)
+	m := publisherMetrics{
+		outcomes: make(map[string][4]metrics.Counter),
+		seconds:  recorder.Histogram(metrics.PublishSeconds),
+	}
+	for _, outcome := range []string{metrics.PublishAccepted, metrics.PublishRejected, metrics.PublishUnknown, metrics.PublishDuplicate} {
+		var counters [4]metrics.Counter
+		for _, priority := range Priorities() {
+			counters[level(priority)] = recorder.Counter(metrics.MessagesPublishedTotal,
+				metrics.LabelPriority, priority.String(), metrics.LabelOutcome, outcome)
+		}
+		m.outcomes[outcome] = counters
+	}
+	return m
+}
+
+// published counts a call's messages. A nil errs means that all were accepted.
+func (m *publisherMetrics) published(batch []Envelope, errs []error, took time.Duration) {
+	m.seconds.Observe(took.Seconds())
+	for i := range batch {
+		outcome := metrics.PublishAccepted
+		if errs != nil {
+			switch err := errs[i]; {
+			case err == nil:
+			case errors.Is(err, ErrOutcomeUnknown):
+				outcome = metrics.PublishUnknown
+			case errors.Is(err, ErrDuplicate):
+				outcome = metrics.PublishDuplicate
+			default:
+				outcome = metrics.PublishRejected
+			}
+		}
+		m.outcomes[outcome][level(batch[i].Priority)].Add(1)
+	}
+}
+
+// consumerMetrics holds a Consumer's instruments.
+type consumerMetrics struct {
+	recorder  metrics.Recorder
+	processed map[string]metrics.Counter // by outcome
+	retries   [3]metrics.Counter         // by class
+	results   map[string]metrics.Counter // of the idempotency store
+	handler   metrics.Histogram
+	wait      metrics.Histogram
+	attempts  metrics.Histogram
+	depths    [4]metrics.Gauge // by level
+	oldest    [4]metrics.Gauge
+	transport metrics.Gauge
+	store     metrics.Gauge
+}
+
+func newConsumerMetrics(recorder metrics.Recorder) *consumerMetrics {
+	recorder = metrics.OrDiscard(recorder)
+	m := &consumerMetrics{
+		recorder:  recorder,
+		processed: make(map[string]metrics.Counter),
+		results:   make(map[string]metrics.Counter),
+		handler:   recorder.Histogram(metrics.HandlerSeconds),
+		wait:      recorder.Histogram(metrics.QueueWaitSeconds),
+		attempts:  recorder.Histogram(metrics.AttemptsToSuccess),
+		transport: recorder.Gauge(metrics.DependencyUp, metrics.LabelDependency, "transport"),
+		store:     recorder.Gauge(metrics.DependencyUp, metrics.LabelDependency, "idempotency"),
+	}
+	for _, outcome := range []string{
+		metrics.OutcomeDelivered, metrics.OutcomeRetried, metrics.OutcomeDeadLettered,
+		metrics.OutcomeDuplicate, metrics.OutcomeDeferred, metrics.OutcomeAbandoned,
+	} {
+		m.processed[outcome] = recorder.Counter(metrics.MessagesProcessedTotal, metrics.LabelOutcome, outcome)
+	}
+	for _, result := range []string{
+		metrics.IdempotencyClaimed, metrics.IdempotencyDuplicate, metrics.IdempotencyStale, metrics.IdempotencyBusy,
+		metrics.IdempotencyLost, metrics.IdempotencyBypassed, metrics.IdempotencyDown,
+	} {
+		m.results[result] = recorder.Counter(metrics.IdempotencyTotal, metrics.LabelResult, result)
+	}
+	for _, class := range []retry.Class{retry.ClassRecoverable, retry.ClassTransient, retry.ClassPermanent} {
+		m.retries[class] = recorder.Counter(metrics.RetriesTotal, metrics.LabelClass, class.String())
+	}
+	for _, priority := range Priorities() {
+		m.depths[level(priority)] = recorder.Gauge(metrics.QueueDepth, metrics.LabelPriority, priority.String())
+		m.oldest[level(priority)] = recorder.Gauge(metrics.QueueOldestSeconds, metrics.LabelPriority, priority.String())
+	}
+	return m
+}
+
+// settled counts what became of one receipt.
+func (m *consumerMetrics) settled(outcome string) { m.processed[outcome].Add(1) }
+
+func (m *consumerMetrics) delivered(j *job) {
+	m.settled(metrics.OutcomeDelivered)
+	m.attempts.Observe(float64(j.envelope.Attempt + 1))
+}
+
+// waited notes how long a message waited for its first attempt.
+func (m *consumerMetrics) waited(j *job, now time.Time) {
+	if j.envelope.Attempt == 0 && j.envelope.Generation == 0 {
+		begin := j.envelope.CreatedAt
+		if j.envelope.NotBefore.After(begin) {
+			begin = j.envelope.NotBefore
+		}
+		m.wait.Observe(max(0, now.Sub(begin).Seconds()))
+	}
+}
+
+func (m *consumerMetrics) handled(took time.Duration) { m.handler.Observe(took.Seconds()) }
+func (m *consumerMetrics) retried(class retry.Class)  { m.retries[class].Add(1) }
+func (m *consumerMetrics) idempotency(result string)  { m.results[result].Add(1) }
+func (m *consumerMetrics) transportUp(up bool)        { m.transport.Set(boolGauge(up)) }
+func (m *consumerMetrics) storeUp(up bool)            { m.store.Set(boolGauge(up)) }
+
+func (m *consumerMetrics) depth(priority Priority, depth Depth) {
+	m.depths[level(priority)].Set(float64(depth.Messages))
+	m.oldest[level(priority)].Set(depth.Oldest.Seconds())
+}
+
+func (m *consumerMetrics) breakerState(name string, state breaker.State) {
+	m.recorder.Gauge(metrics.BreakerState, metrics.LabelName, name).Set(breakerGauge(state))
+}
+
+func (m *consumerMetrics) breakerChanged(change breaker.Change) {
+	m.breakerState(change.Name, change.To)
+	m.recorder.Counter(metrics.BreakerTransitionsTotal, metrics.LabelName, change.Name, metrics.LabelTo, change.To.String()).Add(1)
+}
+
+func breakerGauge(state breaker.State) float64 {
+	switch state {
+	case breaker.Open:
+		return metrics.BreakerOpen
+	case breaker.HalfOpen:
+		return metrics.BreakerHalfOpen
+	default:
+		return metrics.BreakerClosed
+	}
+}
+
+func boolGauge(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}

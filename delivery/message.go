@@ -1,0 +1,135 @@
+package delivery
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// The bounds of a Message, in bytes. IDs, types and header keys travel as AMQP
+// short strings, which end at 255 bytes; the rest keeps a whole set of headers
+// inside one AMQP frame (128 KiB).
+const (
+	MaxIDBytes        = 255      // ID, Type, ContentType, each header key
+	MaxAttributeBytes = 1024     // IdempotencyKey, Recipient, Subject
+	MaxHeaderBytes    = 64 << 10 // all header keys and values together
+	DefaultMaxBody    = 16 << 20 // PublisherConfig.MaxBodyBytes
+)
+
+// Message is what the caller gives to a Publisher and what a Handler gets.
+// It is a value: nothing in the library changes the caller's copy, and a
+// Handler must not change Body or Headers, which copies share.
+type Message struct {
+	// ID names the message everywhere: in stores, dead letters and logs.
+	// Publish fills an empty ID with a new UUIDv7; set one with NewID or of
+	// your own to learn it, and to be able to publish again safely.
+	ID string
+	// IdempotencyKey is what duplicates are told by; empty means ID.
+	IdempotencyKey string
+	// Recipient is for whom the message is, and what ordered consumers keep
+	// order by. Required.
+	Recipient string
+	// Subject is free text, for instance an e-mail's subject.
+	Subject string
+	// Type names what Body is, for instance "order.created".
+	Type string
+	// Body is opaque, may be empty.
+	Body []byte
+	// ContentType is the media type of Body.
+	ContentType string
+	// Headers travel with the message unchanged.
+	Headers map[string]string
+	// Priority is Normal when not set.
+	Priority Priority
+	// CreatedAt is set by Publish when zero.
+	CreatedAt time.Time
+	// NotBefore holds the message back until then; zero means at once. It needs
+	// a Transport that is a Delayer.
+	NotBefore time.Time
+	// ExpiresAt is when the message loses its use: a consumer that gets it later
+	// puts it into the dead letters with the reason expired. Zero means never.
+	ExpiresAt time.Time
+	// RequireAck says that the end user's acknowledgment makes it delivered,
+	// not the handler's return.
+	RequireAck bool
+}
+
+// NewID returns a new message ID: a UUIDv7, which sorts by time (RFC 9562).
+func NewID() string { return uuid.Must(uuid.NewV7()).String() }
+
+// Key is what duplicates of m are told by: IdempotencyKey, or else ID.
+func (m *Message) Key() string {
+	if m.IdempotencyKey != "" {
+		return m.IdempotencyKey
+	}
+	return m.ID
+}
+
+// Expired says whether m has lost its use at now.
+func (m *Message) Expired(now time.Time) bool {
+	return !m.ExpiresAt.IsZero() && !now.Before(m.ExpiresAt)
+}
+
+// Validate checks every field and reports all faults at once, each as an
+// *InvalidError or a *TooLargeError. The body's size is the Publisher's to
+// bound.
+func (m *Message) Validate() error {
+	var faults []error
+	tooLarge := func(field string, size, limit int) {
+		if size > limit {
+			faults = append(faults, &TooLargeError{Field: field, Size: size, Limit: limit})
+		}
+	}
+	invalid := func(field, problem string) {
+		faults = append(faults, &InvalidError{Field: field, Problem: problem})
+	}
+	if m.ID == "" {
+		invalid("ID", "is empty")
+	}
+	if m.Recipient == "" {
+		invalid("Recipient", "is empty")
+	}
+	if !m.Priority.Valid() {
+		invalid("Priority", fmt.Sprintf("is %d, want %d to %d", m.Priority, Low, Urgent))
+	}
+	tooLarge("ID", len(m.ID), MaxIDBytes)
+	tooLarge("Type", len(m.Type), MaxIDBytes)
+	tooLarge("ContentType", len(m.ContentType), MaxIDBytes)
+	tooLarge("IdempotencyKey", len(m.IdempotencyKey), MaxAttributeBytes)
+	tooLarge("Recipient", len(m.Recipient), MaxAttributeBytes)
+	tooLarge("Subject", len(m.Subject), MaxAttributeBytes)
+	total := 0
+	for key, value := range m.Headers {
+		if key == "" {
+			invalid("Headers", "has an empty key")
+		}
+		if len(key) > MaxIDBytes {
+			// The key is shortened: whoever sends a megabyte of key need not
+			// have it all in a log.
+			tooLarge(fmt.Sprintf("Headers[%.32q...] key", key), len(key), MaxIDBytes)
+		}
+		total += len(key) + len(value)
+	}
+	tooLarge("Headers", total, MaxHeaderBytes)
+	for _, at := range []struct {
+		field string
+		time  time.Time
+	}{{"CreatedAt", m.CreatedAt}, {"NotBefore", m.NotBefore}, {"ExpiresAt", m.ExpiresAt}} {
+		if !at.time.IsZero() && (at.time.Before(earliest) || at.time.After(latest)) {
+			invalid(at.field, fmt.Sprintf("is %s, want %d to %d", at.time.Format(time.RFC3339), earliest.Year()+1, latest.Year()-1))
+		}
+	}
+	if !m.ExpiresAt.IsZero() && m.ExpiresAt.Before(m.NotBefore) {
+		invalid("ExpiresAt", "is before NotBefore")
+	}
+	return errors.Join(faults...)
+}
+
+// Times travel as Unix nanoseconds in 64 bits.
+var (
+	earliest = time.Unix(0, math.MinInt64)
+	latest   = time.Unix(0, math.MaxInt64)
+)

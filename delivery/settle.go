@@ -1,0 +1,218 @@
+package delivery
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/esh3artech/barid/idempotency"
+	"github.com/esh3artech/barid/metrics"
+)
+
+// settleTimeout bounds one try of one step that makes something durable.
+const settleTimeout = 10 * time.Second
+
+// conclude carries out the verdict.
+func (r *run) conclude(ctx context.Context, j *job, v verdict) {
+	j.verdict = v
+	delayer, delays := r.transport.(Delayer)
+	switch v.action {
+	case retryThen:
+		if !delays {
+			// Nobody holds it back but we. The attempt is counted in hand only, and
+			// the key must not be fenced: the message in the queue is the old one.
+			j.envelope = v.next
+			r.metrics.settled(metrics.OutcomeRetried)
+			r.keep(ctx, j, v.delay)
+			return
+		}
+	case postpone:
+		if !delays || v.delay <= time.Second {
+			r.metrics.settled(metrics.OutcomeDeferred)
+			r.keep(ctx, j, v.delay)
+			return
+		}
+	case hold:
+		r.metrics.settled(metrics.OutcomeDeferred)
+		r.keep(ctx, j, v.delay)
+		return
+	case yield:
+		r.metrics.settled(metrics.OutcomeDeferred)
+		r.release(ctx, j)
+		if !r.backlog.putBack(j) {
+			r.giveBack(ctx, j)
+		}
+		return
+	case leave:
+		r.metrics.settled(metrics.OutcomeAbandoned)
+		r.giveBack(ctx, j)
+		return
+	default:
+	}
+	if err := r.settle(ctx, delayer, j); err != nil {
+		r.workers.Go(func() { r.settleLater(ctx, delayer, j, err) })
+	}
+}
+
+// settle makes the message's next home durable, tells the idempotency store, and
+// then acks. After an error it may be called again, and goes on where it failed.
+func (r *run) settle(ctx context.Context, delayer Delayer, j *job) error {
+	if !j.homed {
+		if err := r.home(ctx, delayer, j); err != nil {
+			return err
+		}
+		j.homed = true
+	}
+	if !j.marked {
+		if err := r.mark(ctx, j); err != nil {
+			return err
+		}
+		j.marked = true
+	}
+	r.ack(ctx, j)
+	return nil
+}
+
+// settleLater tries to settle until it works or the drain is over. It has a
+// goroutine of its own, so that the workers go on; their number is bounded by
+// what may be in hand.
+func (r *run) settleLater(ctx context.Context, delayer Delayer, j *job, err error) {
+	for tries := 0; err != nil; tries++ {
+		r.config.Logger.LogAttrs(ctx, slog.LevelWarn, "settle failed, trying again",
+			slog.String("message_id", j.id()), slog.Int("tries", tries+1), slog.Any("error", err))
+		stopped := !pause(ctx.Done(), backoff(tries, 100*time.Millisecond, 5*time.Second))
+		switch {
+		case stopped && j.homed:
+			// What is missing is only the mark, which suppresses copies.
+			r.ack(ctx, j)
+			return
+		case stopped, !j.homed && j.lost():
+			// Without the lease another copy may be running by now, and a retry sent
+			// from here would be a second chain of retries.
+			r.metrics.settled(metrics.OutcomeAbandoned)
+			r.giveBack(ctx, j)
+			return
+		}
+		err = r.settle(ctx, delayer, j)
+	}
+}
+
+// home makes durable what becomes of the message.
+func (r *run) home(ctx context.Context, delayer Delayer, j *job) error {
+	v := &j.verdict
+	if v.action == retryThen || v.action == postpone {
+		limited, cancel := context.WithTimeout(ctx, settleTimeout)
+		defer cancel()
+		var err error
+		if errs := delayer.SendAfter(limited, v.delay, []Envelope{*v.next}); errs != nil {
+			err = errs[0]
+		}
+		if !errors.Is(err, ErrInvalid) && !errors.Is(err, ErrTooLarge) {
+			return err
+		}
+		// The transport will never take it, so there is no retry to wait for.
+		v.action, v.reason, v.err = bury, ReasonPermanent, err
+	}
+	if v.action == bury {
+		letter := newDeadLetter(r.config.Name, v.next, v.reason, v.err, time.Now())
+		letter.Raw = v.raw
+		if v.letterID == "" {
+			v.letterID = letter.ID
+		}
+		letter.ID = v.letterID
+		limited, cancel := context.WithTimeout(ctx, settleTimeout)
+		defer cancel()
+		return r.config.DeadLetters.DeadLetter(limited, letter)
+	}
+	return nil
+}
+
+// mark tells the idempotency store what became of the claim.
+func (r *run) mark(ctx context.Context, j *job) error {
+	if j.claim == nil {
+		return nil
+	}
+	limited, cancel := context.WithTimeout(ctx, settleTimeout)
+	defer cancel()
+	var err error
+	switch j.verdict.action {
+	case deliver, bury:
+		err = j.claim.Complete(limited)
+	case retryThen:
+		err = j.claim.Schedule(limited, j.verdict.next.Attempt, j.verdict.delay)
+	default:
+		err = j.claim.Release(limited)
+	}
+	switch {
+	case errors.Is(err, idempotency.ErrLost):
+		// The lease ran out and somebody else claimed. What was to be done here is
+		// done and durable; the other copy is that one's to settle.
+		r.metrics.idempotency(metrics.IdempotencyLost)
+		r.config.Logger.LogAttrs(ctx, slog.LevelWarn, "lease lost before the mark", slog.String("message_id", j.id()))
+		return nil
+	case err != nil && r.config.FailOpen:
+		r.metrics.idempotency(metrics.IdempotencyBypassed)
+		return nil
+	}
+	return err
+}
+
+// ack ends the job.
+func (r *run) ack(ctx context.Context, j *job) {
+	if err := j.incoming.Ack(); err != nil {
+		// It will come again and be told as a duplicate.
+		r.config.Logger.LogAttrs(ctx, slog.LevelDebug, "ack failed", slog.String("message_id", j.id()), slog.Any("error", err))
+	}
+	v := &j.verdict
+	switch v.action {
+	case deliver:
+		r.metrics.delivered(j)
+		r.config.Logger.LogAttrs(ctx, slog.LevelInfo, "delivered",
+			slog.String("message_id", j.id()), slog.Int("attempt", j.envelope.Attempt+1))
+	case duplicate:
+		r.metrics.settled(metrics.OutcomeDuplicate)
+	case retryThen:
+		r.metrics.settled(metrics.OutcomeRetried)
+		r.config.Logger.LogAttrs(ctx, slog.LevelWarn, "retry scheduled",
+			slog.String("message_id", j.id()), slog.Int("attempt", v.next.Attempt), slog.Duration("delay", v.delay), slog.Any("error", v.err))
+	case bury:
+		r.metrics.settled(metrics.OutcomeDeadLettered)
+		r.config.Logger.LogAttrs(ctx, slog.LevelError, "dead-lettered",
+			slog.String("message_id", j.id()), slog.String("reason", string(v.reason)), slog.Any("error", v.err))
+	default:
+		r.metrics.settled(metrics.OutcomeDeferred)
+	}
+}
+
+// keep holds a job in hand for a while, without its claim.
+func (r *run) keep(ctx context.Context, j *job, d time.Duration) {
+	r.release(ctx, j)
+	r.workers.Go(func() {
+		if !pause(r.serving.Done(), d) || !r.backlog.push(j) {
+			r.giveBack(ctx, j)
+		}
+	})
+}
+
+// release lets go of the claim, so that others need not wait for its lease. If
+// that fails they wait.
+func (r *run) release(ctx context.Context, j *job) {
+	if j.claim == nil {
+		return
+	}
+	limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
+	defer cancel()
+	_ = j.claim.Release(limited)
+	j.claim = nil
+}
+
+// giveBack leaves the message for redelivery: at once where it can't come
+// straight back here, else when the subscription closes.
+func (r *run) giveBack(ctx context.Context, j *job) {
+	r.release(ctx, j)
+	if r.serving.Err() != nil && !r.paused {
+		return
+	}
+	_ = j.incoming.Nack() // a stale incoming comes again by itself
+}

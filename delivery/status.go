@@ -1,0 +1,43 @@
+package delivery
+
+import "slices"
+
+// Status is where a message stands. It is stored as its text.
+type Status string
+
+// The statuses.
+const (
+	StatusPending   Status = "pending"   // saved, not yet confirmed by the transport
+	StatusQueued    Status = "queued"    // confirmed by the transport
+	StatusRetrying  Status = "retrying"  // an attempt failed; the next one has a time
+	StatusSent      Status = "sent"      // the handler is done; the end user's acknowledgment is awaited
+	StatusDelivered Status = "delivered" // done, or acknowledged by the end user
+	StatusRead      Status = "read"      // seen by the end user
+	StatusFailed    Status = "failed"    // a dead letter
+)
+
+// transitions lists what each status may become. News can arrive out of order
+// (a handler may be done before its publisher has noted the confirm), so
+// stages may be skipped forwards; none leads back, but for a replay, which
+// queues a failed message again.
+var transitions = map[Status][]Status{
+	StatusPending:   {StatusQueued, StatusRetrying, StatusSent, StatusDelivered, StatusRead, StatusFailed},
+	StatusQueued:    {StatusRetrying, StatusSent, StatusDelivered, StatusRead, StatusFailed},
+	StatusRetrying:  {StatusQueued, StatusRetrying, StatusSent, StatusDelivered, StatusRead, StatusFailed},
+	StatusSent:      {StatusRetrying, StatusDelivered, StatusRead, StatusFailed},
+	StatusFailed:    {StatusQueued, StatusDelivered, StatusRead},
+	StatusDelivered: {StatusRead},
+	StatusRead:      nil,
+}
+
+// Valid says whether s is one of the statuses.
+func (s Status) Valid() bool {
+	_, known := transitions[s]
+	return known
+}
+
+// CanBecome says whether an update from s to next moves the message forward. An
+// update that does not is late news, and is dropped.
+func (s Status) CanBecome(next Status) bool {
+	return slices.Contains(transitions[s], next)
+}

@@ -1,0 +1,128 @@
+package delivery
+
+import (
+	"context"
+	"time"
+)
+
+// Transport moves envelopes between processes, at least once: what Send has
+// reported as accepted reaches some subscription, again and again, until it is
+// acked. Order is kept within a priority as far as no redelivery disturbs it.
+// Duplicates may happen and are the consumer's to suppress.
+//
+// All methods may be called by any number of goroutines at once. The suite
+// deliverytest.TestTransport is this contract as tests.
+//
+// A Transport may have abilities beside: Delayer, Depther, Pinger, Namer, and
+// DeadLetterer. They are detected by type assertion.
+type Transport interface {
+	// Send makes every envelope of the batch durable, in the batch's order, and
+	// returns nil when all are. Otherwise it returns one error for each envelope,
+	// in order, nil where it is durable. The errors match, by errors.Is,
+	// ErrUnroutable, ErrRefused, ErrBlocked, ErrTooLarge, ErrInvalid, ErrClosed,
+	// a context's error where nothing was sent, or ErrOutcomeUnknown where the
+	// envelope may or may not be durable; sending that one again is safe.
+	//
+	// Send returns by ctx's end at the latest; with a ctx that has ended it does
+	// nothing. It retains neither the batch nor what is in it.
+	Send(ctx context.Context, batch []Envelope) []error
+
+	// Subscribe starts to fetch. It fails when the transport can't be reached by
+	// ctx's end; later outages are the Subscription's to mend.
+	Subscribe(ctx context.Context, config SubscribeConfig) (Subscription, error)
+
+	// Close ends all subscriptions and waits for what is under way, for a
+	// bounded time. Later calls of anything match ErrClosed; closing again
+	// returns nil.
+	Close() error
+}
+
+// defaultPrefetch is the default of SubscribeConfig.Prefetch.
+const defaultPrefetch = 100
+
+// SubscribeConfig says what a subscription may hold.
+type SubscribeConfig struct {
+	// Prefetch bounds, for each priority, how many incomings may be handed over
+	// and not yet settled. Default 100.
+	Prefetch int
+}
+
+// Subscription is a stream of incomings. It survives lost connections by
+// itself: what was in hand then is stale, and comes again.
+type Subscription interface {
+	// Receive blocks until something has arrived and returns it, or ends with
+	// ctx's error, or with one matching ErrClosed when there will be no more.
+	// Any other error is passing: call again, after a pause. The slice is sorted,
+	// highest priority first; it belongs to the subscription and is valid until
+	// the next call. One goroutine calls Receive at a time.
+	Receive(ctx context.Context) ([]Incoming, error)
+
+	// Close stops fetching and gives back for redelivery what has not been
+	// settled. It waits until acks given so far are on their way. Closing again
+	// returns nil.
+	Close() error
+}
+
+// Incoming is one receipt of a message. It is settled once, by Ack or Nack,
+// from any goroutine; after the first of them both return ErrSettled. What is
+// never settled comes again when its subscription closes or its process dies.
+type Incoming interface {
+	// Priority is the level it was queued at, known without decoding.
+	Priority() Priority
+	// Envelope decodes the message. What can't be decoded is a *MalformedError
+	// with the bytes as they came. It returns the same each time.
+	Envelope() (*Envelope, error)
+	// Ack removes the message from the transport. It may be sent a little later,
+	// together with others: an ack lost on the way leads to a redelivery.
+	// ErrStale means that the connection it came by, or its subscription, is gone:
+	// it will come again.
+	Ack() error
+	// Nack leaves the message for redelivery, to anyone, at once.
+	Nack() error
+}
+
+// Delayer is a Transport that can hold envelopes back by itself, durably.
+type Delayer interface {
+	// SendAfter is Send for envelopes that no subscription sees before delay
+	// has passed, counted from some moment of the call. A delay of zero or less is
+	// Send. Delays over the transport's
+	// own limit are shortened to it: the consumer sees by NotBefore that the
+	// time has not come and delays again.
+	SendAfter(ctx context.Context, delay time.Duration, batch []Envelope) []error
+}
+
+// Depther is a Transport that knows how much waits in it.
+type Depther interface {
+	// Depth returns what waits, not counting what is in hand, by priority.
+	Depth(ctx context.Context) (map[Priority]Depth, error)
+}
+
+// Depth is how much waits at one priority.
+type Depth struct {
+	// Messages that are ready to be fetched.
+	Messages int64
+	// Oldest is the age of the oldest of them; 0 when there is none or the
+	// transport can't tell.
+	Oldest time.Duration
+}
+
+// Pinger is a dependency that can be asked whether it is there.
+type Pinger interface {
+	// Ping returns nil when the dependency answered before ctx's end.
+	Ping(ctx context.Context) error
+}
+
+// Pauser is a Subscription that can stop fetching without giving back what is
+// in hand, so that other processes get what comes meanwhile.
+type Pauser interface {
+	// Pause stops fetching. Pausing again changes nothing.
+	Pause(ctx context.Context) error
+	// Resume goes on fetching.
+	Resume(ctx context.Context) error
+}
+
+// Namer is a Transport that has a name of its own, which then is the default
+// of ConsumerConfig.Name.
+type Namer interface {
+	Name() string
+}
