@@ -1,0 +1,97 @@
+package dlq
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// What can go wrong, to be matched with errors.Is. A context's own errors and
+// those of a Store or a Sender are passed on.
+var (
+	// ErrConfig: a configuration can't be used; the text names every field.
+	ErrConfig = errors.New("dlq: invalid config")
+	// ErrInvalid: an argument can't be used; the text names it.
+	ErrInvalid = errors.New("dlq: invalid argument")
+	// ErrQuery: a query has a field that is out of range; the text names it.
+	ErrQuery = errors.New("dlq: invalid query")
+	// ErrCursor: a cursor is damaged, or belongs to a query with another filter
+	// or order. Begin with the first page again.
+	ErrCursor = errors.New("dlq: invalid cursor")
+	// ErrNotFound: there is no entry with this id.
+	ErrNotFound = errors.New("dlq: no such entry")
+	// ErrClaimed: the entry is being requeued by someone else right now.
+	ErrClaimed = errors.New("dlq: entry is being requeued")
+	// ErrClaimLost: the claim ended, and the entry may have been claimed anew.
+	ErrClaimLost = errors.New("dlq: claim lost")
+	// ErrReplaced: the entry was put again since it was claimed.
+	ErrReplaced = errors.New("dlq: entry was put again since it was claimed")
+	// ErrNotReplayable: the entry is no message that could be sent again.
+	ErrNotReplayable = errors.New("dlq: entry can't be sent again")
+	// ErrNotRemoved: the entry was sent again, and confirmed, but is still here.
+	// Requeueing it again sends the same generation, which consumers with an
+	// idempotency store suppress; deleting it is safe.
+	ErrNotRemoved = errors.New("dlq: entry was sent again but not removed")
+	// ErrNoSender: the Manager was made without a Sender.
+	ErrNoSender = errors.New("dlq: no sender")
+	// ErrFull: the store takes no further entry.
+	ErrFull = errors.New("dlq: store is full")
+)
+
+// Result is what became of one id of a call.
+type Result struct {
+	ID string
+	// Err is nil when the entry was dealt with.
+	Err error
+}
+
+// ResultsError says that some ids of a call failed. errors.Is and errors.As
+// find the error of any of them through it.
+type ResultsError struct {
+	// Results has one entry for each id of the call, in its order.
+	Results []Result
+}
+
+func (e *ResultsError) Error() string {
+	const shown = 3
+	var text strings.Builder
+	failed := 0
+	for _, result := range e.Results {
+		if result.Err == nil {
+			continue
+		}
+		if failed++; failed <= shown {
+			fmt.Fprintf(&text, "; %s: %v", result.ID, result.Err)
+		}
+	}
+	if failed > shown {
+		fmt.Fprintf(&text, "; and %d more", failed-shown)
+	}
+	return fmt.Sprintf("dlq: %d of %d entries failed%s", failed, len(e.Results), text.String())
+}
+
+// Unwrap returns the errors of the ids that failed.
+func (e *ResultsError) Unwrap() []error {
+	var errs []error
+	for _, result := range e.Results {
+		if result.Err != nil {
+			errs = append(errs, result.Err)
+		}
+	}
+	return errs
+}
+
+// resultsOf pairs ids with their errors. The error is a *ResultsError unless
+// all went well.
+func resultsOf(ids []string, errs []error) ([]Result, error) {
+	results := make([]Result, len(ids))
+	failed := false
+	for i, id := range ids {
+		results[i] = Result{ID: id, Err: errs[i]}
+		failed = failed || errs[i] != nil
+	}
+	if failed {
+		return results, &ResultsError{Results: results}
+	}
+	return results, nil
+}
