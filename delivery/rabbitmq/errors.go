@@ -1,0 +1,124 @@
+package rabbitmq
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+)
+
+// ErrConfig says that a Config can't be used; the text names every field at
+// fault.
+var ErrConfig = errors.New("rabbitmq: invalid config")
+
+// ConnectError says that the broker could not be reached or did not let us in.
+// Unwrap gives the cause, and the context's error where time ran out.
+type ConnectError struct {
+	// Address is the broker's host:port.
+	Address string
+	// Permanent is true when trying again is of no use as long as nobody
+	// changes the configuration: wrong password, no such virtual host, TLS.
+	Permanent bool
+	// Cause is the last try's error.
+	Cause error
+	// Context is the error of the context that ended the tries, or nil.
+	Context error
+}
+
+func (e *ConnectError) Error() string {
+	if e.Context != nil {
+		return fmt.Sprintf("rabbitmq: no connection to %s: %v, the last cause: %v", e.Address, e.Context, e.Cause)
+	}
+	return fmt.Sprintf("rabbitmq: no connection to %s: %v", e.Address, e.Cause)
+}
+
+// Unwrap returns the cause and the context's error.
+func (e *ConnectError) Unwrap() []error {
+	if e.Context != nil {
+		return []error{e.Cause, e.Context}
+	}
+	return []error{e.Cause}
+}
+
+// TopologyError says which part of the Topology is not as it has to be.
+type TopologyError struct {
+	// Kind is "exchange", "queue" or "binding".
+	Kind string
+	// Name of the exchange or queue; of a binding, its destination.
+	Name string
+	// Argument is the one that differs from what exists; empty when something
+	// else is wrong, for instance that the thing is missing.
+	Argument string
+	// Cause is the broker's reply.
+	Cause error
+}
+
+func (e *TopologyError) Error() string {
+	if e.Argument != "" {
+		return fmt.Sprintf("rabbitmq: %s %q exists with another %s: %v", e.Kind, e.Name, e.Argument, e.Cause)
+	}
+	return fmt.Sprintf("rabbitmq: %s %q: %v", e.Kind, e.Name, e.Cause)
+}
+
+// Unwrap returns the broker's reply.
+func (e *TopologyError) Unwrap() error { return e.Cause }
+
+// newTopologyError reads from the broker's reply which argument differs:
+// "inequivalent arg 'x-queue-type' for queue 'q' in vhost '/': received ...".
+func newTopologyError(kind, name string, cause error) *TopologyError {
+	fault := &TopologyError{Kind: kind, Name: name, Cause: cause}
+	if _, rest, found := strings.Cut(cause.Error(), " arg '"); found {
+		fault.Argument, _, _ = strings.Cut(rest, "'")
+	}
+	return fault
+}
+
+// permanent says whether an error of connecting or declaring stays until
+// somebody changes something. An error that the client made up itself tells
+// only that the socket closed, whatever its code.
+func permanent(err error) bool {
+	var reply *amqp.Error
+	if errors.As(err, &reply) {
+		if errors.Is(err, amqp.ErrSASL) {
+			return true
+		}
+		if !reply.Server {
+			return false
+		}
+		switch reply.Code {
+		case amqp.AccessRefused, amqp.NotFound, amqp.PreconditionFailed, amqp.NotImplemented:
+			return true
+		case amqp.NotAllowed:
+			// The same code tells a virtual host that is missing or forbidden, and
+			// one that is down for now or has too many connections.
+			return strings.Contains(reply.Reason, "not found") || strings.Contains(reply.Reason, "refused")
+		}
+		return false
+	}
+	var (
+		certificate *tls.CertificateVerificationError
+		authority   x509.UnknownAuthorityError
+		hostname    x509.HostnameError
+		invalid     x509.CertificateInvalidError
+		record      tls.RecordHeaderError
+		operation   *net.OpError
+	)
+	switch {
+	case errors.As(err, &certificate), errors.As(err, &authority), errors.As(err, &hostname),
+		errors.As(err, &invalid), errors.As(err, &record):
+		return true
+	case errors.As(err, &operation):
+		return operation.Op == "remote error" // crypto/tls: the peer sent an alert
+	}
+	return false
+}
+
+// isCode says whether err is the broker's own reply with the code.
+func isCode(err error, code int) bool {
+	var reply *amqp.Error
+	return errors.As(err, &reply) && reply.Server && reply.Code == code
+}

@@ -1,0 +1,239 @@
+package rabbitmq
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/esh3artech/barid/delivery"
+	"github.com/esh3artech/barid/delivery/deliverytest/servers"
+)
+
+// TestFaults does things to a broker of its own that others would feel.
+func TestFaults(t *testing.T) {
+	t.Parallel()
+	broker := servers.StartRabbitMQ(t, servers.RabbitMQConfig{})
+	for _, test := range []struct {
+		name string
+		run  func(*testing.T, *servers.RabbitMQ)
+	}{
+		{"Killed", brokerKilled},
+		{"Hangs", brokerHangs},
+		{"ConnectionsClosed", connectionsClosed},
+		{"MemoryAlarm", memoryAlarm},
+		{"BodyLimit", bodyLimit},
+		{"PermissionRevoked", permissionRevoked},
+	} {
+		t.Run(test.name, func(t *testing.T) { test.run(t, broker) })
+	}
+}
+
+func config(tb testing.TB, url string) Config {
+	return Config{URL: url, Name: servers.Unique(tb), Window: 64}
+}
+
+func send(t *testing.T, transport *Transport, timeout time.Duration, batch ...delivery.Envelope) []error {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	start := time.Now()
+	errs := transport.Send(ctx, batch)
+	assert.Less(t, time.Since(start), timeout+time.Second, "Send returns at its deadline")
+	return errs
+}
+
+func message(id string) delivery.Envelope {
+	return delivery.Envelope{Message: delivery.Message{ID: id, Recipient: "you", Body: []byte("body of " + id)}}
+}
+
+func brokerKilled(t *testing.T, broker *servers.RabbitMQ) {
+	traffic := startTraffic(t, open(t, config(t, broker.URL())))
+	traffic.flows(500)
+	require.NoError(t, broker.Kill())
+	require.NoError(t, broker.Start(context.Background()))
+	traffic.flows(500)
+	traffic.settle(1)
+}
+
+func connectionsClosed(t *testing.T, broker *servers.RabbitMQ) {
+	traffic := startTraffic(t, open(t, config(t, broker.URL())))
+	for range 2 {
+		traffic.flows(500)
+		_, err := broker.Ctl(context.Background(), "close_all_connections", "test")
+		require.NoError(t, err)
+	}
+	traffic.flows(500)
+	traffic.settle(2)
+}
+
+func brokerHangs(t *testing.T, broker *servers.RabbitMQ) {
+	transport := open(t, config(t, broker.URL()))
+	subscription, err := transport.Subscribe(context.Background(), delivery.SubscribeConfig{})
+	require.NoError(t, err)
+	require.NoError(t, broker.Pause())
+	defer func() { assert.NoError(t, broker.Resume()) }()
+	errs := send(t, transport, 500*time.Millisecond, message("1"), message("2"))
+	require.Len(t, errs, 2)
+	for _, err := range errs {
+		require.ErrorIs(t, err, delivery.ErrOutcomeUnknown)
+		require.NotErrorIs(t, err, context.DeadlineExceeded, "that would say that nothing was sent")
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 200*time.Millisecond)
+	defer cancel()
+	require.ErrorIs(t, transport.Ping(ctx), context.DeadlineExceeded)
+	_, err = transport.Depth(ctx)
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	_, err = transport.Subscribe(ctx, delivery.SubscribeConfig{})
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	require.NoError(t, broker.Resume())
+	require.Nil(t, send(t, transport, 10*time.Second, message("3")))
+	require.NoError(t, transport.Ping(context.Background()))
+	// What was unknown had been stored, or not: here it was.
+	got := map[string]bool{}
+	ctx, cancel = context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	for len(got) < 3 {
+		incomings, err := subscription.Receive(ctx)
+		require.NoError(t, err)
+		for _, in := range incomings {
+			e, err := in.Envelope()
+			require.NoError(t, err)
+			got[e.ID] = true
+			require.NoError(t, in.Ack())
+		}
+	}
+	require.NoError(t, subscription.Close())
+
+	// Closing does not wait for a broker that hangs.
+	closing := open(t, config(t, broker.URL()))
+	_, err = closing.Subscribe(context.Background(), delivery.SubscribeConfig{})
+	require.NoError(t, err)
+	require.NoError(t, broker.Pause())
+	closed := make(chan error)
+	go func() { closed <- closing.Close() }()
+	select {
+	case err := <-closed:
+		require.NoError(t, err)
+	case <-time.After(20 * time.Second):
+		require.Fail(t, "Close hangs")
+	}
+}
+
+func memoryAlarm(t *testing.T, broker *servers.RabbitMQ) {
+	ctx := context.Background()
+	transport := open(t, config(t, broker.URL()))
+	for range transport.lanes {
+		require.Nil(t, send(t, transport, 10*time.Second, message("before")))
+	}
+	require.NoError(t, broker.SetAlarm(ctx, servers.MemoryAlarm))
+	cleared := false
+	defer func() {
+		if !cleared {
+			assert.NoError(t, broker.ClearAlarm(ctx, servers.MemoryAlarm))
+		}
+	}()
+	// The broker tells a connection that it is blocked when it next publishes.
+	for range transport.lanes {
+		errs := send(t, transport, 500*time.Millisecond, message("written"))
+		require.ErrorIs(t, errs[0], delivery.ErrBlocked)
+		require.ErrorIs(t, errs[0], delivery.ErrOutcomeUnknown)
+	}
+	errs := send(t, transport, 200*time.Millisecond, message("held"), message("held, too"))
+	require.ErrorIs(t, errs[1], delivery.ErrBlocked)
+	require.NotErrorIs(t, errs[1], delivery.ErrOutcomeUnknown)
+
+	// Consumers go on, and so do questions.
+	require.NoError(t, transport.Ping(ctx))
+	subscription, err := transport.Subscribe(ctx, delivery.SubscribeConfig{})
+	require.NoError(t, err)
+	incomings, err := subscription.Receive(ctx)
+	require.NoError(t, err)
+	require.NoError(t, incomings[0].Ack())
+
+	waiting := make(chan []error)
+	go func() { waiting <- send(t, transport, time.Minute, message("patient")) }()
+	require.NoError(t, broker.ClearAlarm(ctx, servers.MemoryAlarm))
+	cleared = true
+	require.Nil(t, <-waiting)
+}
+
+func bodyLimit(t *testing.T, broker *servers.RabbitMQ) {
+	ctx := context.Background()
+	limit := func(bytes string) {
+		_, err := broker.Ctl(ctx, "eval", "application:set_env(rabbit, max_message_size, "+bytes+").")
+		require.NoError(t, err)
+	}
+	limit("100000")
+	defer limit("134217728")
+	transport := open(t, config(t, broker.URL()))
+	large := message("large")
+	large.Body = make([]byte, 100_001)
+	errs := send(t, transport, 30*time.Second, message("1"), large, message("2"))
+	require.Len(t, errs, 3)
+	require.NoError(t, errs[0])
+	require.ErrorIs(t, errs[1], delivery.ErrTooLarge)
+	require.NoError(t, errs[2])
+	// From now on it is known.
+	require.ErrorIs(t, send(t, transport, 10*time.Second, large)[0], delivery.ErrTooLarge)
+}
+
+func permissionRevoked(t *testing.T, broker *servers.RabbitMQ) {
+	ctx := context.Background()
+	permit := func(pattern string) {
+		_, err := broker.Ctl(ctx, "set_permissions", "guest", pattern, pattern, pattern)
+		require.NoError(t, err)
+	}
+	transport := open(t, config(t, broker.URL()))
+	subscription, err := transport.Subscribe(ctx, delivery.SubscribeConfig{})
+	require.NoError(t, err)
+	permit("^$")
+	_, err = broker.Ctl(ctx, "close_all_connections", "test")
+	require.NoError(t, err)
+	errs := send(t, transport, 20*time.Second, message("1"))
+	require.ErrorIs(t, errs[0], delivery.ErrOutcomeUnknown)
+	var reply *amqp.Error
+	require.ErrorAs(t, errs[0], &reply)
+	require.Equal(t, amqp.AccessRefused, reply.Code)
+	_, err = Open(ctx, config(t, broker.URL()))
+	require.ErrorAs(t, err, &reply, "permanent, so Open fails at once")
+	_, err = transport.Subscribe(ctx, delivery.SubscribeConfig{})
+	require.ErrorAs(t, err, &reply)
+	permit(".*")
+	require.Eventually(t, func() bool { return send(t, transport, time.Second, message("2")) == nil }, 20*time.Second, 50*time.Millisecond)
+	for {
+		incomings, err := subscription.Receive(ctx)
+		require.NoError(t, err)
+		e, err := incomings[len(incomings)-1].Envelope()
+		require.NoError(t, err)
+		if e.ID == "2" {
+			return
+		}
+	}
+}
+
+func TestNetworkStalls(t *testing.T) {
+	t.Parallel()
+	network := newNetwork(t, shared.AMQP(t))
+	c := config(t, network.url)
+	c.Heartbeat, c.WriteTimeout, c.DialTimeout = time.Second, time.Second, time.Second
+	transport := open(t, c)
+	traffic := startTraffic(t, transport)
+	traffic.flows(200)
+	resume := network.stall()
+	// Messages that would fill every buffer on the way do not block a caller.
+	large := message("large")
+	large.Body = make([]byte, 4<<20)
+	errs := send(t, transport, 3*time.Second, large, large, large, large, large, large)
+	for _, err := range errs {
+		require.Error(t, err)
+		require.True(t, errors.Is(err, delivery.ErrOutcomeUnknown) || errors.Is(err, context.DeadlineExceeded), err)
+	}
+	resume()
+	traffic.flows(200)
+	traffic.settle(1)
+}

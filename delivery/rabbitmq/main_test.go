@@ -1,0 +1,97 @@
+package rabbitmq
+
+import (
+	"context"
+	"log/slog"
+	"testing"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/esh3artech/barid/delivery"
+	"github.com/esh3artech/barid/delivery/deliverytest"
+	"github.com/esh3artech/barid/delivery/deliverytest/servers"
+)
+
+var shared servers.Shared
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(shared.Main(m)) }
+
+// open opens a transport on the broker, which closes with the test.
+func open(tb testing.TB, config Config) *Transport {
+	tb.Helper()
+	if config.MaxReconnectDelay == 0 {
+		config.MaxReconnectDelay = time.Second
+	}
+	if config.Logger == nil {
+		config.Logger = testLogger(tb)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	transport, err := Open(ctx, config)
+	require.NoError(tb, err)
+	tb.Cleanup(func() { require.NoError(tb, transport.Close()) })
+	return transport
+}
+
+func testLogger(tb testing.TB) *slog.Logger {
+	return slog.New(slog.NewTextHandler(logWriter{tb}, nil))
+}
+
+type logWriter struct{ tb testing.TB }
+
+func (w logWriter) Write(p []byte) (int, error) {
+	w.tb.Logf("%s", p)
+	return len(p), nil
+}
+
+func TestTransport(t *testing.T) {
+	deliverytest.TestTransport(t, harness)
+}
+
+func harness(tb testing.TB) deliverytest.Harness {
+	url, name := shared.AMQP(tb), servers.Unique(tb)
+	return deliverytest.Harness{
+		Open: func(tb testing.TB) delivery.Transport {
+			n := newNetwork(tb, url)
+			return &distant{network: n, Transport: open(tb, Config{URL: n.url, Name: name, MaxReconnectDelay: 100 * time.Millisecond})}
+		},
+		Kill: func(tb testing.TB, transport delivery.Transport) {
+			transport.(*distant).network.close() // so that closing settles nothing
+			require.NoError(tb, transport.Close())
+		},
+		Cut: func(_ testing.TB, transport delivery.Transport) { transport.(*distant).network.cut() },
+		SendRaw: func(tb testing.TB, priority delivery.Priority, body []byte) {
+			raw(tb, url, func(channel *amqp.Channel) {
+				require.NoError(tb, channel.Confirm(false))
+				confirm, err := channel.PublishWithDeferredConfirm(name, priority.String(), true, false, amqp.Publishing{Body: body})
+				require.NoError(tb, err)
+				require.True(tb, confirm.Wait())
+			})
+		},
+	}
+}
+
+// distant is a transport behind a network of its own.
+type distant struct {
+	*Transport
+	network *network
+}
+
+func (d *distant) Close() error {
+	defer d.network.close()
+	return d.Transport.Close()
+}
+
+// raw runs f with a channel of the bare client.
+func raw(tb testing.TB, url string, f func(*amqp.Channel)) {
+	tb.Helper()
+	conn, err := amqp.Dial(url)
+	require.NoError(tb, err)
+	defer conn.Close() //nolint:errcheck // the test is over
+	channel, err := conn.Channel()
+	require.NoError(tb, err)
+	f(channel)
+}
