@@ -34,6 +34,18 @@ type ConsumerConfig struct {
 	// StarvationLimit is how many messages of higher priority may go before one
 	// that waits. Default 100.
 	StarvationLimit int
+	// Ordered runs the messages of one recipient one after another, in the order
+	// in which they came, or by priority where that differs. One that fails is
+	// tried again in hand, its attempts counted there, and holds up its own
+	// recipient only. Across processes it needs a transport that gives all of a
+	// recipient's messages to one consumer at a time. Default: any order.
+	Ordered bool
+	// MaxHold is how long a failing message may hold up its recipient. It may for
+	// less when half of Prefetch waits behind it, because then it holds up the
+	// others, too. Default 5 min.
+	MaxHold time.Duration
+	// OnHoldExceeded is what happens then. Default HoldDeadLetter.
+	OnHoldExceeded HoldPolicy
 	// MaxBodyBytes: what is larger becomes a dead letter with the reason
 	// malformed. Default 16 MiB.
 	MaxBodyBytes int
@@ -108,6 +120,7 @@ func (c ConsumerConfig) withDefaults(transport Transport) ConsumerConfig {
 	setDuration(&c.HandlerTimeout, 30*time.Second)
 	setDuration(&c.DrainTimeout, 30*time.Second)
 	setDuration(&c.MaxRetryAfter, time.Hour)
+	setDuration(&c.MaxHold, 5*time.Minute)
 	setDuration(&c.IdempotencyLease, time.Minute)
 	setDuration(&c.IdempotencyWindow, 24*time.Hour)
 	if c.Retry == nil {
@@ -150,6 +163,10 @@ func (c ConsumerConfig) validate() error {
 	positive("HandlerTimeout", c.HandlerTimeout)
 	positive("DrainTimeout", c.DrainTimeout)
 	positive("MaxRetryAfter", c.MaxRetryAfter)
+	positive("MaxHold", c.MaxHold)
+	if c.OnHoldExceeded != HoldDeadLetter && c.OnHoldExceeded != HoldPassBy {
+		fault("OnHoldExceeded is %d, want HoldDeadLetter or HoldPassBy", c.OnHoldExceeded)
+	}
 	positive("IdempotencyLease", c.IdempotencyLease)
 	if c.IdempotencyWindow <= c.IdempotencyLease {
 		fault("IdempotencyWindow is %s, want more than IdempotencyLease (%s)", c.IdempotencyWindow, c.IdempotencyLease)

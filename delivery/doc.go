@@ -46,6 +46,10 @@
 // In hand are at most ConsumerConfig.Prefetch messages of each priority.
 // Priorities are strict, but for StarvationLimit.
 //
+// With ConsumerConfig.Ordered the messages of one recipient run one after another
+// in the order in which they came. One that fails holds up its own recipient, in
+// hand, for MaxHold at most. Without it messages run in any order.
+//
 // # Errors
 //
 // Publish tells what became of each message by a *PublishError, which errors.Is

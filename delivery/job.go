@@ -26,6 +26,10 @@ type job struct {
 	marked  bool // the idempotency store knows
 
 	returns int // how often it came back because its key was busy
+
+	// In ordered mode, while it is under way or in line.
+	recipient string
+	failing   time.Time // since when it has held up its recipient
 }
 
 // id is for the log.

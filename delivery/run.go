@@ -31,6 +31,7 @@ type run struct {
 	*Consumer
 	subscription Subscription
 	backlog      *backlog
+	lines        *lines // nil unless ordered
 	workers      sync.WaitGroup
 	handlers     atomic.Int64 // handlers running now
 
@@ -48,7 +49,11 @@ type run struct {
 
 func newRun(ctx context.Context, c *Consumer) *run {
 	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
-	return &run{Consumer: c, backlog: newBacklog(c.config.StarvationLimit), serving: serving, stop: stop}
+	r := &run{Consumer: c, backlog: newBacklog(c.config.StarvationLimit), serving: serving, stop: stop}
+	if c.config.Ordered {
+		r.lines = newLines(max(1, c.config.Prefetch/2))
+	}
+	return r
 }
 
 // until serves until ctx ends or the subscription does, then drains.
@@ -92,6 +97,9 @@ func (r *run) receive(ctx context.Context) error {
 				block[i] = job{incoming: incoming, received: now}
 				jobs[i] = &block[i]
 			}
+			if r.lines != nil {
+				jobs = r.lines.arrive(jobs)
+			}
 			r.backlog.push(jobs...)
 		case ctx.Err() != nil:
 		case errors.Is(err, ErrClosed):
@@ -129,7 +137,11 @@ func (r *run) drain(cancel context.CancelCauseFunc) error {
 		done()
 	}
 	r.stop()
-	for _, j := range r.backlog.end() {
+	waiting := r.backlog.end()
+	if r.lines != nil {
+		waiting = append(waiting, r.lines.end()...)
+	}
+	for _, j := range waiting {
 		r.giveBack(context.Background(), j)
 	}
 	idle := make(chan struct{})

@@ -3,6 +3,7 @@ package delivery
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"time"
 
@@ -19,16 +20,16 @@ func (r *run) conclude(ctx context.Context, j *job, v verdict) {
 	delayer, delays := r.transport.(Delayer)
 	switch v.action {
 	case retryThen:
+		if j.recipient != "" {
+			r.holdUp(ctx, delayer, j)
+			return
+		}
 		if !delays {
-			// Nobody holds it back but we. The attempt is counted in hand only, and
-			// the key must not be fenced: the message in the queue is the old one.
-			j.envelope = v.next
-			r.metrics.settled(metrics.OutcomeRetried)
-			r.keep(ctx, j, v.delay)
+			r.keepForRetry(ctx, j)
 			return
 		}
 	case postpone:
-		if !delays || v.delay <= time.Second {
+		if !delays || v.delay <= time.Second || j.recipient != "" && v.err != nil {
 			r.metrics.settled(metrics.OutcomeDeferred)
 			r.keep(ctx, j, v.delay)
 			return
@@ -46,10 +47,15 @@ func (r *run) conclude(ctx context.Context, j *job, v verdict) {
 		return
 	case leave:
 		r.metrics.settled(metrics.OutcomeAbandoned)
-		r.giveBack(ctx, j)
+		r.redeliver(ctx, j)
 		return
 	default:
 	}
+	r.finish(ctx, delayer, j)
+}
+
+// finish settles, now or as soon as it can be done.
+func (r *run) finish(ctx context.Context, delayer Delayer, j *job) {
 	if err := r.settle(ctx, delayer, j); err != nil {
 		r.workers.Go(func() { r.settleLater(ctx, delayer, j, err) })
 	}
@@ -91,7 +97,7 @@ func (r *run) settleLater(ctx context.Context, delayer Delayer, j *job, err erro
 			// Without the lease another copy may be running by now, and a retry sent
 			// from here would be a second chain of retries.
 			r.metrics.settled(metrics.OutcomeAbandoned)
-			r.giveBack(ctx, j)
+			r.redeliver(ctx, j)
 			return
 		}
 		err = r.settle(ctx, delayer, j)
@@ -160,6 +166,7 @@ func (r *run) mark(ctx context.Context, j *job) error {
 
 // ack ends the job.
 func (r *run) ack(ctx context.Context, j *job) {
+	defer r.depart(j)
 	if err := j.incoming.Ack(); err != nil {
 		// It will come again and be told as a duplicate.
 		r.config.Logger.LogAttrs(ctx, slog.LevelDebug, "ack failed", slog.String("message_id", j.id()), slog.Any("error", err))
@@ -183,6 +190,81 @@ func (r *run) ack(ctx context.Context, j *job) {
 	default:
 		r.metrics.settled(metrics.OutcomeDeferred)
 	}
+}
+
+// holdUp keeps a failing job in hand for its next attempt, and its recipient's
+// others in line behind it, as far as that is allowed.
+func (r *run) holdUp(ctx context.Context, delayer Delayer, j *job) {
+	now := time.Now()
+	if j.failing.IsZero() {
+		j.failing = now
+	}
+	if now.Add(j.verdict.delay).Sub(j.failing) > r.config.MaxHold {
+		r.stepAside(ctx, delayer, j)
+		return
+	}
+	r.release(ctx, j)
+	r.workers.Go(func() {
+		timer := time.NewTimer(j.verdict.delay)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+			r.keepForRetry(ctx, j)
+		case <-r.lines.crowd(j):
+			r.stepAside(ctx, delayer, j)
+		case <-r.serving.Done():
+			r.giveBack(ctx, j)
+		}
+	})
+}
+
+// stepAside ends the hold of a failing job.
+func (r *run) stepAside(ctx context.Context, delayer Delayer, j *job) {
+	switch {
+	case r.config.OnHoldExceeded == HoldDeadLetter:
+		j.verdict.action, j.verdict.reason = bury, ReasonExhausted
+		j.verdict.err = fmt.Errorf("delivery: held up its recipient for too long: %w", j.verdict.err)
+		r.finish(ctx, delayer, j)
+	case delayer == nil:
+		r.depart(j)
+		r.keepForRetry(ctx, j)
+	default:
+		r.depart(j)
+		r.finish(ctx, delayer, j)
+	}
+}
+
+// keepForRetry keeps a job in hand for its next attempt, which is counted in hand
+// only. The key must not be fenced: the message in the queue is the old one.
+func (r *run) keepForRetry(ctx context.Context, j *job) {
+	j.envelope = j.verdict.next
+	r.metrics.settled(metrics.OutcomeRetried)
+	wait := j.verdict.delay
+	if j.recipient != "" {
+		wait = 0 // it has waited
+	}
+	r.keep(ctx, j, wait)
+}
+
+// depart lets the next one of the recipient go.
+func (r *run) depart(j *job) {
+	if r.lines == nil {
+		return
+	}
+	if next := r.lines.depart(j); next != nil && !r.backlog.push(next) {
+		r.giveBack(context.Background(), next)
+	}
+}
+
+// redeliver leaves the message to whoever comes next: which, in ordered mode,
+// is us, lest others overtake it.
+func (r *run) redeliver(ctx context.Context, j *job) {
+	if j.recipient == "" || r.serving.Err() != nil {
+		r.giveBack(ctx, j)
+		return
+	}
+	j.claim = nil // lost
+	r.keep(ctx, j, backoff(0, 200*time.Millisecond, time.Second))
 }
 
 // keep holds a job in hand for a while, without its claim.
@@ -211,8 +293,8 @@ func (r *run) release(ctx context.Context, j *job) {
 // straight back here, else when the subscription closes.
 func (r *run) giveBack(ctx context.Context, j *job) {
 	r.release(ctx, j)
-	if r.serving.Err() != nil && !r.paused {
-		return
+	if r.serving.Err() == nil || r.paused {
+		_ = j.incoming.Nack() // a stale incoming comes again by itself
 	}
-	_ = j.incoming.Nack() // a stale incoming comes again by itself
+	r.depart(j)
 }
