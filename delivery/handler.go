@@ -69,20 +69,6 @@ func AttemptFrom(ctx context.Context) (Attempt, bool) {
 
 type attemptKey struct{}
 
-// attemptContext adds the envelope to a context without the pair of
-// allocations that context.WithValue needs.
-type attemptContext struct {
-	context.Context
-	envelope *Envelope
-}
-
-func (c *attemptContext) Value(key any) any {
-	if _, ok := key.(attemptKey); ok {
-		return c.envelope
-	}
-	return c.Context.Value(key)
-}
-
 // PanicError is the error of an attempt whose handler panicked.
 type PanicError struct {
 	// Value is what was given to panic.

@@ -1,8 +1,8 @@
 package delivery
 
 import (
-	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"github.com/esh3artech/barid/breaker"
@@ -16,9 +16,9 @@ type job struct {
 	envelope *Envelope // nil until decoded
 
 	// What it holds while it runs.
-	ctx    context.Context // ends when the lease is lost or the drain is over
 	claim  *idempotency.Claim
 	permit breaker.Permit
+	lease  lease
 
 	// What was decided, and how far that has got.
 	verdict verdict
@@ -40,9 +40,48 @@ func (j *job) id() string {
 	return j.envelope.ID
 }
 
-// lost says whether the lease on the message was lost.
-func (j *job) lost() bool {
-	return j.ctx.Err() != nil && errors.Is(context.Cause(j.ctx), idempotency.ErrLost)
+// lease tells the handler that runs under a claim when it is lost. Its zero value
+// is that of a job without a claim.
+type lease struct {
+	mu      sync.Mutex
+	lost    bool
+	running *deadlineContext
+}
+
+// ended is for the guard to call.
+func (l *lease) ended(cause error) {
+	if !errors.Is(cause, idempotency.ErrLost) {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.lost = true
+	if l.running != nil {
+		l.running.abort(cause)
+	}
+}
+
+// run says which handler's context, or nil, to abort.
+func (l *lease) run(ctx *deadlineContext) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.running = ctx
+	if l.lost && ctx != nil {
+		ctx.abort(idempotency.ErrLost)
+	}
+}
+
+func (l *lease) isLost() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.lost
+}
+
+// renewed forgets a loss: the job is about to claim anew.
+func (l *lease) renewed() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.lost = false
 }
 
 // verdict is what the pipeline decides to do with a job.

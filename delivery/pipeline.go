@@ -25,7 +25,7 @@ func (r *run) serve(ctx context.Context) {
 		// one takes its place, and its job.
 		j := current
 		r.workers.Go(func() {
-			r.conclude(ctx, j, r.failed(j, ErrGoexit))
+			r.conclude(ctx, j, r.failed(ctx, j, ErrGoexit))
 			r.serve(ctx)
 		})
 	}()
@@ -45,7 +45,6 @@ func (r *run) decide(ctx context.Context, j *job) (v verdict) {
 			v = r.panicked(ctx, j, &PanicError{Value: value, Stack: debug.Stack()})
 		}
 	}()
-	j.ctx = ctx
 	if v := r.open(j); v.action != proceed {
 		return v
 	}
@@ -55,7 +54,7 @@ func (r *run) decide(ctx context.Context, j *job) (v verdict) {
 	if v := r.admit(j); v.action != proceed {
 		return v
 	}
-	return r.attempt(j)
+	return r.attempt(ctx, j)
 }
 
 // open decodes the message and sees whether its time is now.
@@ -104,11 +103,12 @@ func (r *run) claim(ctx context.Context, j *job) verdict {
 		id = j.envelope.Key() // an empty key would make duplicates of all
 	}
 	key := idempotency.FromID(r.config.Name, id, j.envelope.Generation)
-	claimed, claim, err := r.guard.Claim(ctx, key, j.envelope.Attempt)
+	j.lease.renewed()
+	claim, err := r.guard.Hold(ctx, key, j.envelope.Attempt, j.lease.ended)
 	var known *idempotency.DuplicateError
 	switch {
 	case err == nil:
-		j.ctx, j.claim = claimed, claim
+		j.claim = claim
 		r.storeAnswered()
 		r.metrics.idempotency(metrics.IdempotencyClaimed)
 		return verdict{}
@@ -174,48 +174,52 @@ func (r *run) panicked(ctx context.Context, j *job, failure *PanicError) verdict
 		j.envelope = &Envelope{}
 		return verdict{action: bury, reason: ReasonMalformed, next: j.envelope, err: failure}
 	}
-	return r.failed(j, failure)
+	return r.failed(ctx, j, failure)
 }
 
 // attempt runs the handler, again at once while its errors are transient.
-func (r *run) attempt(j *job) verdict {
+func (r *run) attempt(ctx context.Context, j *job) verdict {
 	for again := 0; ; again++ {
-		err := r.call(j)
+		err := r.call(ctx, j)
 		if err == nil {
 			j.permit.Done(breaker.Success)
 			return verdict{action: deliver}
 		}
-		if again >= r.config.ImmediateRetries || j.ctx.Err() != nil || r.classify(err) != retry.ClassTransient {
-			return r.failed(j, err)
+		if again >= r.config.ImmediateRetries || ctx.Err() != nil || j.lease.isLost() || r.classify(err) != retry.ClassTransient {
+			return r.failed(ctx, j, err)
 		}
 		j.permit.Done(breaker.Failure)
 		r.metrics.retried(retry.ClassTransient)
 		permit, open := r.allow(j)
 		if open != nil {
-			return r.failed(j, err)
+			return r.failed(ctx, j, err)
 		}
 		j.permit = permit
 	}
 }
 
 // call runs the handler once.
-func (r *run) call(j *job) error {
-	limited, cancel := context.WithTimeout(j.ctx, r.config.HandlerTimeout)
-	defer cancel()
-	r.handlers.Add(1)
-	defer r.handlers.Add(-1)
+func (r *run) call(ctx context.Context, j *job) error {
 	begin := time.Now()
-	defer func() { r.metrics.handled(time.Since(begin)) }()
-	return r.handler(&attemptContext{Context: limited, envelope: j.envelope}, j.envelope.Message)
+	limited := &deadlineContext{parent: ctx, deadline: begin.Add(r.config.HandlerTimeout), envelope: j.envelope}
+	j.lease.run(limited)
+	r.handlers.Add(1)
+	defer func() {
+		r.handlers.Add(-1)
+		r.metrics.handled(time.Since(begin))
+		j.lease.run(nil)
+		limited.end()
+	}()
+	return r.handler(limited, j.envelope.Message)
 }
 
 // failed decides what a failed attempt leads to.
-func (r *run) failed(j *job, err error) verdict {
-	if j.ctx.Err() != nil {
+func (r *run) failed(ctx context.Context, j *job, err error) verdict {
+	if ctx.Err() != nil || j.lease.isLost() {
 		// Shutdown or a lost lease: whatever the handler says, it was not its
 		// fault, and the attempt does not count.
 		j.permit.Done(breaker.Abandoned)
-		return verdict{action: leave, err: context.Cause(j.ctx)}
+		return verdict{action: leave, err: err}
 	}
 	class := r.classify(err)
 	n := j.envelope.Attempt

@@ -93,7 +93,7 @@ func (r *run) settleLater(ctx context.Context, delayer Delayer, j *job, err erro
 			// What is missing is only the mark, which suppresses copies.
 			r.ack(ctx, j)
 			return
-		case stopped, !j.homed && j.lost():
+		case stopped, !j.homed && j.lease.isLost():
 			// Without the lease another copy may be running by now, and a retry sent
 			// from here would be a second chain of retries.
 			r.metrics.settled(metrics.OutcomeAbandoned)
@@ -108,8 +108,8 @@ func (r *run) settleLater(ctx context.Context, delayer Delayer, j *job, err erro
 func (r *run) home(ctx context.Context, delayer Delayer, j *job) error {
 	v := &j.verdict
 	if v.action == retryThen || v.action == postpone {
-		limited, cancel := context.WithTimeout(ctx, settleTimeout)
-		defer cancel()
+		limited := within(ctx, settleTimeout)
+		defer limited.end()
 		var err error
 		if errs := delayer.SendAfter(limited, v.delay, []Envelope{*v.next}); errs != nil {
 			err = errs[0]
@@ -127,8 +127,8 @@ func (r *run) home(ctx context.Context, delayer Delayer, j *job) error {
 			v.letterID = letter.ID
 		}
 		letter.ID = v.letterID
-		limited, cancel := context.WithTimeout(ctx, settleTimeout)
-		defer cancel()
+		limited := within(ctx, settleTimeout)
+		defer limited.end()
 		return r.config.DeadLetters.DeadLetter(limited, letter)
 	}
 	return nil
@@ -139,8 +139,8 @@ func (r *run) mark(ctx context.Context, j *job) error {
 	if j.claim == nil {
 		return nil
 	}
-	limited, cancel := context.WithTimeout(ctx, settleTimeout)
-	defer cancel()
+	limited := within(ctx, settleTimeout)
+	defer limited.end()
 	var err error
 	switch j.verdict.action {
 	case deliver, bury:
@@ -175,8 +175,10 @@ func (r *run) ack(ctx context.Context, j *job) {
 	switch v.action {
 	case deliver:
 		r.metrics.delivered(j)
-		r.config.Logger.LogAttrs(ctx, slog.LevelInfo, "delivered",
-			slog.String("message_id", j.id()), slog.Int("attempt", j.envelope.Attempt+1))
+		if r.config.Logger.Enabled(ctx, slog.LevelInfo) { // spares the attributes
+			r.config.Logger.LogAttrs(ctx, slog.LevelInfo, "delivered",
+				slog.String("message_id", j.id()), slog.Int("attempt", j.envelope.Attempt+1))
+		}
 	case duplicate:
 		r.metrics.settled(metrics.OutcomeDuplicate)
 	case retryThen:
@@ -283,8 +285,8 @@ func (r *run) release(ctx context.Context, j *job) {
 	if j.claim == nil {
 		return
 	}
-	limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
-	defer cancel()
+	limited := within(context.WithoutCancel(ctx), settleTimeout)
+	defer limited.end()
 	_ = j.claim.Release(limited)
 	j.claim = nil
 }

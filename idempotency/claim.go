@@ -26,11 +26,11 @@ type Claim struct {
 	scope string // of the key, for logs
 	key   string
 	token string
-	// ctx is the work's context, which this claim made and ends: renewal, which
-	// no caller asks for, runs with it.
-	ctx    context.Context
-	cancel context.CancelCauseFunc
-	phase  atomic.Int32
+	// ctx is the context that the claim was asked for with. Renewal, which no
+	// caller asks for, runs with it and ends with it.
+	ctx   context.Context
+	ended func(cause error)
+	phase atomic.Int32
 
 	renewal renewal
 }
@@ -42,12 +42,8 @@ const (
 	settled
 )
 
-func newClaim(ctx context.Context, guard *Guard, scope, key, token string, start time.Time) *Claim {
-	claim := &Claim{guard: guard, scope: scope, key: key, token: token}
-	claim.ctx, claim.cancel = context.WithCancelCause(ctx)
-	guard.renewals.add(claim, start)
-	return claim
-}
+// over says whether there is nothing to renew any more.
+func (c *Claim) over() bool { return c.phase.Load() != held || c.ctx.Err() != nil }
 
 // Token is what the store knows the holder by.
 func (c *Claim) Token() string {
@@ -124,7 +120,7 @@ func (c *Claim) lose(ctx context.Context) {
 	}
 }
 
-// end stops renewal and cancels the work. It tells whether the claim moved on to
+// end stops renewal and tells whoever holds the claim. It says whether the claim moved on to
 // next: a lost one may still be settled, a settled one stays so.
 func (c *Claim) end(next int32, cause error) bool {
 	for {
@@ -134,7 +130,7 @@ func (c *Claim) end(next int32, cause error) bool {
 		}
 		if c.phase.CompareAndSwap(phase, next) {
 			c.guard.renewals.remove(c)
-			c.cancel(cause)
+			c.ended(cause)
 			return true
 		}
 	}

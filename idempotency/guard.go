@@ -117,16 +117,36 @@ func (g *Guard) Claim(ctx context.Context, key Key, attempt int) (context.Contex
 	if err := g.usable(ctx); err != nil {
 		return ctx, nil, err
 	}
+	claimCtx, cancel := context.WithCancelCause(ctx)
+	claim, err := g.Hold(ctx, key, attempt, cancel)
+	if err != nil {
+		cancel(nil)
+		return ctx, nil, err
+	}
+	return claimCtx, claim, nil
+}
+
+// Hold is Claim for those who have a context of their own for the work. It makes
+// none, and calls ended once when the claim ends, with the cause ErrLost or
+// ErrSettled, from any goroutine; ended has to return at once. It is not called
+// when ctx ends.
+func (g *Guard) Hold(ctx context.Context, key Key, attempt int, ended func(cause error)) (*Claim, error) {
+	if err := g.usable(ctx); err != nil {
+		return nil, err
+	}
+	if ended == nil {
+		return nil, fmt.Errorf("%w: ended is nil", ErrInvalid)
+	}
 	name, token := newToken(key)
 	if orphaned, ok := g.orphans.take(name); ok {
 		token = orphaned
 	}
 	sent := time.Now()
-	claimCtx, claim, err := g.claim(ctx, key.Scope, name, token, attempt)
+	claim, err := g.claim(ctx, key.Scope, name, token, attempt, ended)
 	if claim == nil && outcomeUnknown(err) {
 		g.orphans.put(name, token, sent.Add(g.config.Lease))
 	}
-	return claimCtx, claim, err
+	return claim, err
 }
 
 // ClaimAs is Claim with a token of the caller's choice: what the Holder of a
@@ -136,7 +156,13 @@ func (g *Guard) ClaimAs(ctx context.Context, key Key, token string, attempt int)
 	if err := g.usable(ctx); err != nil {
 		return ctx, nil, err
 	}
-	return g.claim(ctx, key.Scope, key.String(), token, attempt)
+	claimCtx, cancel := context.WithCancelCause(ctx)
+	claim, err := g.claim(ctx, key.Scope, key.String(), token, attempt, cancel)
+	if err != nil {
+		cancel(nil)
+		return ctx, nil, err
+	}
+	return claimCtx, claim, nil
 }
 
 // Do claims key, runs fn and completes the claim when fn returns nil. When fn
@@ -213,29 +239,30 @@ func (g *Guard) usable(ctx context.Context) error {
 	return nil
 }
 
-func (g *Guard) claim(ctx context.Context, scope, name, token string, attempt int) (context.Context, *Claim, error) {
+func (g *Guard) claim(ctx context.Context, scope, name, token string, attempt int, ended func(error)) (*Claim, error) {
 	// The clock starts before the command is sent, so that the lease ends here
 	// before it ends in the store, never after.
 	start := time.Now()
 	answer, err := g.store.Claim(ctx, name, token, attempt, g.config.Lease)
 	if err != nil {
-		return ctx, nil, Unavailable(ctx, "claim", err)
+		return nil, Unavailable(ctx, "claim", err)
 	}
 	switch answer.State {
 	case Claimed:
 		if time.Since(start) >= g.config.Lease {
-			return ctx, nil, &UnavailableError{Op: "claim", Err: fmt.Errorf("%w: the answer took longer than the lease", ErrLost)}
+			return nil, &UnavailableError{Op: "claim", Err: fmt.Errorf("%w: the answer took longer than the lease", ErrLost)}
 		}
-		claim := newClaim(ctx, g, scope, name, token, start)
-		return claim.ctx, claim, nil
+		claim := &Claim{guard: g, scope: scope, key: name, token: token, ctx: ctx, ended: ended}
+		g.renewals.add(claim, start)
+		return claim, nil
 	case Busy:
-		return ctx, nil, ErrBusy
+		return nil, ErrBusy
 	case Done:
-		return ctx, nil, &DuplicateError{Holder: answer.Holder}
+		return nil, &DuplicateError{Holder: answer.Holder}
 	case Stale:
-		return ctx, nil, &DuplicateError{Holder: answer.Holder, Stale: true}
+		return nil, &DuplicateError{Holder: answer.Holder, Stale: true}
 	}
-	return ctx, nil, &UnavailableError{Op: "claim", Err: fmt.Errorf("store answered %v, which is no answer", answer.State)}
+	return nil, &UnavailableError{Op: "claim", Err: fmt.Errorf("store answered %v, which is no answer", answer.State)}
 }
 
 // outcomeUnknown says whether a Claim that returned err may have left a lease

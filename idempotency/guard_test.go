@@ -419,3 +419,31 @@ func BenchmarkGuardDuplicate(b *testing.B) {
 		_, _, _ = guard.Claim(ctx, key, 0)
 	}
 }
+
+func TestHoldTellsOfItsEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newFaulty()
+		guard := newGuard(t, store)
+		var ends []error
+		hold := func() *idempotency.Claim {
+			claim, err := guard.Hold(t.Context(), key, 0, func(cause error) { ends = append(ends, cause) })
+			require.NoError(t, err)
+			return claim
+		}
+		require.NoError(t, hold().Release(t.Context()))
+		assert.Equal(t, []error{idempotency.ErrSettled}, ends)
+
+		claim := hold()
+		require.NoError(t, store.Memory.Release(t.Context(), key.String(), claim.Token()))
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		assert.Equal(t, []error{idempotency.ErrSettled, idempotency.ErrLost}, ends)
+		require.ErrorIs(t, claim.Schedule(t.Context(), 1, 0), idempotency.ErrLost)
+		assert.Len(t, ends, 2, "once")
+
+		_, err := guard.Hold(t.Context(), key, 0, nil)
+		require.ErrorIs(t, err, idempotency.ErrInvalid)
+		_, err = new(idempotency.Guard).Hold(t.Context(), key, 0, func(error) {})
+		require.ErrorIs(t, err, idempotency.ErrConfig)
+	})
+}

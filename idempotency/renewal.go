@@ -88,7 +88,7 @@ func (r *renewals) tick() {
 	for c := r.first; c != nil; {
 		next := c.renewal.next
 		switch due := c.renewal.start.Add(r.lease / renewAfter); {
-		case c.ctx.Err() != nil:
+		case c.over():
 			r.unlink(c) // given up
 		case !c.renewal.running && due.Before(nextTick):
 			c.renewal.running = true
@@ -111,19 +111,19 @@ func (r *renewals) renewed(c *Claim, start time.Time) {
 }
 
 // renew tries until the lease is renewed, lost, or over as far as is known
-// here; it counts from start. It ends with the work's context: then there is
-// nothing to keep alive, whether the claim was settled, lost or given up.
+// here; it counts from start. It ends when there is nothing to keep alive any
+// more, whether the claim was settled, lost or given up.
 func (c *Claim) renew(start time.Time) {
 	lease := c.guard.config.Lease
 	over, cancel := context.WithDeadline(c.ctx, start.Add(lease))
 	defer cancel()
-	for over.Err() == nil {
+	for over.Err() == nil && !c.over() {
 		sent := time.Now()
 		try, cancelTry := context.WithTimeout(over, lease/renewTimeout)
 		err := c.guard.store.Renew(try, c.key, c.token, lease)
 		cancelTry()
 		switch {
-		case c.ctx.Err() != nil:
+		case c.over():
 			// The store may have said lost because the claim was settled meanwhile.
 			return
 		case err == nil:
@@ -141,7 +141,7 @@ func (c *Claim) renew(start time.Time) {
 			pause.Stop()
 		}
 	}
-	if c.ctx.Err() == nil {
+	if !c.over() {
 		c.lose(c.ctx)
 	}
 }

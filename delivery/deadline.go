@@ -1,0 +1,110 @@
+package delivery
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+// deadlineContext is a context with a deadline that can be cancelled with a
+// cause. Unlike the standard library's it has no timer and no link to its parent
+// before somebody waits on it, and many never do: a handler that only computes,
+// a store in memory. From then on a standard one does the work. The zero value
+// has no parent and is not usable.
+type deadlineContext struct {
+	parent   context.Context
+	deadline time.Time
+	envelope *Envelope // what AttemptFrom looks for; may be nil
+
+	mu     sync.Mutex
+	ended  bool            // by end
+	real   context.Context // once somebody waits
+	cancel context.CancelCauseFunc
+	stop   context.CancelFunc
+}
+
+// within is ctx for d more at most. Its end must be called.
+func within(ctx context.Context, d time.Duration) *deadlineContext {
+	return &deadlineContext{parent: ctx, deadline: time.Now().Add(d)}
+}
+
+// Deadline implements context.Context.
+func (c *deadlineContext) Deadline() (time.Time, bool) {
+	if earlier, ok := c.parent.Deadline(); ok && earlier.Before(c.deadline) {
+		return earlier, true
+	}
+	return c.deadline, true
+}
+
+// Done implements context.Context.
+func (c *deadlineContext) Done() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.materialize().Done()
+}
+
+// Err implements context.Context.
+func (c *deadlineContext) Err() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.real != nil:
+		return c.real.Err()
+	case c.ended:
+		return context.Canceled
+	}
+	if err := c.parent.Err(); err != nil {
+		return err
+	}
+	if !time.Now().Before(c.deadline) {
+		return context.DeadlineExceeded
+	}
+	return nil
+}
+
+// Value implements context.Context.
+func (c *deadlineContext) Value(key any) any {
+	if _, ok := key.(attemptKey); ok && c.envelope != nil {
+		return c.envelope
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.real != nil {
+		return c.real.Value(key)
+	}
+	return c.parent.Value(key)
+}
+
+// abort cancels with a cause, which context.Cause finds.
+func (c *deadlineContext) abort(cause error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.materialize()
+	c.cancel(cause)
+}
+
+// end frees what the context holds. Like the standard library's it is cancelled
+// from then on.
+func (c *deadlineContext) end() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.ended = true
+	if c.real != nil {
+		c.stop()
+		c.cancel(nil)
+	}
+}
+
+// materialize makes the standard context. It is called under the lock.
+func (c *deadlineContext) materialize() context.Context {
+	if c.real == nil {
+		var cancelled context.Context
+		cancelled, c.cancel = context.WithCancelCause(c.parent)
+		c.real, c.stop = context.WithDeadline(cancelled, c.deadline)
+		if c.ended {
+			c.stop()
+			c.cancel(nil)
+		}
+	}
+	return c.real
+}
