@@ -105,13 +105,14 @@ func (r *run) claim(ctx context.Context, j *job) verdict {
 	key := idempotency.FromID(r.config.Name, id, j.envelope.Generation)
 	j.lease.renewed()
 	claim, err := r.guard.Hold(ctx, key, j.envelope.Attempt, j.lease.ended)
-	var known *idempotency.DuplicateError
-	switch {
-	case err == nil:
+	if err == nil {
 		j.claim = claim
 		r.storeAnswered()
 		r.metrics.idempotency(metrics.IdempotencyClaimed)
 		return verdict{}
+	}
+	var known *idempotency.DuplicateError
+	switch {
 	case errors.As(err, &known):
 		r.storeAnswered()
 		if known.Stale {

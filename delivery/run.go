@@ -45,6 +45,7 @@ type run struct {
 	awaitsBreaker atomic.Bool
 	awaitsStore   atomic.Bool
 	storeFailures atomic.Int32
+	storeFar      atomic.Bool // the last mark took its time
 }
 
 func newRun(ctx context.Context, c *Consumer) *run {

@@ -54,8 +54,21 @@ func (r *run) conclude(ctx context.Context, j *job, v verdict) {
 	r.finish(ctx, delayer, j)
 }
 
-// finish settles, now or as soon as it can be done.
+// farAway is from when on the idempotency store is worth a goroutine: a worker
+// that waits for it could run a handler meanwhile.
+const farAway = 50 * time.Microsecond
+
+// finish settles, now or as soon as it can be done. How much is being settled is
+// bounded by what may be in hand.
 func (r *run) finish(ctx context.Context, delayer Delayer, j *job) {
+	if j.claim != nil && r.storeFar.Load() {
+		r.workers.Go(func() {
+			if err := r.settle(ctx, delayer, j); err != nil {
+				r.settleLater(ctx, delayer, j, err)
+			}
+		})
+		return
+	}
 	if err := r.settle(ctx, delayer, j); err != nil {
 		r.workers.Go(func() { r.settleLater(ctx, delayer, j, err) })
 	}
@@ -141,6 +154,7 @@ func (r *run) mark(ctx context.Context, j *job) error {
 	}
 	limited := within(ctx, settleTimeout)
 	defer limited.end()
+	begin := time.Now()
 	var err error
 	switch j.verdict.action {
 	case deliver, bury:
@@ -149,6 +163,9 @@ func (r *run) mark(ctx context.Context, j *job) error {
 		err = j.claim.Schedule(limited, j.verdict.next.Attempt, j.verdict.delay)
 	default:
 		err = j.claim.Release(limited)
+	}
+	if far := time.Since(begin) > farAway; far != r.storeFar.Load() {
+		r.storeFar.Store(far)
 	}
 	switch {
 	case errors.Is(err, idempotency.ErrLost):
