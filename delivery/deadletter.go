@@ -38,6 +38,9 @@ type DeadLetter struct {
 	Source string
 	// At is when.
 	At time.Time
+	// Facts are what else is known about how it died, for people to read. Who
+	// gives it up chooses the names. The pipeline has none; a broker may.
+	Facts map[string]string
 }
 
 // DeadLetterer keeps dead letters. dlq.Manager is one; a Transport may be one

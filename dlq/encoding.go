@@ -25,6 +25,7 @@ type entryJSON struct {
 	Error         string             `json:"error"`
 	Fingerprint   string             `json:"fingerprint"`
 	Source        string             `json:"source"`
+	Facts         map[string]string  `json:"facts,omitempty"`
 	FirstFailedAt time.Time          `json:"first_failed_at"`
 	DeadAt        time.Time          `json:"dead_at"`
 }
@@ -61,6 +62,7 @@ func (e Entry) MarshalJSON() ([]byte, error) {
 			Type:           armor(message.Type),
 			Body:           message.Body,
 			ContentType:    armor(message.ContentType),
+			Headers:        mapText(message.Headers, armor),
 			Priority:       priorityText(message.Priority),
 			CreatedAt:      message.CreatedAt.UTC(),
 			NotBefore:      message.NotBefore.UTC(),
@@ -74,14 +76,9 @@ func (e Entry) MarshalJSON() ([]byte, error) {
 		Error:         armor(e.Error),
 		Fingerprint:   armor(e.Fingerprint),
 		Source:        armor(e.Source),
+		Facts:         mapText(e.Facts, armor),
 		FirstFailedAt: e.FirstFailedAt.UTC(),
 		DeadAt:        e.DeadAt.UTC(),
-	}
-	if len(message.Headers) > 0 {
-		stored.Message.Headers = make(map[string]string, len(message.Headers))
-		for key, value := range message.Headers {
-			stored.Message.Headers[armor(key)] = armor(value)
-		}
 	}
 	for _, failure := range e.Envelope.History {
 		failure.At = failure.At.UTC()
@@ -114,6 +111,7 @@ func (e *Entry) UnmarshalJSON(data []byte) error {
 				Type:           a.text(stored.Message.Type),
 				Body:           stored.Message.Body,
 				ContentType:    a.text(stored.Message.ContentType),
+				Headers:        mapText(stored.Message.Headers, a.text),
 				Priority:       priority,
 				CreatedAt:      stored.Message.CreatedAt.UTC(),
 				NotBefore:      stored.Message.NotBefore.UTC(),
@@ -128,14 +126,9 @@ func (e *Entry) UnmarshalJSON(data []byte) error {
 		Error:         a.text(stored.Error),
 		Fingerprint:   a.text(stored.Fingerprint),
 		Source:        a.text(stored.Source),
+		Facts:         mapText(stored.Facts, a.text),
 		FirstFailedAt: stored.FirstFailedAt.UTC(),
 		DeadAt:        stored.DeadAt.UTC(),
-	}
-	if len(stored.Message.Headers) > 0 {
-		entry.Envelope.Headers = make(map[string]string, len(stored.Message.Headers))
-		for key, value := range stored.Message.Headers {
-			entry.Envelope.Headers[a.text(key)] = a.text(value)
-		}
 	}
 	for _, failure := range stored.History {
 		failure.At = failure.At.UTC()
@@ -147,6 +140,18 @@ func (e *Entry) UnmarshalJSON(data []byte) error {
 	}
 	*e = entry
 	return nil
+}
+
+// mapText is texts with f done to every key and value, nil when there are none.
+func mapText(texts map[string]string, f func(string) string) map[string]string {
+	if len(texts) == 0 {
+		return nil
+	}
+	mapped := make(map[string]string, len(texts))
+	for key, value := range texts {
+		mapped[f(key)] = f(value)
+	}
+	return mapped
 }
 
 const armored = "base64:"

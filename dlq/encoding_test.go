@@ -45,6 +45,7 @@ func drawEntry(t *rapid.T) dlq.Entry {
 		Error:         text.Draw(t, "error"),
 		Fingerprint:   text.Draw(t, "fingerprint"),
 		Source:        text.Draw(t, "source"),
+		Facts:         rapid.MapOfN(text, text, 1, 5).Draw(t, "facts"),
 		FirstFailedAt: moment.Draw(t, "first"),
 		DeadAt:        moment.Draw(t, "dead"),
 	}
@@ -89,6 +90,7 @@ func TestEntryJSONForm(t *testing.T) {
 			History: []delivery.Failure{{At: at, Attempt: 4, Error: "no"}},
 		},
 		Reason: delivery.ReasonExhausted, Error: "no", Fingerprint: "f", Source: "consumer", FirstFailedAt: at, DeadAt: at,
+		Facts: map[string]string{"queue": "q", "\xff": "\xff"},
 	})
 	require.NoError(t, err)
 	assert.JSONEq(t, `{
@@ -98,6 +100,7 @@ func TestEntryJSONForm(t *testing.T) {
 		"attempts": 5, "generation": 1,
 		"history": [{"at": "2026-03-04T02:06:07.000008Z", "attempt": 4, "error": "no"}],
 		"reason": "exhausted", "error": "no", "fingerprint": "f", "source": "consumer",
+		"facts": {"queue": "q", "base64:/w==": "base64:/w=="},
 		"first_failed_at": "2026-03-04T02:06:07.000008Z", "dead_at": "2026-03-04T02:06:07.000008Z"
 	}`, string(text))
 }

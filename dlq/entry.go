@@ -29,6 +29,9 @@ type Entry struct {
 	Fingerprint string
 	// Source is the name of the consumer that gave it up.
 	Source string
+	// Facts are what else is known about how it died, for people to read. Names
+	// and values are the source's own.
+	Facts map[string]string
 	// FirstFailedAt is the time of the oldest failure that is remembered, of
 	// whatever generation, or DeadAt when none is. UTC, in whole microseconds.
 	FirstFailedAt time.Time
@@ -50,6 +53,7 @@ func newEntry(letter *delivery.DeadLetter, now time.Time) Entry {
 		Error:       letter.Error,
 		Fingerprint: Fingerprint(letter.Error),
 		Source:      letter.Source,
+		Facts:       letter.Facts,
 		DeadAt:      microseconds(now),
 	}
 	entry.FirstFailedAt = entry.DeadAt
@@ -67,6 +71,7 @@ func microseconds(t time.Time) time.Time { return t.UTC().Truncate(time.Microsec
 func (e *Entry) Clone() Entry {
 	clone := *e
 	clone.Raw = bytes.Clone(e.Raw)
+	clone.Facts = maps.Clone(e.Facts)
 	clone.Envelope.Body = bytes.Clone(e.Envelope.Body)
 	clone.Envelope.Headers = maps.Clone(e.Envelope.Headers)
 	clone.Envelope.History = slices.Clone(e.Envelope.History)

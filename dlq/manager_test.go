@@ -177,6 +177,7 @@ func TestDeadLetterKeepsEverything(t *testing.T) {
 	manager := dlq.NewManager(dlq.NewMemory(dlq.MemoryConfig{}), nil, dlq.Config{})
 	given := letter("a")
 	given.Raw = []byte{0, 0xff}
+	given.Facts = map[string]string{"queue": "orders.normal"}
 	given.At = noon.Add(1234567 * time.Nanosecond).In(time.FixedZone("east", 3600))
 	require.NoError(t, manager.DeadLetter(ctx, given))
 	require.NoError(t, manager.DeadLetter(ctx))
@@ -184,7 +185,7 @@ func TestDeadLetterKeepsEverything(t *testing.T) {
 	entries, err := manager.Get(ctx, "a")
 	require.NoError(t, err)
 	assert.Equal(t, []dlq.Entry{{
-		ID: "a", Envelope: given.Envelope, Raw: given.Raw, Reason: given.Reason, Error: given.Error, Source: given.Source,
+		ID: "a", Envelope: given.Envelope, Raw: given.Raw, Reason: given.Reason, Error: given.Error, Source: given.Source, Facts: given.Facts,
 		Fingerprint:   dlq.Fingerprint("secret-error 999"),
 		FirstFailedAt: noon.Add(-time.Minute),
 		DeadAt:        noon.Add(1234 * time.Microsecond),

@@ -69,6 +69,7 @@ func entry(i int) dlq.Entry {
 		Error:         text,
 		Fingerprint:   dlq.Fingerprint(text),
 		Source:        "sms-consumer",
+		Facts:         map[string]string{"queue": "sms.normal", "count": strconv.Itoa(i)},
 		FirstFailedAt: at.Add(-2 * time.Second),
 		DeadAt:        at,
 	}

@@ -235,6 +235,7 @@ func testIsolation(t *testing.T, store dlq.Store) {
 	spoil := func(e *dlq.Entry) {
 		e.Envelope.Body[0] = '!'
 		e.Envelope.Headers["trace"] = "spoiled"
+		e.Facts["queue"] = "spoiled"
 		e.Envelope.History[0].Error = "spoiled"
 		e.Raw[0] = '!'
 	}
