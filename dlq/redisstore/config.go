@@ -1,0 +1,52 @@
+package redisstore
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// Config says how a Store uses Redis. The zero value is usable.
+type Config struct {
+	// Prefix begins every key of the store, in braces: the default "barid:dlq"
+	// makes keys such as "{barid:dlq}:index". The braces keep all keys of a store
+	// on one node of a cluster. Stores with the same prefix share their entries.
+	// It must not contain braces, and is at most 256 bytes long.
+	Prefix string
+	// Timeout bounds each round trip, with all that the client does to get
+	// through: dialing, waiting for a connection, sending again. A call takes a
+	// few round trips, and more for many entries; its context bounds all of them
+	// together. At least 1 ms. Default 5 s.
+	Timeout time.Duration
+	// AllowEviction accepts that Redis may evict keys, and loses dead letters
+	// with them. The policy is not asked for then. It is for servers that keep
+	// their policy secret.
+	AllowEviction bool
+}
+
+const maxPrefixBytes = 256
+
+func (c Config) withDefaults() Config {
+	if c.Prefix == "" {
+		c.Prefix = "barid:dlq"
+	}
+	if c.Timeout == 0 {
+		c.Timeout = 5 * time.Second
+	}
+	return c
+}
+
+func (c *Config) validate() error {
+	var faults []error
+	if strings.ContainsAny(c.Prefix, "{}") {
+		faults = append(faults, fmt.Errorf("%w: Prefix is %.64q, want no braces", ErrConfig, c.Prefix))
+	}
+	if len(c.Prefix) > maxPrefixBytes {
+		faults = append(faults, fmt.Errorf("%w: Prefix has %d bytes, want at most %d", ErrConfig, len(c.Prefix), maxPrefixBytes))
+	}
+	if c.Timeout < time.Millisecond {
+		faults = append(faults, fmt.Errorf("%w: Timeout is %v, want at least %v", ErrConfig, c.Timeout, time.Millisecond))
+	}
+	return errors.Join(faults...)
+}

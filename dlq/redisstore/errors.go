@@ -1,0 +1,76 @@
+package redisstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// What can go wrong beside package dlq's errors, to be matched with errors.Is.
+var (
+	// ErrConfig: a configuration can't be used; the text names every field.
+	ErrConfig = errors.New("dlq/redisstore: invalid config")
+	// ErrUnavailable: Redis is away, too slow, or refuses. An *UnavailableError
+	// tells more. What was asked for may have been done all the same.
+	ErrUnavailable = errors.New("dlq/redisstore: Redis is unavailable")
+	// ErrDamaged: what Redis holds for an entry is no entry, or one of a newer
+	// release. The text names the id. It can be deleted like any other.
+	ErrDamaged = errors.New("dlq/redisstore: entry can't be read")
+)
+
+// UnavailableError says that Redis did not do what it was asked for, or that
+// its answer did not arrive. It matches ErrUnavailable.
+type UnavailableError struct {
+	// Op is the method, for instance "put".
+	Op string
+	// Err is why. It never matches a context's error, because the caller's
+	// context has not ended.
+	Err error
+}
+
+func (e *UnavailableError) Error() string {
+	return fmt.Sprintf("dlq/redisstore: %s: Redis is unavailable: %v", e.Op, e.Err)
+}
+
+// Is makes errors.Is(e, ErrUnavailable) true.
+func (e *UnavailableError) Is(target error) bool { return target == ErrUnavailable }
+
+// Unwrap returns Err.
+func (e *UnavailableError) Unwrap() error { return e.Err }
+
+// errTimeout stands for the end of Config.Timeout.
+var errTimeout = errors.New("no answer within Config.Timeout")
+
+// unavailable is ctx's error where that is the cause of err, and else an
+// *UnavailableError.
+func unavailable(ctx context.Context, op string, err error) error {
+	var eviction *EvictionError
+	if err == nil || errors.As(err, &eviction) {
+		return err
+	}
+	var network net.Error
+	timeout := errors.As(err, &network) && network.Timeout() // a context's deadline is one too
+	if timeout || errors.Is(err, context.Canceled) {
+		if ended := ctx.Err(); ended != nil {
+			return ended
+		}
+		// The socket got the deadline too, and can be ahead of the context.
+		if deadline, ok := ctx.Deadline(); ok && timeout && !time.Now().Before(deadline) {
+			return context.DeadlineExceeded
+		}
+	}
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		err = errTimeout
+	}
+	return &UnavailableError{Op: op, Err: err}
+}
+
+// outOfMemory also knows how Redis 6 tells it from within a script.
+func outOfMemory(err error) bool {
+	return err != nil && (redis.IsOOMError(err) || strings.Contains(err.Error(), "-OOM command not allowed"))
+}

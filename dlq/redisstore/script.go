@@ -1,0 +1,226 @@
+package redisstore
+
+import "github.com/redis/go-redis/v9"
+
+// What scripts answer for an entry.
+const (
+	answerMissing  = 0
+	answerDone     = 1
+	answerClaimed  = 2
+	answerLost     = 3
+	answerReplaced = 4
+)
+
+// scripts are the changes. Each is one command for any number of entries: Redis
+// does all of it or nothing, whoever dies when. The first thing that each
+// writes decides whether Redis, when it is out of memory, lets it go on: put
+// begins with what needs memory, and is refused as a whole; the others begin
+// with what needs none, so that a full store can still be emptied.
+type scripts struct {
+	put, claim, release, remove, discard, prune, stats *redis.Script
+}
+
+// common begins every script. What described returns is the order in which
+// scripts know what the index and the counts are made of; see the constants by….
+// The reads at the end fail when one of the keys is something else's, before
+// anything is changed.
+const common = `
+local index, reasons, types, fingerprints = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local before = 4 -- keys that are not an entry's
+local MISSING, DONE, CLAIMED, LOST, REPLACED = 0, 1, 2, 3, 4
+
+local function described(key)
+  return redis.call('HMGET', key, 'at', 'reason', 'recipient', 'type', 'fingerprint', 'source')
+end
+
+local function members(id, entry)
+  local place = entry[1] .. id
+  local all = {'0' .. place}
+  for n = 1, 5 do
+    all[n + 1] = n .. string.sub(redis.sha1hex(entry[n + 1] or ''), 1, 16) .. place
+  end
+  return all
+end
+
+local function tally(key, value, by)
+  if redis.call('HINCRBY', key, value, by) <= 0 then
+    redis.call('HDEL', key, value)
+  end
+end
+
+local function count(entry, by)
+  tally(reasons, entry[2] or '', by)
+  tally(types, entry[4] or '', by)
+  local fingerprint = entry[5] or ''
+  if tonumber(redis.call('ZINCRBY', fingerprints, -by, fingerprint)) >= 0 then
+    redis.call('ZREM', fingerprints, fingerprint)
+  end
+end
+
+local function enlist(id, entry)
+  local m = members(id, entry)
+  if redis.call('ZADD', index, 0, m[1]) == 1 then
+    count(entry, 1)
+  end
+  redis.call('ZADD', index, 0, m[2], 0, m[3], 0, m[4], 0, m[5], 0, m[6])
+end
+
+local function delist(id, entry)
+  local m = members(id, entry)
+  if redis.call('ZREM', index, m[1]) == 1 then
+    count(entry, -1)
+  end
+  redis.call('ZREM', index, m[2], m[3], m[4], m[5], m[6])
+end
+
+local function claimed(token, until_, now)
+  return token and tonumber(until_) > tonumber(now)
+end
+
+redis.call('ZCARD', index)
+redis.call('HLEN', reasons)
+redis.call('HLEN', types)
+redis.call('ZCARD', fingerprints)
+`
+
+func newScripts() scripts {
+	return scripts{
+		// ARGV for each entry: id, and the values of recordFields.
+		put: redis.NewScript(common + `
+local fields = {'at', 'reason', 'recipient', 'type', 'fingerprint', 'source', 'error', 'size', 'entry', 'body', 'raw'}
+local width = 1 + #fields
+for i = before + 1, #KEYS do
+  local key, from = KEYS[i], (i - before - 1) * width + 1
+  local id, old = ARGV[from], described(key)
+  local token = redis.call('HGET', key, 'token')
+  local set = {}
+  for n, field in ipairs(fields) do
+    set[2 * n - 1], set[2 * n] = field, ARGV[from + n]
+  end
+  redis.call('HSET', key, unpack(set))
+  if token then
+    redis.call('HSET', key, 'replaced', 1)
+  end
+  if old[1] then
+    delist(id, old)
+  end
+  enlist(id, {unpack(ARGV, from + 1, from + 6)})
+end
+return redis.status_reply('OK')
+`),
+		// ARGV token, now, until. Answers two numbers for each entry, the second
+		// its size.
+		claim: redis.NewScript(common + `
+local answers = {}
+for i = before + 1, #KEYS do
+  local key = KEYS[i]
+  local entry = redis.call('HMGET', key, 'at', 'token', 'until', 'size')
+  local answer = DONE
+  if not entry[1] then
+    answer = MISSING
+  elseif entry[2] ~= ARGV[1] and claimed(entry[2], entry[3], ARGV[2]) then
+    answer = CLAIMED
+  else
+    redis.call('HDEL', key, 'replaced')
+    redis.call('HSET', key, 'token', ARGV[1], 'until', ARGV[3])
+  end
+  answers[#answers + 1] = answer
+  answers[#answers + 1] = tonumber(entry[4] or 0)
+end
+return answers
+`),
+		// ARGV token.
+		release: redis.NewScript(common + `
+local answers = {}
+for i = before + 1, #KEYS do
+  local key = KEYS[i]
+  local entry = redis.call('HMGET', key, 'at', 'token')
+  local answer = DONE
+  if not entry[1] then
+    answer = MISSING
+  elseif entry[2] ~= ARGV[1] then
+    answer = LOST
+  else
+    redis.call('HDEL', key, 'token', 'until', 'replaced')
+  end
+  answers[#answers + 1] = answer
+end
+return answers
+`),
+		// ARGV token, and the id of each entry.
+		remove: redis.NewScript(common + `
+local answers = {}
+for i = before + 1, #KEYS do
+  local key = KEYS[i]
+  local entry, claim = described(key), redis.call('HMGET', key, 'token', 'replaced')
+  local answer = DONE
+  if not entry[1] then
+    answer = MISSING
+  elseif claim[1] ~= ARGV[1] then
+    answer = LOST
+  elseif claim[2] then
+    answer = REPLACED
+  else
+    redis.call('DEL', key)
+    delist(ARGV[i - before + 1], entry)
+  end
+  answers[#answers + 1] = answer
+end
+return answers
+`),
+		// ARGV now, and for each entry its id and the place that it must still be
+		// at, or nothing for any.
+		discard: redis.NewScript(common + `
+local answers = {}
+for i = before + 1, #KEYS do
+  local key, from = KEYS[i], (i - before) * 2
+  local id, place = ARGV[from], ARGV[from + 1]
+  local entry, claim = described(key), redis.call('HMGET', key, 'token', 'until')
+  local answer = DONE
+  if not entry[1] or (place ~= '' and entry[1] ~= place) then
+    answer = MISSING
+  elseif claimed(claim[1], claim[2], ARGV[1]) then
+    answer = CLAIMED
+  else
+    redis.call('DEL', key)
+    delist(id, entry)
+  end
+  answers[#answers + 1] = answer
+end
+return answers
+`),
+		// ARGV for each entry: a member of the index, and the place in it. Takes out
+		// of the index what points to no entry.
+		prune: redis.NewScript(common + `
+local pruned = 0
+for i = before + 1, #KEYS do
+  local from = (i - before) * 2 - 1
+  if redis.call('HGET', KEYS[i], 'at') ~= ARGV[from + 1] then
+    pruned = pruned + redis.call('ZREM', index, ARGV[from])
+  end
+end
+return pruned
+`),
+		// ARGV how many fingerprints. Answers how many entries there are, the
+		// member of the oldest, the counts of reasons and of types, fingerprints
+		// with counts, and the member of the newest entry of each.
+		stats: redis.NewScript(common + `
+local top, newest = {}, {}
+if tonumber(ARGV[1]) > 0 then
+  top = redis.call('ZRANGE', fingerprints, 0, ARGV[1] - 1, 'WITHSCORES')
+end
+for n = 1, #top, 2 do
+  local part = '4' .. string.sub(redis.sha1hex(top[n]), 1, 16)
+  newest[#newest + 1] = redis.call('ZREVRANGEBYLEX', index, '(' .. part .. 'g', '[' .. part, 'LIMIT', 0, 1)[1] or ''
+end
+return {
+  redis.call('ZLEXCOUNT', index, '[0', '(1'),
+  redis.call('ZRANGEBYLEX', index, '[0', '(1', 'LIMIT', 0, 1)[1] or '',
+  redis.call('HGETALL', reasons),
+  redis.call('HGETALL', types),
+  top,
+  newest,
+}
+`),
+	}
+}
