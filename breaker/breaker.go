@@ -3,6 +3,7 @@ package breaker
 import (
 	"context"
 	"fmt"
+	"math"
 	"sync"
 	"time"
 
@@ -15,6 +16,7 @@ type Breaker struct {
 	config Config
 	key    string
 	fault  error
+	made   bool // by New or a Set
 
 	// mu is held around every use of gate, so that what gate calls back under
 	// its own mutex (tripped, changed) finds the rest of the state consistent
@@ -25,7 +27,12 @@ type Breaker struct {
 	state      State         // gate's, as of its last change
 	generation uint64        // counts gate's changes of state
 	window     window        // outcomes of this generation, while closed
-	openUntil  time.Time     // while open
+	until      time.Time     // while open or forced; zero if that has no end
+	timer      *time.Timer   // has the breaker looked at then
+	forced     bool          // the state is an operator's
+	held       bool          // HoldProbes
+	wanted     bool          // Status.Wanted
+	imposing   bool          // impose is at work on gate
 	wake       chan struct{} // closed at the next change; nil if nobody waits
 	out        int           // permits that are out
 	free       *slot         // slots to be used again
@@ -44,20 +51,27 @@ func New(config Config) *Breaker {
 
 // newBreaker makes a Breaker of a config that has been validated.
 func newBreaker(config Config, key string) *Breaker {
-	b := &Breaker{config: config, key: key, window: newWindow(config.SampleSize)}
+	b := &Breaker{config: config, key: key, made: true, window: newWindow(config.SampleSize)}
 	if config.OnChange != nil {
 		b.news.watch(config.OnChange)
 	}
-	b.gate = gobreaker.NewTwoStepCircuitBreaker(gobreaker.Settings{
-		Name:        config.Name,
-		MaxRequests: uint32(config.Probes),
+	b.gate = b.newGate()
+	return b
+}
+
+// newGate makes a closed gate. How long the breaker is open is kept here, as
+// Trip and ForceOpen have a say in it: gate is asked only when that time is up,
+// and finds its own, the shortest there is, up as well.
+func (b *Breaker) newGate() *gobreaker.TwoStepCircuitBreaker {
+	return gobreaker.NewTwoStepCircuitBreaker(gobreaker.Settings{
+		Name:        b.config.Name,
+		MaxRequests: uint32(b.config.Probes),
 		// With an interval, what takes longer than it would never count.
 		Interval:      0,
-		Timeout:       config.OpenFor,
+		Timeout:       1,
 		ReadyToTrip:   b.tripped,
 		OnStateChange: b.changed,
 	})
-	return b
 }
 
 // Err is nil, or says why the Breaker can't be used; it matches ErrConfig.
@@ -67,7 +81,7 @@ func (b *Breaker) Err() error {
 		return fmt.Errorf("%w: Breaker is nil, want one made by New", ErrConfig)
 	case b.fault != nil:
 		return b.fault
-	case b.gate == nil:
+	case !b.made:
 		return fmt.Errorf("%w: Breaker is a zero value, want one made by New", ErrConfig)
 	}
 	return nil
@@ -96,9 +110,23 @@ func (b *Breaker) State() State {
 		return Open
 	}
 	b.mu.Lock()
-	state := State(b.gate.State())
+	state := b.current()
 	b.unlock()
 	return state
+}
+
+// current is the state, after what time has made of it. mu is held.
+func (b *Breaker) current() State {
+	switch {
+	case b.state == Open:
+		if b.until.IsZero() || time.Now().Before(b.until) {
+			return Open
+		}
+		b.gate.State() // asking is what makes gobreaker half-open
+	case b.forced && !b.until.IsZero() && !time.Now().Before(b.until):
+		b.forget()
+	}
+	return b.state
 }
 
 // Allow asks for one call. Either it returns a Permit, whose Done has to be
@@ -109,19 +137,26 @@ func (b *Breaker) Allow() (Permit, error) {
 		return Permit{}, err
 	}
 	b.mu.Lock()
-	var permit Permit
-	done, err := b.gate.Allow()
-	if err != nil {
-		err = b.refusal()
-	} else {
-		permit = b.permit(done)
-	}
+	permit, err := b.allow()
 	b.unlock()
 	return permit, err
 }
 
+// allow is Allow. mu is held.
+func (b *Breaker) allow() (Permit, error) {
+	state := b.current()
+	if state == Open || state == HalfOpen && b.held {
+		return Permit{}, b.refusal()
+	}
+	done, err := b.gate.Allow()
+	if err != nil {
+		return Permit{}, b.refusal()
+	}
+	return b.permit(done), nil
+}
+
 // Wait returns nil as soon as Allow has a chance to succeed: when the breaker
-// is closed, or half-open with a probe left. That another caller takes the
+// is closed, or half-open with a probe left that isn't held. That another caller takes the
 // probe first is possible; then wait again. It returns ctx's error, bare, if
 // ctx ends before or has ended already. A nil ctx never ends. A Breaker that
 // can't be used returns what Err says.
@@ -148,27 +183,29 @@ func (b *Breaker) Wait(ctx context.Context) error {
 }
 
 // blocked is nil if Allow would succeed, and else a channel that is closed when
-// the state changes. Nothing but a change ends a block: gobreaker counts the
-// probes that it has let through, and gives none of them a second time.
+// the state changes or probes are let go. Nothing else ends a block: gobreaker
+// counts the probes that it has let through, and gives none a second time.
 func (b *Breaker) blocked() <-chan struct{} {
 	b.mu.Lock()
 	defer b.unlock()
-	state := State(b.gate.State())
-	if state == Closed || state == HalfOpen && b.gate.Counts().Requests < uint32(b.config.Probes) {
+	state := b.current()
+	if state == Closed || state == HalfOpen && !b.held && b.gate.Counts().Requests < uint32(b.config.Probes) {
 		return nil
 	}
+	b.wanted = true
 	if b.wake == nil {
 		b.wake = make(chan struct{})
 	}
 	return b.wake
 }
 
-// refusal says why gate allows nothing. mu is held.
+// refusal says why nothing is allowed. mu is held.
 func (b *Breaker) refusal() error {
-	refusal := &OpenError{Name: b.config.Name}
-	if b.state == Open {
+	b.wanted = true
+	refusal := &OpenError{Name: b.config.Name, Forced: b.forced}
+	if b.state == Open && !b.until.IsZero() {
 		// The state was open a moment ago, even if the time is up by now.
-		refusal.RetryIn = max(time.Until(b.openUntil), 1)
+		refusal.RetryIn = max(time.Until(b.until), 1)
 	}
 	return refusal
 }
@@ -201,7 +238,7 @@ func (b *Breaker) report(permit Permit, outcome Outcome) {
 	}
 	done, late := used.done, used.generation != b.generation
 	b.release(used)
-	if !late {
+	if !late && !b.forced {
 		b.settle(done, outcome)
 	}
 }
@@ -237,30 +274,67 @@ func (b *Breaker) release(used *slot) {
 func (b *Breaker) idle() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.state == Closed && b.out == 0
+	return b.state == Closed && !b.forced && b.out == 0
 }
 
 // tripped is gate's ReadyToTrip. mu is held.
-func (b *Breaker) tripped(gobreaker.Counts) bool { return b.window.reached(b.config.Threshold) }
+func (b *Breaker) tripped(gobreaker.Counts) bool {
+	return b.imposing || b.window.reached(b.config.Threshold)
+}
 
 // changed is gate's OnStateChange. mu is held.
-func (b *Breaker) changed(_ string, from, to gobreaker.State) {
-	now := time.Now()
-	b.state = State(to)
+func (b *Breaker) changed(_ string, _, to gobreaker.State) {
+	if b.imposing {
+		return
+	}
+	b.become(State(to), CauseOwn)
+	if b.state == Open {
+		b.endIn(b.config.OpenFor)
+	}
+}
+
+// become makes gate's new state the breaker's. mu is held.
+func (b *Breaker) become(state State, cause Cause) {
+	change := Change{Name: b.config.Name, Key: b.key, From: b.state, To: state, At: time.Now(), Cause: cause}
+	b.state = state
+	b.forget()
+	if state == Closed {
+		b.wanted = false
+	}
+	b.awake()
+	b.news.add(change)
+}
+
+// forget starts the state anew: nothing remembered, no end, no force, and no
+// permit of before counts. mu is held.
+func (b *Breaker) forget() {
 	b.generation++
 	b.window.clear()
+	b.forced = false
+	b.endIn(0)
+}
+
+// endIn says when the open or forced state ends, 0 that it doesn't. mu is held.
+func (b *Breaker) endIn(d time.Duration) {
+	if b.timer != nil {
+		b.timer.Stop()
+		b.timer = nil
+	}
+	b.until = time.Time{}
+	if d > 0 {
+		// gobreaker is half-open when its time is past, not when it is reached.
+		d = min(d, math.MaxInt64-1) + 1
+		b.until = time.Now().Add(d)
+		b.timer = time.AfterFunc(d, func() { b.State() })
+	}
+}
+
+// awake has those who wait look again. mu is held.
+func (b *Breaker) awake() {
 	if b.wake != nil {
 		close(b.wake)
 		b.wake = nil
 	}
-	if b.state == Open {
-		// gobreaker is half-open when the time is past, not when it is reached.
-		openFor := b.config.OpenFor + 1
-		b.openUntil = now.Add(openFor)
-		// Asking for the state is what makes gobreaker look at the time.
-		time.AfterFunc(openFor, func() { b.State() })
-	}
-	b.news.add(Change{Name: b.config.Name, Key: b.key, From: State(from), To: State(to), At: now})
 }
 
 // unlock unlocks mu and then tells observers what changed under it.

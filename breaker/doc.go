@@ -37,13 +37,28 @@
 // A Set has a Breaker for each key, such as a host or a provider, and keeps
 // those used last.
 //
-// # Building on it
+// # Overrides
 //
-// State that comes from elsewhere (an operator's override, other instances)
-// goes into a type around a *Breaker that decides first and asks the Breaker
-// otherwise: to refuse, return an *OpenError, whose RetryIn says how long the
-// other state holds; to allow without counting, return the zero Permit, whose
-// Done does nothing. Watch tells it of what happened here.
+// An operator may force the state: ForceOpen and ForceClosed hold for a time or
+// until Release, whatever the calls come to. What was forced open becomes
+// half-open then, what was forced closed becomes closed.
+//
+// What another party has found out (another instance, a health check) is passed
+// on by Trip and Reset, which do what outcomes would have done, and by
+// HoldProbes, which leaves probing to somebody else. This is what
+// breaker/redisstate shares the state of a fleet with. A force is stronger than
+// either.
+//
+//	event           closed     open            half-open  forced open  forced closed
+//	outcomes        may open   -               decide     -            -
+//	time is up      -          half-open       -          half-open    closed, unforced
+//	Trip(d)         open       open for d      open       -            -
+//	Reset           -          closed          closed     -            -
+//	ForceOpen(d)    open       open, forced    open       for d        open
+//	ForceClosed(d)  forced     closed          closed     closed       for d
+//	Release         -          -               -          half-open    closed, unforced
+//
+// All of it is local, and costs Allow nothing.
 //
 // # Errors
 //

@@ -20,9 +20,12 @@ type OpenError struct {
 	// Name is the breaker's name.
 	Name string
 	// RetryIn is when the breaker lets probes through, if above 0. 0 means that
-	// it is half-open and its probes are all out: it changes as soon as they
-	// report. Wait waits for either.
+	// it is half-open and its probes are all out, so that it changes as soon as
+	// they report, or are held (HoldProbes); or, with Forced, that it is open
+	// until Release. Wait waits for any of it.
 	RetryIn time.Duration
+	// Forced says that an operator wants it so (ForceOpen).
+	Forced bool
 }
 
 func (e *OpenError) Error() string {
@@ -30,8 +33,14 @@ func (e *OpenError) Error() string {
 	if e.Name != "" {
 		text = fmt.Sprintf("breaker: %q is open", e.Name)
 	}
-	if e.RetryIn > 0 {
+	if e.Forced {
+		text += " by force"
+	}
+	switch {
+	case e.RetryIn > 0:
 		return text + ", retry in " + e.RetryIn.String()
+	case e.Forced:
+		return text + " until released"
 	}
 	return text + ", waiting for probes"
 }

@@ -55,6 +55,19 @@ func ExampleBreaker_Wait() {
 	// Output: <nil> half-open
 }
 
+func ExampleBreaker_ForceOpen() {
+	payments := breaker.New(breaker.Config{Name: "payments"})
+	payments.ForceOpen(0) // the provider announced maintenance
+
+	_, err := payments.Allow()
+	fmt.Println(err)
+	payments.Release()
+	fmt.Println(payments.Wait(context.Background()), payments.State())
+	// Output:
+	// breaker: "payments" is open by force until released
+	// <nil> half-open
+}
+
 func ExampleSet() {
 	hosts := breaker.NewSet(breaker.SetConfig{Breaker: breaker.Config{Name: "hosts", SampleSize: 1}})
 	permit, _ := hosts.Get("a.example").Allow()

@@ -16,7 +16,10 @@ type model struct {
 	since     int           // how many changes there were
 	now       time.Duration // from the start
 	outcomes  []bool        // true is a failure
-	openUntil time.Duration
+	until     time.Duration // of the open or forced state, 0 for no end
+	forced    bool
+	held      bool
+	wanted    bool
 	probes    []*modelPermit // let through in this half-open state
 	successes int
 	changes   []Change
@@ -30,13 +33,52 @@ type modelPermit struct {
 	reported bool
 }
 
-func (m *model) become(state State) {
-	m.changes = append(m.changes, Change{Name: m.config.Name, From: m.state, To: state, At: m.start.Add(m.now)})
+func (m *model) become(state State, cause Cause) {
+	m.changes = append(m.changes, Change{Name: m.config.Name, From: m.state, To: state, At: m.start.Add(m.now), Cause: cause})
 	m.state = state
+	m.anew()
+	if state == Open {
+		m.until = m.now + m.config.OpenFor + 1
+	}
+	m.wanted = m.wanted && state != Closed
+}
+
+// anew is what the end of a force closed and any change have in common.
+func (m *model) anew() {
 	m.since++
 	m.outcomes, m.probes, m.successes = nil, nil, 0
+	m.until, m.forced = 0, false
+}
+
+// told is Trip and Reset.
+func (m *model) told(state State, d time.Duration) {
+	if m.forced {
+		return
+	}
+	if m.state != state {
+		m.become(state, CauseTold)
+	}
 	if state == Open {
-		m.openUntil = m.now + m.config.OpenFor + 1
+		m.until = m.now + max(d, 1) + 1
+	}
+}
+
+func (m *model) force(state State, d time.Duration) {
+	if m.state != state {
+		m.become(state, CauseForced)
+	}
+	m.forced, m.until = true, 0
+	if d > 0 {
+		m.until = m.now + d + 1
+	}
+}
+
+func (m *model) release() {
+	switch {
+	case m.forced && m.state == Open:
+		m.until = m.now + 2
+	case m.forced:
+		m.anew()
 	}
 }
 
@@ -44,8 +86,12 @@ func (m *model) become(state State) {
 func (m *model) advance(to time.Duration) {
 	for {
 		event, at := func() {}, to+1
-		if m.state == Open {
-			event, at = func() { m.become(HalfOpen) }, m.openUntil
+		switch {
+		case m.until == 0:
+		case m.state == Open:
+			event, at = func() { m.become(HalfOpen, CauseOwn) }, m.until
+		default:
+			event, at = m.anew, m.until
 		}
 		for _, probe := range m.probes {
 			if !probe.reported && probe.deadline < at {
@@ -62,7 +108,7 @@ func (m *model) advance(to time.Duration) {
 }
 
 func (m *model) allows() bool {
-	return m.state == Closed || m.state == HalfOpen && len(m.probes) < m.config.Probes
+	return m.state == Closed || m.state == HalfOpen && !m.held && len(m.probes) < m.config.Probes
 }
 
 func (m *model) allow(given Permit) *modelPermit {
@@ -79,14 +125,14 @@ func (m *model) report(permit *modelPermit, outcome Outcome) {
 		return
 	}
 	permit.reported = true
-	if permit.since != m.since {
+	if permit.since != m.since || m.forced {
 		return
 	}
 	if m.state == HalfOpen {
 		if outcome == Failure || outcome == Abandoned {
-			m.become(Open)
+			m.become(Open, CauseOwn)
 		} else if m.successes++; m.successes == m.config.Probes {
-			m.become(Closed)
+			m.become(Closed, CauseOwn)
 		}
 		return
 	}
@@ -105,7 +151,7 @@ func (m *model) report(permit *modelPermit, outcome Outcome) {
 		}
 	}
 	if float64(failures)/float64(len(last)) >= m.config.Threshold {
-		m.become(Open)
+		m.become(Open, CauseOwn)
 	}
 }
 
@@ -133,11 +179,9 @@ func TestBreakerBehavesLikeTheModel(t *testing.T) {
 						require.ErrorIs(t, err, ErrOpen)
 						var refusal *OpenError
 						require.ErrorAs(t, err, &refusal)
-						if m.state == Open {
-							require.Equal(t, m.openUntil-m.now, refusal.RetryIn)
-						} else {
-							require.Zero(t, refusal.RetryIn)
-						}
+						require.Equal(t, m.forced, refusal.Forced)
+						require.Equal(t, max(m.until-m.now, 0), refusal.RetryIn)
+						m.wanted = true
 						return
 					}
 					require.NoError(t, err)
@@ -158,9 +202,42 @@ func TestBreakerBehavesLikeTheModel(t *testing.T) {
 					synctest.Wait()
 					m.advance(m.now + d)
 				},
+				"override": func(t *rapid.T) {
+					d := rapid.SampledFrom([]time.Duration{0, 1, time.Second, time.Minute}).Draw(t, "for")
+					switch rapid.IntRange(0, 6).Draw(t, "override") {
+					case 0:
+						b.ForceOpen(d)
+						m.force(Open, d)
+					case 1:
+						b.ForceClosed(d)
+						m.force(Closed, d)
+					case 2:
+						b.Release()
+						m.release()
+					case 3:
+						b.Trip(d)
+						m.told(Open, d)
+					case 4:
+						b.Reset()
+						m.told(Closed, 0)
+					case 5:
+						b.HoldProbes(true)
+						m.held = true
+					case 6:
+						b.HoldProbes(false)
+						m.wanted = m.wanted && !m.held
+						m.held = false
+					}
+				},
 				"": func(t *rapid.T) {
+					status := Status{State: m.state, Forced: m.forced, Wanted: m.wanted, Probing: len(m.probes) - m.successes}
+					if m.until != 0 {
+						status.Until = m.start.Add(m.until)
+					}
+					require.Equal(t, status, b.Status())
 					require.Equal(t, m.state, b.State())
 					require.Equal(t, m.allows(), b.blocked() == nil)
+					m.wanted = m.wanted || !m.allows()
 					require.Equal(t, m.changes, changes.all())
 				},
 			})

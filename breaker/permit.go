@@ -47,8 +47,9 @@ type Permit struct {
 }
 
 // Done reports what came of the call. Only the first report of a permit
-// counts, and none after the breaker has changed its state. Done of the zero
-// Permit does nothing. It may be called by any goroutine.
+// counts, and none after the breaker has changed its state or while it is
+// forced. Done of the zero Permit does nothing. It may be called by any
+// goroutine.
 func (p Permit) Done(outcome Outcome) {
 	if p.slot != nil {
 		p.slot.breaker.report(p, outcome)
