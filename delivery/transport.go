@@ -43,7 +43,8 @@ const defaultPrefetch = 100
 // SubscribeConfig says what a subscription may hold.
 type SubscribeConfig struct {
 	// Prefetch bounds, for each priority, how many incomings may be handed over
-	// and not yet settled. Default 100.
+	// and not yet settled. Priorities that share a queue of the transport may
+	// share their prefetch. Default 100.
 	Prefetch int
 }
 
@@ -93,7 +94,8 @@ type Delayer interface {
 
 // Depther is a Transport that knows how much waits in it.
 type Depther interface {
-	// Depth returns what waits, not counting what is in hand, by priority.
+	// Depth returns what waits, not counting what is in hand, by priority. What
+	// waits in a queue that priorities share may count for the lowest of them.
 	Depth(ctx context.Context) (map[Priority]Depth, error)
 }
 

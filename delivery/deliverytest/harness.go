@@ -31,6 +31,11 @@ type Harness struct {
 	// happen.
 	SendRaw func(tb testing.TB, priority delivery.Priority, body []byte)
 
+	// QueueOf names the queue that a priority's messages wait in, by the highest
+	// of the priorities that share it. Those share a prefetch, too. Nil means that
+	// each has a queue of its own.
+	QueueOf func(priority delivery.Priority) delivery.Priority
+
 	// DelayAccuracy is how late a delayed message may be. Default 2 seconds.
 	DelayAccuracy time.Duration
 
@@ -52,6 +57,9 @@ type Harness struct {
 }
 
 func (h Harness) withDefaults() Harness {
+	if h.QueueOf == nil {
+		h.QueueOf = func(priority delivery.Priority) delivery.Priority { return priority }
+	}
 	if h.DelayAccuracy <= 0 {
 		h.DelayAccuracy = 2 * time.Second
 	}

@@ -87,32 +87,39 @@ func prefetchIsExact(r *rig) {
 	for _, priority := range delivery.Priorities() {
 		r.send(transport, r.envelopes(waiting, priority)...)
 	}
+	var queues []delivery.Priority
+	for _, priority := range delivery.Priorities() {
+		if queue := r.harness.QueueOf(priority); !slices.Contains(queues, queue) {
+			queues = append(queues, queue)
+		}
+	}
 	subscription := r.subscribe(transport, prefetch)
-	held := map[delivery.Priority][]delivery.Incoming{}
+	held := map[delivery.Priority][]delivery.Incoming{} // by queue
 	hold := func(incomings []delivery.Incoming) {
 		for _, incoming := range incomings {
-			held[incoming.Priority()] = append(held[incoming.Priority()], incoming)
+			queue := r.harness.QueueOf(incoming.Priority())
+			held[queue] = append(held[queue], incoming)
 		}
-		for priority, incomings := range held {
+		for queue, incomings := range held {
 			if len(incomings) > prefetch {
-				r.Fatalf("%d messages of %s in hand, want at most %d", len(incomings), priority, prefetch)
+				r.Fatalf("%d messages of %s in hand, want at most %d", len(incomings), queue, prefetch)
 			}
 		}
 	}
-	hold(r.receive(subscription, 4*prefetch))
+	hold(r.receive(subscription, len(queues)*prefetch))
 	r.quiet(subscription)
-	// One more of a level comes for each that is settled, however it is settled.
-	for i, priority := range delivery.Priorities() {
-		r.ack(held[priority][0])
-		held[priority] = held[priority][1:]
+	// One more of a queue comes for each that is settled, however it is settled.
+	for i, queue := range queues {
+		r.ack(held[queue][0])
+		held[queue] = held[queue][1:]
 		hold(r.receive(subscription, 1))
-		if len(held[priority]) != prefetch {
-			r.Fatalf("round %d: settling one of %s brought one of another level", i, priority)
+		if len(held[queue]) != prefetch {
+			r.Fatalf("round %d: settling one of %s brought one of another queue", i, queue)
 		}
-		if err := held[priority][0].Nack(); err != nil {
+		if err := held[queue][0].Nack(); err != nil {
 			r.Errorf("Nack: %v", err)
 		}
-		held[priority] = held[priority][1:]
+		held[queue] = held[queue][1:]
 		hold(r.receive(subscription, 1))
 	}
 	r.quiet(subscription)
@@ -121,8 +128,8 @@ func prefetchIsExact(r *rig) {
 		r.ack(incomings...)
 		all += len(incomings)
 	}
-	if all != 4*prefetch {
-		r.Errorf("%d messages in hand, want %d", all, 4*prefetch)
+	if all != len(queues)*prefetch {
+		r.Errorf("%d messages in hand, want %d", all, len(queues)*prefetch)
 	}
 }
 

@@ -286,7 +286,7 @@ func TestDelaysPassInTheBroker(t *testing.T) {
 		took := time.Since(sent[e.ID])
 		t.Log(e.ID, took)
 		assert.GreaterOrEqual(t, took, delays[e.ID])
-		assert.Less(t, took, delays[e.ID]+2*time.Second)
+		assert.Less(t, took, delays[e.ID]+20*time.Second, "held up by something")
 		assert.Equal(t, message(e.ID), *e)
 		require.NoError(t, in.Ack())
 	}

@@ -35,6 +35,7 @@ const (
 	headerDeadError  = "barid-dead-error"
 	headerDeadSource = "barid-dead-source"
 	headerDeadAt     = "barid-dead-at"
+	headerDeadFacts  = "barid-dead-facts"
 )
 
 // The size of all headers is bounded by the frame that holds them: RabbitMQ's
@@ -164,7 +165,8 @@ func putTime(table amqp.Table, name string, value time.Time) {
 // for one that is not a part of the message itself.
 func messageBytes(name string, value any) int {
 	switch name {
-	case headerAttempt, headerGeneration, headerHistory, headerNotBefore, headerDue:
+	case headerAttempt, headerGeneration, headerHistory, headerNotBefore, headerDue,
+		headerDeadID, headerDeadReason, headerDeadError, headerDeadSource, headerDeadAt, headerDeadFacts:
 		return 0
 	}
 	const lengthAndType = 2

@@ -27,7 +27,8 @@ const (
 	// makes the client look at its whole window.
 	MaxWindow = 16384
 	// MaxBodyBytes is what RabbitMQ takes by default at most (its setting
-	// max_message_size: 128 MiB until 3.13, 16 MiB from 4.0).
+	// max_message_size: 128 MiB until 3.13, and by its documentation 16 MiB from
+	// 4.0 on).
 	MaxBodyBytes = 128 << 20
 )
 
@@ -42,9 +43,15 @@ type Config struct {
 	// Name share the work. At most 200 bytes. Required.
 	Name string
 	// Topology makes the exchanges and queues that are used, for a broker of the
-	// given version. Default Quorum. A function of your own may change what
-	// Quorum returns, for instance a queue's arguments.
+	// given version: Quorum, which is the default, or Classic. A function of your
+	// own may change what these return, for instance a queue's arguments.
 	Topology func(name string, server Version) Topology
+	// Shards splits the queue of each level into so many, by recipient, each
+	// fetched by one process at a time: see Topology.Sharded. With ordered
+	// consumers it keeps each recipient's order over any number of processes.
+	// Default 1, no split; at most 64. All processes should have the same; to
+	// change it, read "Shards" in the package comment.
+	Shards int
 	// Passive only checks that the exchanges and queues of the Topology exist,
 	// for hosts that manage them elsewhere. Default false: what is missing is
 	// declared. Nothing is ever deleted or changed.
@@ -86,6 +93,7 @@ func (c Config) withDefaults() Config {
 	if c.Topology == nil {
 		c.Topology = Quorum
 	}
+	defaultTo(&c.Shards, 1)
 	defaultTo(&c.Lanes, 2)
 	defaultTo(&c.Window, 512)
 	defaultTo(&c.MaxBodyBytes, delivery.DefaultMaxBody)
@@ -131,14 +139,15 @@ func (c Config) validate() error {
 	case strings.HasPrefix(c.Name, "amq."):
 		fault("Name is %q, want no name that begins with amq., which the broker reserves", c.Name)
 	}
-	between := func(field string, value, least, most int) {
-		if value < least || value > most {
-			fault("%s is %d, want %d to %d", field, value, least, most)
+	atMost := func(field string, value, most int) {
+		if value < 1 || value > most {
+			fault("%s is %d, want 1 to %d", field, value, most)
 		}
 	}
-	between("Lanes", c.Lanes, 1, MaxLanes)
-	between("Window", c.Window, 1, MaxWindow)
-	between("MaxBodyBytes", c.MaxBodyBytes, 1, MaxBodyBytes)
+	atMost("Shards", c.Shards, MaxShards)
+	atMost("Lanes", c.Lanes, MaxLanes)
+	atMost("Window", c.Window, MaxWindow)
+	atMost("MaxBodyBytes", c.MaxBodyBytes, MaxBodyBytes)
 	positive := func(field string, value time.Duration) {
 		if value <= 0 {
 			fault("%s is %s, want more than 0", field, value)

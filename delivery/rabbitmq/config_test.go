@@ -19,6 +19,7 @@ import (
 func TestConfigDefaults(t *testing.T) {
 	c := Config{URL: "amqp://localhost", Name: "orders"}.withDefaults()
 	require.NoError(t, c.validate())
+	assert.Equal(t, 1, c.Shards)
 	assert.Equal(t, 2, c.Lanes)
 	assert.Equal(t, 512, c.Window)
 	assert.Equal(t, 16<<20, c.MaxBodyBytes)
@@ -39,6 +40,8 @@ func TestConfigFaults(t *testing.T) {
 		"Name has 201 bytes, want at most 200": func(c *Config) { c.Name = strings.Repeat("n", 201) },
 		"amq.":                                 func(c *Config) { c.Name = "amq.orders" },
 		"want UTF-8":                           func(c *Config) { c.Name = "\xff" },
+		"Shards is 65, want 1 to 64":           func(c *Config) { c.Shards = 65 },
+		"Shards is -1":                         func(c *Config) { c.Shards = -1 },
 		"Lanes is 17, want 1 to 16":            func(c *Config) { c.Lanes = 17 },
 		"Lanes is -1":                          func(c *Config) { c.Lanes = -1 },
 		"Window is -1":                         func(c *Config) { c.Window = -1 },

@@ -21,6 +21,11 @@ const closeTimeout = 5 * time.Second
 // treated as the oldest.
 type Version struct{ Major, Minor, Patch int }
 
+// AtLeast says whether v is the given version or a later one.
+func (v Version) AtLeast(major, minor int) bool {
+	return v.Major > major || v.Major == major && v.Minor >= minor
+}
+
 // parseVersion reads a version such as "3.10.8" or "4.1.0-rc.1", as far as it
 // can be read.
 func parseVersion(text string) Version {

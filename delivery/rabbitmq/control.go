@@ -88,19 +88,26 @@ func (t *Transport) Ping(ctx context.Context) error {
 }
 
 // Depth implements delivery.Depther. Delayed messages are not counted until they
-// are due, and the age of the oldest is not known.
+// are due, and the age of the oldest is not known. What waits in a queue that
+// priorities share counts for the lowest of them.
 func (t *Transport) Depth(ctx context.Context) (map[delivery.Priority]delivery.Depth, error) {
-	depths := make(map[delivery.Priority]delivery.Depth, len(t.Topology().Levels))
+	depths := make(map[delivery.Priority]delivery.Depth)
 	err := t.ask(ctx, func(link *link) error {
-		for _, level := range t.topology.Levels {
-			err := inChannel(link, func(channel *amqp.Channel) error {
-				queue, err := channel.QueueDeclarePassive(level.Queue, true, false, false, false, nil)
-				depths[level.Priority] = delivery.Depth{Messages: int64(queue.Messages)}
-				return err
-			})
-			if err != nil {
-				return newTopologyError("queue", level.Queue, err)
+		for _, priority := range delivery.Priorities() {
+			depths[priority] = delivery.Depth{} // also after a try that failed
+		}
+		for i := range t.sources {
+			source := &t.sources[i]
+			waiting, err := messagesIn(link, source.queue)
+			if source.leftover && isCode(err, amqp.NotFound) {
+				continue
 			}
+			if err != nil {
+				return newTopologyError("queue", source.queue, err)
+			}
+			depth := depths[source.lowest()]
+			depth.Messages += int64(waiting)
+			depths[source.lowest()] = depth
 		}
 		return nil
 	})
@@ -108,4 +115,14 @@ func (t *Transport) Depth(ctx context.Context) (map[delivery.Priority]delivery.D
 		return nil, err
 	}
 	return depths, nil
+}
+
+// messagesIn is how many messages wait in a queue.
+func messagesIn(link *link, queue string) (count int, err error) {
+	err = inChannel(link, func(channel *amqp.Channel) error {
+		state, err := channel.QueueDeclarePassive(queue, true, false, false, false, nil)
+		count = state.Messages
+		return err
+	})
+	return count, err
 }

@@ -16,11 +16,11 @@ import (
 // dead letter exchange, <name>.dlx, confirmed, so that a host without a store
 // for them loses nothing. A letter is the message as it was sent, a malformed
 // one with its body as it came, and these headers: barid-dead-id,
-// barid-dead-reason, barid-dead-error, barid-dead-source, and barid-dead-at
-// (Unix nanoseconds).
+// barid-dead-reason, barid-dead-error, barid-dead-source, barid-dead-at (Unix
+// nanoseconds), and barid-dead-facts.
 //
 // A queue can't replace what it holds: a letter that is put again is there
-// twice, with the same barid-dead-id.
+// twice, with the same barid-dead-id. A Collector puts it into a store that can.
 func (t *Transport) DeadLetter(ctx context.Context, letters ...delivery.DeadLetter) error {
 	errs := t.ship(ctx, len(letters), func(i int, p *amqp.Publishing) (Route, error) {
 		if t.topology.DeadLetter.Exchange == "" {
@@ -32,8 +32,11 @@ func (t *Transport) DeadLetter(ctx context.Context, letters ...delivery.DeadLett
 	return errors.Join(errs...)
 }
 
-// maxErrorBytes bounds the text of a dead letter's error.
-const maxErrorBytes = 4 << 10
+const (
+	maxErrorBytes = 4 << 10 // the text of a dead letter's error
+	maxFactsBytes = 4 << 10 // its facts, or else they are left out
+	marginBytes   = 2 << 10 // its other headers
+)
 
 // encodeLetter never fails: of a letter that is too large for the broker, what
 // describes it gives way first, then its headers.
@@ -57,7 +60,7 @@ func (l limits) encodeLetter(letter *delivery.DeadLetter, p *amqp.Publishing) {
 			break
 		}
 	}
-	room := l.headers - marginBytes - maxErrorBytes
+	room := l.headers - marginBytes - maxErrorBytes - maxFactsBytes
 	fill(&e, time.Time{}, p)
 	size := headersBytes(p.Headers)
 	if size > room {
@@ -72,10 +75,55 @@ func (l limits) encodeLetter(letter *delivery.DeadLetter, p *amqp.Publishing) {
 	putString(p.Headers, headerDeadError, cut(letter.Error, maxErrorBytes))
 	putString(p.Headers, headerDeadSource, cut(letter.Source, maxShortBytes))
 	putTime(p.Headers, headerDeadAt, letter.At)
+	var facts []byte
+	for name, value := range letter.Facts {
+		facts = appendString(appendString(facts, name), value)
+	}
+	if len(facts) <= maxFactsBytes {
+		putString(p.Headers, headerDeadFacts, string(facts))
+	}
 }
 
-// marginBytes is for the headers of a dead letter but its error.
-const marginBytes = 2 << 10
+// decodeLetter is the reverse of encodeLetter. It says no for what encodeLetter
+// did not make. envelope is what was read of the message, with a fault or not.
+func (l limits) decodeLetter(d *amqp.Delivery, envelope *delivery.Envelope) (letter delivery.DeadLetter, ok bool) {
+	text := func(name string) string {
+		text, _ := d.Headers[name].(string)
+		return text
+	}
+	letter = delivery.DeadLetter{
+		ID:       text(headerDeadID),
+		Envelope: *envelope,
+		Reason:   delivery.Reason(text(headerDeadReason)),
+		Error:    text(headerDeadError),
+		Source:   text(headerDeadSource),
+	}
+	if letter.ID == "" || letter.Reason == "" {
+		return letter, false
+	}
+	if nanos, ok := integer(d.Headers[headerDeadAt]); ok {
+		letter.At = time.Unix(0, nanos).UTC()
+	}
+	for list := text(headerDeadFacts); list != ""; {
+		name, rest, found := cutString(list)
+		value, rest, also := cutString(rest)
+		if !found || !also {
+			break
+		}
+		if letter.Facts == nil {
+			letter.Facts = make(map[string]string)
+		}
+		letter.Facts[name] = value
+		list = rest
+	}
+	if letter.Reason == delivery.ReasonMalformed {
+		letter.Raw, letter.Envelope.Body = d.Body, nil
+		if letter.Envelope.ID == letter.ID {
+			letter.Envelope.ID = "" // it had none
+		}
+	}
+	return letter, true
+}
 
 // cut shortens a text that is over the limit.
 func cut(text string, limit int) string {

@@ -50,16 +50,20 @@ type TopologyError struct {
 	Kind string
 	// Name of the exchange or queue; of a binding, its destination.
 	Name string
-	// Argument is the one that differs from what exists; empty when something
-	// else is wrong, for instance that the thing is missing.
+	// Argument is the one that differs from what exists, or that the broker does
+	// not take; empty when something else is wrong, for instance that the thing is
+	// missing.
 	Argument string
 	// Cause is the broker's reply.
 	Cause error
 }
 
 func (e *TopologyError) Error() string {
-	if e.Argument != "" {
+	switch {
+	case e.Argument != "" && strings.Contains(e.Cause.Error(), "inequivalent"):
 		return fmt.Sprintf("rabbitmq: %s %q exists with another %s: %v", e.Kind, e.Name, e.Argument, e.Cause)
+	case e.Argument != "":
+		return fmt.Sprintf("rabbitmq: %s %q can't have %s: %v", e.Kind, e.Name, e.Argument, e.Cause)
 	}
 	return fmt.Sprintf("rabbitmq: %s %q: %v", e.Kind, e.Name, e.Cause)
 }

@@ -45,6 +45,34 @@ func ExampleConfig_topology() {
 	// {orders.urgent map[x-dead-letter-exchange:orders.dlx x-dead-letter-routing-key:failed x-max-length:100000 x-overflow:reject-publish x-queue-type:quorum]}
 }
 
+// The preset with message priorities: two levels share a queue.
+func ExampleClassic() {
+	topology := rabbitmq.Classic("orders", rabbitmq.Version{Major: 3, Minor: 10})
+	for _, level := range topology.Levels {
+		fmt.Println(level.Priority, "->", level.Queue, "at", level.MessagePriority)
+	}
+	// Output:
+	// urgent -> orders.high at 10
+	// high -> orders.high at 5
+	// normal -> orders.normal at 5
+	// low -> orders.low at 1
+}
+
+// What Config.Shards declares can be looked at as well.
+func ExampleTopology_Sharded() {
+	topology := rabbitmq.Quorum("orders", rabbitmq.Version{}).Sharded(4)
+	recipient := "+966500000001"
+	for _, level := range topology.Levels {
+		shard := level.Shards[rabbitmq.ShardOf(recipient, len(level.Shards))]
+		fmt.Println(level.Priority, "->", shard.Queue)
+	}
+	// Output:
+	// urgent -> orders.urgent.3
+	// high -> orders.high.3
+	// normal -> orders.normal.3
+	// low -> orders.low.3
+}
+
 // A broker that is not there is tried again until the context ends.
 func ExampleOpen() {
 	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)

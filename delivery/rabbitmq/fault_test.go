@@ -2,7 +2,12 @@ package rabbitmq
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -214,6 +219,82 @@ func permissionRevoked(t *testing.T, broker *servers.RabbitMQ) {
 			return
 		}
 	}
+}
+
+// A delivery that gets lost on the way, its tag with it, must not be acked with
+// those after it.
+func TestMissedDelivery(t *testing.T) {
+	t.Parallel()
+	const n, lost = 20, 8
+	var (
+		mu         sync.Mutex
+		deliveries int
+		losing     bool
+	)
+	network := newLossyNetwork(t, shared.AMQP(t), func(frame []byte) bool {
+		const method, class = 1, 60 // basic
+		mu.Lock()
+		defer mu.Unlock()
+		if frame[0] == method {
+			const deliver = 60
+			losing = false
+			if binary.BigEndian.Uint16(frame[7:]) == class && binary.BigEndian.Uint16(frame[9:]) == deliver {
+				deliveries++
+				losing = deliveries == lost
+			}
+		}
+		return losing && frame[0] != 8 // with the header and the body that follow; not heartbeats
+	})
+	c := config(t, network.url)
+	missed := make(chan struct{}, 1)
+	c.Logger = slog.New(slog.NewTextHandler(signalWriter{text: "rabbitmq_delivery_missed", seen: missed}, nil))
+	transport := open(t, c)
+	batch := make([]delivery.Envelope, n)
+	for i := range batch {
+		batch[i] = message(fmt.Sprint(i))
+	}
+	require.Nil(t, send(t, transport, 10*time.Second, batch...))
+	subscription := subscribe(t, transport, n)
+	acked := map[string]bool{}
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	for len(acked) < n {
+		incomings, err := subscription.Receive(ctx)
+		require.NoError(t, err, "%d of %d came", len(acked), n)
+		for _, in := range incomings {
+			e, err := in.Envelope()
+			require.NoError(t, err)
+			if err := in.Ack(); err != nil {
+				require.ErrorIs(t, err, delivery.ErrStale)
+				continue
+			}
+			acked[e.ID] = true
+		}
+	}
+	select {
+	case <-missed:
+	default:
+		require.Fail(t, "no delivery was missed")
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	assert.Greater(t, deliveries, n, "the lost one, at least, came again")
+}
+
+// signalWriter tells when a text is written.
+type signalWriter struct {
+	text string
+	seen chan struct{}
+}
+
+func (w signalWriter) Write(p []byte) (int, error) {
+	if strings.Contains(string(p), w.text) {
+		select {
+		case w.seen <- struct{}{}:
+		default:
+		}
+	}
+	return len(p), nil
 }
 
 func TestNetworkStalls(t *testing.T) {

@@ -14,6 +14,7 @@ type incoming struct {
 
 	stream   *stream
 	delivery amqp.Delivery
+	priority delivery.Priority
 
 	decode   sync.Once
 	envelope *delivery.Envelope
@@ -21,7 +22,7 @@ type incoming struct {
 }
 
 // Priority implements delivery.Incoming.
-func (in *incoming) Priority() delivery.Priority { return in.stream.level.Priority }
+func (in *incoming) Priority() delivery.Priority { return in.priority }
 
 // Envelope implements delivery.Incoming.
 func (in *incoming) Envelope() (*delivery.Envelope, error) {

@@ -2,6 +2,7 @@ package rabbitmq
 
 import (
 	"math/bits"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -18,11 +19,11 @@ const (
 )
 
 // addLadder adds the delay ladder to a topology that has its levels.
-func addLadder(t *Topology, name, unroutable string) {
+func addLadder(t *Topology, name string) {
 	due := name + ".due"
 	// One work queue that is missing would otherwise block a whole level: what
 	// is dead-lettered at least once stays in its queue until it is taken.
-	t.Exchanges = append(t.Exchanges, Exchange{Name: due, Kind: "topic", Arguments: map[string]any{"alternate-exchange": unroutable}})
+	t.Exchanges = append(t.Exchanges, Exchange{Name: due, Kind: "topic", Arguments: map[string]any{"alternate-exchange": unroutable(name)}})
 	for i := range ladderLevels {
 		t.Delays = append(t.Delays, name+".delay."+strconv.Itoa(i))
 		t.Exchanges = append(t.Exchanges, Exchange{Name: t.Delays[i], Kind: "topic"})
@@ -44,9 +45,10 @@ func addLadder(t *Topology, name, unroutable string) {
 		next = level
 	}
 	for _, level := range t.Levels {
-		t.Bindings = append(t.Bindings, Binding{
-			Source: due, Key: strings.Repeat("*.", ladderLevels) + level.Address, Destination: level.Queue,
-		})
+		home := Binding{Source: due, Key: strings.Repeat("*.", ladderLevels) + level.Address, Destination: level.Queue}
+		if !slices.Contains(t.Bindings, home) {
+			t.Bindings = append(t.Bindings, home)
+		}
 	}
 }
 
@@ -76,13 +78,13 @@ const slack = 20 * time.Millisecond
 // delayed is where a message goes that is due in the given time: to the level
 // of the highest digit, or at once to its queue when only a fraction of a second
 // is left, which the receiving side waits for.
-func (t Topology) delayed(delay time.Duration, level Level) Route {
+func (t Topology) delayed(delay time.Duration, shard *Shard) (route Route, inLadder bool) {
 	seconds := min(uint64((delay+slack)/time.Second), uint64(1)<<len(t.Delays)-1)
 	if seconds == 0 {
-		return level.Route
+		return shard.Route, false
 	}
 	return Route{
 		Exchange: t.Delays[bits.Len64(seconds)-1],
-		Key:      ladderKey(seconds, len(t.Delays), level.Address),
-	}
+		Key:      ladderKey(seconds, len(t.Delays), shard.Address),
+	}, true
 }

@@ -48,15 +48,32 @@ func (w logWriter) Write(p []byte) (int, error) {
 }
 
 func TestTransport(t *testing.T) {
-	deliverytest.TestTransport(t, harness)
+	deliverytest.TestTransport(t, func(tb testing.TB) deliverytest.Harness { return harness(tb, Quorum) })
 }
 
-func harness(tb testing.TB) deliverytest.Harness {
+func TestTransportOnClassicQueues(t *testing.T) {
+	deliverytest.TestTransport(t, func(tb testing.TB) deliverytest.Harness {
+		h := harness(tb, Classic)
+		h.QueueOf = func(priority delivery.Priority) delivery.Priority {
+			if priority == delivery.High {
+				return delivery.Urgent
+			}
+			return priority
+		}
+		return h
+	})
+}
+
+func harness(tb testing.TB, topology func(string, Version) Topology) deliverytest.Harness {
 	url, name := shared.AMQP(tb), servers.Unique(tb)
 	return deliverytest.Harness{
+		// The accuracy is a few milliseconds; the rest is for a busy machine.
+		DelayAccuracy: 10 * time.Second,
 		Open: func(tb testing.TB) delivery.Transport {
 			n := newNetwork(tb, url)
-			return &distant{network: n, Transport: open(tb, Config{URL: n.url, Name: name, MaxReconnectDelay: 100 * time.Millisecond})}
+			return &distant{network: n, Transport: open(tb, Config{
+				URL: n.url, Name: name, Topology: topology, MaxReconnectDelay: 100 * time.Millisecond,
+			})}
 		},
 		Kill: func(tb testing.TB, transport delivery.Transport) {
 			transport.(*distant).network.close() // so that closing settles nothing
@@ -65,10 +82,11 @@ func harness(tb testing.TB) deliverytest.Harness {
 		Cut: func(_ testing.TB, transport delivery.Transport) { transport.(*distant).network.cut() },
 		SendRaw: func(tb testing.TB, priority delivery.Priority, body []byte) {
 			raw(tb, url, func(channel *amqp.Channel) {
-				require.NoError(tb, channel.Confirm(false))
-				confirm, err := channel.PublishWithDeferredConfirm(name, priority.String(), true, false, amqp.Publishing{Body: body})
-				require.NoError(tb, err)
-				require.True(tb, confirm.Wait())
+				for _, level := range topology(name, Version{}).Levels {
+					if level.Priority == priority {
+						publish(tb, channel, level.Route, amqp.Publishing{Body: body, Priority: level.MessagePriority})
+					}
+				}
 			})
 		},
 	}
@@ -94,4 +112,15 @@ func raw(tb testing.TB, url string, f func(*amqp.Channel)) {
 	channel, err := conn.Channel()
 	require.NoError(tb, err)
 	f(channel)
+}
+
+// publish publishes what has to arrive in a queue.
+func publish(tb testing.TB, channel *amqp.Channel, route Route, p amqp.Publishing) {
+	tb.Helper()
+	require.NoError(tb, channel.Confirm(false))
+	returned := channel.NotifyReturn(make(chan amqp.Return, 1))
+	confirm, err := channel.PublishWithDeferredConfirm(route.Exchange, route.Key, true, false, p)
+	require.NoError(tb, err)
+	require.True(tb, confirm.Wait())
+	require.Empty(tb, returned)
 }

@@ -2,6 +2,7 @@ package rabbitmq
 
 import (
 	"crypto/tls"
+	"encoding/binary"
 	"io"
 	"net"
 	neturl "net/url"
@@ -17,22 +18,32 @@ type network struct {
 	broker   string
 	listener net.Listener
 	running  sync.WaitGroup
-	flow     sync.RWMutex // held for writing, nothing gets through
+	flow     sync.RWMutex            // held for writing, nothing gets through
+	loses    func(frame []byte) bool // nil when nothing gets lost
 
 	mu     sync.Mutex
 	conns  map[net.Conn]struct{}
 	closed bool
 }
 
-func newNetwork(tb testing.TB, url string) *network { return newSecureNetwork(tb, url, nil) }
+func newNetwork(tb testing.TB, url string) *network { return startNetwork(tb, url, nil, nil) }
 
-// newSecureNetwork is a network that speaks TLS to the client, unless secure is
-// nil.
+// newSecureNetwork is a network that speaks TLS to the client.
 func newSecureNetwork(tb testing.TB, url string, secure *tls.Config) *network {
+	return startNetwork(tb, url, secure, nil)
+}
+
+// newLossyNetwork is a network in which the frames from the broker get lost for
+// which loses says so.
+func newLossyNetwork(tb testing.TB, url string, loses func(frame []byte) bool) *network {
+	return startNetwork(tb, url, nil, loses)
+}
+
+func startNetwork(tb testing.TB, url string, secure *tls.Config, loses func(frame []byte) bool) *network {
 	tb.Helper()
 	parsed, err := neturl.Parse(url)
 	require.NoError(tb, err)
-	n := &network{broker: parsed.Host, conns: make(map[net.Conn]struct{})}
+	n := &network{broker: parsed.Host, loses: loses, conns: make(map[net.Conn]struct{})}
 	n.listener, err = net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(tb, err)
 	parsed.Host = n.listener.Addr().String()
@@ -65,15 +76,45 @@ func (n *network) accept() {
 			n.cut()
 			return
 		}
-		n.running.Go(func() { n.carry(client, server) })
+		if n.loses != nil {
+			n.running.Go(func() { n.carryFrames(client, server) })
+		} else {
+			n.running.Go(func() { n.carry(client, server) })
+		}
 		n.running.Go(func() { n.carry(server, client) })
 	}
 }
 
 func (n *network) carry(to, from net.Conn) {
 	io.Copy(gate{to, &n.flow}, from) //nolint:errcheck // ends when either side does
-	to.Close()                       //nolint:errcheck // nothing is left to do
-	from.Close()                     //nolint:errcheck // nothing is left to do
+	n.over(to, from)
+}
+
+// carryFrames carries all frames that do not get lost. A frame is its type, its
+// channel and its size, what the size says, and an end (AMQP 0-9-1, 4.2.3).
+func (n *network) carryFrames(to, from net.Conn) {
+	defer n.over(to, from)
+	for {
+		frame := make([]byte, 7)
+		if _, err := io.ReadFull(from, frame); err != nil {
+			return
+		}
+		frame = append(frame, make([]byte, binary.BigEndian.Uint32(frame[3:])+1)...)
+		if _, err := io.ReadFull(from, frame[7:]); err != nil {
+			return
+		}
+		if n.loses(frame) {
+			continue
+		}
+		if _, err := to.Write(frame); err != nil {
+			return
+		}
+	}
+}
+
+func (n *network) over(to, from net.Conn) {
+	to.Close()   //nolint:errcheck // nothing is left to do
+	from.Close() //nolint:errcheck // nothing is left to do
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	delete(n.conns, to)

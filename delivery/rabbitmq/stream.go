@@ -19,12 +19,12 @@ const (
 	maxHold = time.Second
 )
 
-// stream is the fetching of one level over one AMQP channel. It is never mended:
+// stream is the fetching from one source over one AMQP channel. It is never mended:
 // when the channel is gone, the stream is stale with all that came by it, and
 // another one follows.
 type stream struct {
 	subscription *Subscription
-	level        Level
+	source       *source
 	limits       limits
 	channel      *amqp.Channel
 
@@ -40,25 +40,26 @@ type stream struct {
 	armed   bool
 }
 
-// openStream opens a channel for a level, and consumes unless paused.
-func (s *Subscription) openStream(link *link, level Level, paused bool) (*stream, error) {
+// openStream opens a channel for a source, and consumes unless paused.
+func (s *Subscription) openStream(link *link, source *source, paused bool) (*stream, error) {
+	prefetch := source.prefetch(s.prefetch)
 	channel, err := link.conn.Channel()
 	if err != nil {
 		return nil, err
 	}
 	st := &stream{
 		subscription: s,
-		level:        level,
+		source:       source,
 		limits:       s.transport.limits(),
 		channel:      channel,
 		closed:       channel.NotifyClose(make(chan *amqp.Error, 1)),
-		acks:         newAcks(channel, s.prefetch),
+		acks:         newAcks(channel, prefetch),
 	}
 	// A message is malformed by our own bound, not by what the broker now takes.
 	st.limits.body = s.transport.config.MaxBodyBytes
 	st.timer = time.AfterFunc(time.Hour, st.tick)
 	st.timer.Stop()
-	if err := channel.Qos(s.prefetch, 0, false); err != nil {
+	if err := channel.Qos(prefetch, 0, false); err != nil {
 		return nil, err
 	}
 	if !paused {
@@ -73,9 +74,9 @@ func (s *Subscription) openStream(link *link, level Level, paused bool) (*stream
 // order of the tags.
 func (st *stream) consume() error {
 	st.consumed++
-	deliveries, err := st.channel.Consume(st.level.Queue, st.consumerTag(), false, false, false, false, nil)
+	deliveries, err := st.channel.Consume(st.source.queue, st.consumerTag(), false, false, false, false, nil)
 	if err != nil {
-		return newTopologyError("queue", st.level.Queue, err)
+		return newTopologyError("queue", st.source.queue, err)
 	}
 	pumped := make(chan struct{})
 	st.pumped = pumped
@@ -88,7 +89,7 @@ func (st *stream) consume() error {
 	return nil
 }
 
-func (st *stream) consumerTag() string { return fmt.Sprintf("%s-%d", st.level.Address, st.consumed) }
+func (st *stream) consumerTag() string { return fmt.Sprintf("%.200s-%d", st.source.label, st.consumed) }
 
 // pause ends the consumer and returns when all that it fetched is taken.
 func (st *stream) pause() error {
@@ -102,7 +103,7 @@ func (st *stream) pause() error {
 
 // take hands a delivery over, when it is due.
 func (st *stream) take(d amqp.Delivery) {
-	in := &incoming{receipt: receipt{tag: d.DeliveryTag}, stream: st, delivery: d}
+	in := &incoming{receipt: receipt{tag: d.DeliveryTag}, stream: st, delivery: d, priority: st.source.priorityOf(&d)}
 	st.mu.Lock()
 	if st.stale {
 		st.mu.Unlock()
@@ -113,7 +114,7 @@ func (st *stream) take(d amqp.Delivery) {
 		st.stale = true
 		st.mu.Unlock()
 		st.subscription.transport.config.Logger.Error("rabbitmq_delivery_missed",
-			"queue", st.level.Queue, "tag", d.DeliveryTag, "last", st.lastTag)
+			"queue", st.source.queue, "tag", d.DeliveryTag, "last", st.lastTag)
 		go st.channel.Close() //nolint:errcheck // ends this pump; what comes next is another stream
 		return
 	}
@@ -215,22 +216,23 @@ func causeOf(reply *amqp.Error) error {
 	return reply
 }
 
-// serve keeps a stream of the level over link until the link is gone or the
-// subscription ends. It begins with st if there is one.
-func (s *Subscription) serve(ctx context.Context, link *link, level Level, st *stream) {
+// serve keeps a stream of the source over link until the link is gone or the
+// subscription ends. It begins with st if there is one. A leftover that is gone
+// is not waited for.
+func (s *Subscription) serve(ctx context.Context, link *link, source *source, st *stream) {
 	t := s.transport
 	pause := newPause(t.config.MaxReconnectDelay)
 	for {
 		opened := time.Now()
-		cause := s.follow(ctx, link, level, st)
+		cause := s.follow(ctx, link, source, st)
 		st = nil
-		if ctx.Err() != nil || link.conn.IsClosed() {
+		if ctx.Err() != nil || link.conn.IsClosed() || source.leftover && isCode(cause, amqp.NotFound) {
 			return
 		}
 		t.stale.Store(true)
 		pause.lived(opened)
 		delay := pause.next(isCode(cause, amqp.AccessRefused))
-		t.logLost(ctx, "consume "+level.Queue, cause, delay)
+		t.logLost(ctx, "consume "+source.queue, cause, delay)
 		waiting, stop := context.WithTimeout(ctx, delay)
 		select {
 		case <-waiting.Done():
@@ -242,16 +244,16 @@ func (s *Subscription) serve(ctx context.Context, link *link, level Level, st *s
 
 // follow opens a stream if there is none and runs it to its end, which it
 // explains.
-func (s *Subscription) follow(ctx context.Context, link *link, level Level, st *stream) error {
+func (s *Subscription) follow(ctx context.Context, link *link, source *source, st *stream) error {
 	if st == nil {
 		var err error
-		if st, err = s.reopen(ctx, link, level); err != nil {
+		if st, err = s.reopen(ctx, link, source); err != nil {
 			return err
 		}
 	}
 	defer st.retire()
-	s.attend(level, true)
-	defer s.attend(level, false)
+	s.attend(source, true)
+	defer s.attend(source, false)
 	for {
 		changed := s.changed.listen()
 		if paused := s.wantPaused(); paused != (st.pumped == nil) {
@@ -260,7 +262,7 @@ func (s *Subscription) follow(ctx context.Context, link *link, level Level, st *
 			}
 			continue
 		}
-		s.applied(level, st.pumped == nil)
+		s.applied(source, st.pumped == nil)
 		select {
 		case <-changed:
 		case reply := <-st.closed:
@@ -281,13 +283,13 @@ func (s *Subscription) follow(ctx context.Context, link *link, level Level, st *
 }
 
 // reopen opens a stream after an outage, which may have cost the queue.
-func (s *Subscription) reopen(ctx context.Context, link *link, level Level) (*stream, error) {
+func (s *Subscription) reopen(ctx context.Context, link *link, source *source) (*stream, error) {
 	if err := s.transport.mend(ctx, link); err != nil {
 		return nil, err
 	}
 	var st *stream
 	err := link.within(ctx, s.transport.config.DialTimeout, func() (err error) {
-		st, err = s.openStream(link, level, s.wantPaused())
+		st, err = s.openStream(link, source, s.wantPaused())
 		return err
 	})
 	return st, err

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -18,22 +20,23 @@ var errCancelled = errors.New("rabbitmq: consumer cancelled by the broker, the q
 // maxPrefetch is the limit of AMQP's prefetch count, 16 bits.
 const maxPrefetch = 65535
 
-// Subscription fetches from all queues over a connection of its own, with a
+// Subscription fetches from its queues over a connection of its own, with a
 // channel for each, and reconnects for as long as it is open.
 type Subscription struct {
 	transport *Transport
-	prefetch  int
+	sources   []source
+	prefetch  int // of a level
 	cancel    context.CancelFunc
 	done      chan struct{} // closed when the subscription is to end
 	ended     chan struct{} // closed when it has
 	endOnce   sync.Once
 
 	mu     sync.Mutex
-	ready  [4][]*incoming // by priority, the highest first
-	waits  int            // how many are ready
-	paused bool           // what the host wants
-	live   [4]bool        // the levels that have a stream
-	behind [4]bool        // those whose stream is not yet as the host wants
+	ready  [4][]*incoming   // by priority, the highest first
+	waits  int              // how many are ready
+	paused bool             // what the host wants
+	live   map[*source]bool // those that have a stream
+	behind map[*source]bool // those whose stream is not yet as the host wants
 	batch  []delivery.Incoming
 
 	arrived chan struct{} // capacity 1: something is ready
@@ -49,10 +52,35 @@ func (t *Transport) Subscribe(ctx context.Context, config delivery.SubscribeConf
 	if config.Prefetch < 1 || config.Prefetch > maxPrefetch {
 		return nil, fmt.Errorf("%w: SubscribeConfig.Prefetch is %d, want 1 to %d", ErrConfig, config.Prefetch, maxPrefetch)
 	}
+	s, err := t.subscribe(ctx, t.sources, config.Prefetch)
+	if err != nil {
+		return nil, err
+	}
+	if slices.ContainsFunc(t.topology.Levels, func(l Level) bool { return len(l.Shards) > 0 }) {
+		return unpausable{s}, nil
+	}
+	return s, nil
+}
+
+// unpausable is a Subscription that is no delivery.Pauser. A shard's consumer
+// that pauses would have another process overtake what is in hand here.
+type unpausable struct{ subscription *Subscription }
+
+func (u unpausable) Receive(ctx context.Context) ([]delivery.Incoming, error) {
+	return u.subscription.Receive(ctx)
+}
+
+func (u unpausable) Close() error { return u.subscription.Close() }
+
+// subscribe fetches from sources until Close.
+func (t *Transport) subscribe(ctx context.Context, sources []source, prefetch int) (*Subscription, error) {
 	life, cancel := context.WithCancel(context.Background())
 	s := &Subscription{
 		transport: t,
-		prefetch:  config.Prefetch,
+		sources:   sources,
+		prefetch:  prefetch,
+		live:      make(map[*source]bool),
+		behind:    make(map[*source]bool),
 		cancel:    cancel,
 		done:      make(chan struct{}),
 		ended:     make(chan struct{}),
@@ -86,13 +114,17 @@ func (t *Transport) Subscribe(ctx context.Context, config delivery.SubscribeConf
 	return s, nil
 }
 
-// openStreams opens one for each level, or none.
+// openStreams opens one for each source, or none. A leftover that is gone has
+// none.
 func (s *Subscription) openStreams(ctx context.Context, link *link) (streams []*stream, err error) {
-	for _, level := range s.transport.topology.Levels {
-		st, err := s.reopen(ctx, link, level)
-		if err != nil {
+	for i := range s.sources {
+		source := &s.sources[i]
+		st, err := s.reopen(ctx, link, source)
+		if err != nil && (!source.leftover || !isCode(err, amqp.NotFound)) {
 			for _, st := range streams {
-				st.finish(link)
+				if st != nil {
+					st.finish(link)
+				}
 			}
 			return nil, err
 		}
@@ -101,7 +133,7 @@ func (s *Subscription) openStreams(ctx context.Context, link *link) (streams []*
 	return streams, nil
 }
 
-// run keeps a connection with a stream for each level until ctx ends.
+// run keeps a connection with a stream for each source until ctx ends.
 func (s *Subscription) run(ctx context.Context, link *link, streams []*stream) {
 	defer close(s.ended)
 	t := s.transport
@@ -116,9 +148,9 @@ func (s *Subscription) run(ctx context.Context, link *link, streams []*stream) {
 		opened := time.Now()
 		t.config.Logger.Info("rabbitmq_connected", "purpose", "consume", "address", t.dialer.address)
 		var serving sync.WaitGroup
-		for i, level := range t.topology.Levels {
+		for i := range s.sources {
 			st := streams[i]
-			serving.Go(func() { s.serve(ctx, link, level, st) })
+			serving.Go(func() { s.serve(ctx, link, &s.sources[i], st) })
 		}
 		clear(streams)
 		serving.Wait()
@@ -160,16 +192,17 @@ func (s *Subscription) rouse() {
 func (s *Subscription) forget(st *stream) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	rank := rankOf(st.level.Priority)
-	kept := s.ready[rank][:0]
-	for _, in := range s.ready[rank] {
-		if in.stream != st {
-			kept = append(kept, in)
+	for rank, ready := range s.ready {
+		kept := ready[:0]
+		for _, in := range ready {
+			if in.stream != st {
+				kept = append(kept, in)
+			}
 		}
+		s.waits -= len(ready) - len(kept)
+		clear(ready[len(kept):])
+		s.ready[rank] = kept
 	}
-	s.waits -= len(s.ready[rank]) - len(kept)
-	clear(s.ready[rank][len(kept):])
-	s.ready[rank] = kept
 }
 
 // Receive implements delivery.Subscription. It returns all that is ready, the
@@ -235,14 +268,14 @@ func (s *Subscription) setPaused(ctx context.Context, paused bool) error {
 	}
 	s.mu.Lock()
 	if s.paused != paused {
-		s.paused, s.behind = paused, s.live
+		s.paused, s.behind = paused, maps.Clone(s.live)
 	}
 	s.mu.Unlock()
 	s.changed.ring()
 	for {
 		changed := s.changed.listen()
 		s.mu.Lock()
-		ready := s.behind == [4]bool{}
+		ready := len(s.behind) == 0
 		s.mu.Unlock()
 		if ready {
 			return nil
@@ -263,23 +296,26 @@ func (s *Subscription) wantPaused() bool {
 	return s.paused
 }
 
-// attend says that a level has, or has no longer, a stream that follows Pause
+// attend says that a source has, or has no longer, a stream that follows Pause
 // and Resume.
-func (s *Subscription) attend(level Level, live bool) {
+func (s *Subscription) attend(source *source, live bool) {
 	s.mu.Lock()
-	rank := rankOf(level.Priority)
-	s.live[rank], s.behind[rank] = live, live
+	if live {
+		s.live[source], s.behind[source] = true, true
+	} else {
+		delete(s.live, source)
+		delete(s.behind, source)
+	}
 	s.mu.Unlock()
 	s.changed.ring()
 }
 
-// applied says that a level's stream is as the host wants.
-func (s *Subscription) applied(level Level, paused bool) {
+// applied says that a source's stream is as the host wants.
+func (s *Subscription) applied(source *source, paused bool) {
 	s.mu.Lock()
-	rank := rankOf(level.Priority)
-	news := s.behind[rank] && s.paused == paused
+	news := s.behind[source] && s.paused == paused
 	if news {
-		s.behind[rank] = false
+		delete(s.behind, source)
 	}
 	s.mu.Unlock()
 	if news {

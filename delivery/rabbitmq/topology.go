@@ -23,7 +23,7 @@ type Topology struct {
 	Queues    []Queue
 	Bindings  []Binding
 	// Levels says where each priority goes and where it is fetched. Each of the
-	// four priorities has one level and a queue of its own.
+	// four priorities has one level. Levels may share a queue.
 	Levels []Level
 	// Delays are the exchanges of the delay ladder, that of one second first,
 	// each doubling the one before. Empty when there is none: then nothing can
@@ -31,6 +31,9 @@ type Topology struct {
 	Delays []string
 	// DeadLetter is where dead letters go. An empty Exchange means nowhere.
 	DeadLetter Route
+	// DeadLetterQueue is where they wait, for a Collector. Empty means that there
+	// is nothing to collect.
+	DeadLetterQueue string
 }
 
 // Exchange is a durable exchange.
@@ -66,8 +69,20 @@ type Level struct {
 	// Address is what follows the ladder's digits in the routing key of a
 	// delayed message of this level.
 	Address string
-	// Queue is where they are fetched.
+	// Queue is where they are fetched. In a queue that levels share, a message's
+	// level is told by a header of its own, or by its AMQP priority if it has
+	// none.
 	Queue string
+	// MessagePriority is the AMQP priority that its messages have, for a queue
+	// with x-max-priority. 0 means none.
+	MessagePriority uint8
+	// DelayedPriority is the AMQP priority of those that go through the ladder.
+	// 0 means none. See Classic for what to watch out for.
+	DelayedPriority uint8
+	// Shards are the queues that share the level's messages, by recipient, as
+	// Sharded makes them. Where there are any, Route, Address and Queue are those
+	// of the level before it was split, and are not used.
+	Shards []Shard
 }
 
 // Quorum is the default Topology: replicated quorum queues, one for each
@@ -86,51 +101,71 @@ type Level struct {
 // what is due later. Every hop is persistent, replicated and confirmed
 // (at-least-once dead lettering, RabbitMQ 3.10: "Quorum Queues").
 //
-// Until 3.13 nothing limits how often a message is delivered; from 4.0 on
-// x-delivery-limit is set to -1 for that, because attempts are counted in the
-// message itself.
+// Until 3.13 nothing limits how often a message is delivered. From 4.0 on, by
+// RabbitMQ's documentation, a quorum queue has a limit of 20 and -1 lifts it;
+// so x-delivery-limit is -1 there, because attempts are counted in the message
+// itself.
 func Quorum(name string, server Version) Topology {
-	kept := func(arguments map[string]any) map[string]any {
-		arguments["x-queue-type"] = "quorum"
-		if server.Major >= 4 {
-			arguments[deliveryLimit] = int64(-1)
-		}
-		return arguments
-	}
-	deadExchange, deadQueue, unroutable := name+".dlx", name+".dlq", name+".unroutable"
-	t := Topology{
-		Exchanges: []Exchange{
-			{Name: name, Kind: "direct"},
-			{Name: deadExchange, Kind: "direct"},
-			{Name: unroutable, Kind: "fanout"},
-		},
-		Queues: []Queue{
-			{Name: deadQueue, Arguments: kept(map[string]any{})},
-			{Name: unroutable, Arguments: kept(map[string]any{})},
-		},
-		Bindings: []Binding{
-			{Source: deadExchange, Key: failedKey, Destination: deadQueue},
-			{Source: unroutable, Destination: unroutable},
-		},
-		DeadLetter: Route{Exchange: deadExchange, Key: failedKey},
-	}
+	t := newTopology(name, server, Queue{Name: name + ".dlq", Arguments: replicated(server)})
 	for _, priority := range delivery.Priorities() {
 		address := priority.String()
-		queue := name + "." + address
+		arguments := replicated(server)
+		maps.Copy(arguments, deadLettering(name))
+		t.addQueue(name, address, arguments)
 		t.Levels = append(t.Levels, Level{
 			Priority: priority,
 			Route:    Route{Exchange: name, Key: address},
 			Address:  address,
-			Queue:    queue,
+			Queue:    name + "." + address,
 		})
-		t.Queues = append(t.Queues, Queue{Name: queue, Arguments: kept(map[string]any{
-			"x-dead-letter-exchange":    deadExchange,
-			"x-dead-letter-routing-key": failedKey,
-		})})
-		t.Bindings = append(t.Bindings, Binding{Source: name, Key: address, Destination: queue})
 	}
-	addLadder(&t, name, unroutable)
+	addLadder(&t, name)
 	return t
+}
+
+// newTopology is what all topologies have, with no queue to work on yet.
+func newTopology(name string, server Version, deadLetters Queue) Topology {
+	dead := Route{Exchange: name + ".dlx", Key: failedKey}
+	return Topology{
+		Exchanges: []Exchange{
+			{Name: name, Kind: "direct"},
+			{Name: dead.Exchange, Kind: "direct"},
+			{Name: unroutable(name), Kind: "fanout"},
+		},
+		Queues: []Queue{
+			deadLetters,
+			{Name: unroutable(name), Arguments: replicated(server)},
+		},
+		Bindings: []Binding{
+			{Source: dead.Exchange, Key: dead.Key, Destination: deadLetters.Name},
+			{Source: unroutable(name), Destination: unroutable(name)},
+		},
+		DeadLetter:      dead,
+		DeadLetterQueue: deadLetters.Name,
+	}
+}
+
+func unroutable(name string) string { return name + ".unroutable" }
+
+// addQueue adds the queue <name>.<address>, bound to the exchange <name>.
+func (t *Topology) addQueue(name, address string, arguments map[string]any) {
+	queue := name + "." + address
+	t.Queues = append(t.Queues, Queue{Name: queue, Arguments: arguments})
+	t.Bindings = append(t.Bindings, Binding{Source: name, Key: address, Destination: queue})
+}
+
+// replicated are the arguments of a quorum queue.
+func replicated(server Version) map[string]any {
+	arguments := map[string]any{"x-queue-type": "quorum"}
+	if server.AtLeast(4, 0) {
+		arguments[deliveryLimit] = int64(-1)
+	}
+	return arguments
+}
+
+// deadLettering are the arguments of a queue that gives up to <name>.dlx.
+func deadLettering(name string) map[string]any {
+	return map[string]any{"x-dead-letter-exchange": name + ".dlx", "x-dead-letter-routing-key": failedKey}
 }
 
 const (
@@ -178,12 +213,18 @@ func (t Topology) validate() error {
 			fault("Levels has %d levels for the priority %s, want 1", levels, priority)
 		}
 	}
-	for i, level := range t.Levels {
-		if level.Queue == "" {
-			fault("Levels[%d].Queue is empty, want a queue's name", i)
+	for i := range t.Levels {
+		level := &t.Levels[i]
+		if count := len(level.Shards); count > MaxShards {
+			fault("Levels[%d] has %d Shards, want at most %d", i, count, MaxShards)
 		}
-		if size := len(ladderKey(0, len(t.Delays), level.Address)); size > maxShortBytes {
-			fault("Levels[%d].Address makes a routing key of %d bytes, want at most %d", i, size, maxShortBytes)
+		for _, shard := range level.shards() {
+			if shard.Queue == "" {
+				fault("Levels[%d].Queue is empty, want a queue's name", i)
+			}
+			if size := len(ladderKey(0, len(t.Delays), shard.Address)); size > maxShortBytes {
+				fault("Levels[%d].Address makes a routing key of %d bytes, want at most %d", i, size, maxShortBytes)
+			}
 		}
 	}
 	if len(t.Delays) > maxLadderLevels {
@@ -300,8 +341,10 @@ func (e Exchange) check(l *link) error {
 // missing returns the exchanges that are published to and do not exist.
 func (t Topology) missing(l *link) (map[string]bool, error) {
 	targets := slices.Clone(t.Delays)
-	for _, level := range t.Levels {
-		targets = append(targets, level.Route.Exchange)
+	for i := range t.Levels {
+		for _, shard := range t.Levels[i].shards() {
+			targets = append(targets, shard.Route.Exchange)
+		}
 	}
 	targets = append(targets, t.DeadLetter.Exchange)
 	slices.Sort(targets)

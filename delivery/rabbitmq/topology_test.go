@@ -81,7 +81,8 @@ func TestLadderHoldsForTheWholeDelay(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		level := topology.Levels[rapid.IntRange(0, 3).Draw(t, "level")]
 		delay := time.Duration(rapid.Int64Range(0, int64(topology.longest())).Draw(t, "delay"))
-		at := topology.delayed(delay, level)
+		at, inLadder := topology.delayed(delay, &level.shards()[0])
+		require.Equal(t, delay+slack >= time.Second, inLadder)
 		var held time.Duration
 		exchange, hops := at.Exchange, 0
 		for exchange != "q" && exchange != "q.due" {

@@ -20,7 +20,8 @@ type Transport struct {
 	config   Config
 	dialer   *dialer
 	topology Topology
-	levels   [4]Level     // by priority, the lowest first
+	levels   [4]Level     // by priority, the lowest first, each with a shard at least
+	sources  []source     // what is fetched from
 	headers  int          // bound of a message's headers
 	maxBody  atomic.Int64 // bound of a body: ours, or the broker's if that is lower
 
@@ -92,16 +93,32 @@ func Open(ctx context.Context, config Config) (*Transport, error) {
 	t.control.turn = make(chan struct{}, 1)
 	t.maxBody.Store(int64(config.MaxBodyBytes))
 	link, err := t.connect(ctx, "publish", func(link *link) error {
-		t.topology = config.Topology(config.Name, link.version)
+		plain := config.Topology(config.Name, link.version)
+		t.topology = plain.Sharded(config.Shards)
 		if err := t.topology.validate(); err != nil {
 			return err
 		}
-		return t.topology.establish(ctx, link, config)
+		if err := t.topology.establish(ctx, link, config); err != nil {
+			return err
+		}
+		t.sources = t.topology.sources()
+		if config.Passive {
+			return nil
+		}
+		return link.within(ctx, config.DialTimeout, func() error {
+			left, err := leftovers(link, plain, config.Shards)
+			for _, source := range left {
+				config.Logger.Warn("rabbitmq_leftover_queue", "queue", source.queue)
+			}
+			t.sources = append(t.sources, left...)
+			return err
+		})
 	})
 	if err != nil {
 		return nil, err
 	}
 	for _, level := range t.topology.Levels {
+		level.Shards = level.shards()
 		t.levels[level.Priority-delivery.Low] = level
 	}
 	t.headers = min(maxHeaderBytes, link.conn.Config.FrameSize-frameBytes)
@@ -170,7 +187,9 @@ func (t *Transport) Send(ctx context.Context, batch []delivery.Envelope) []error
 		if err := t.limits().encode(&batch[i], time.Time{}, p); err != nil {
 			return Route{}, err
 		}
-		return t.level(batch[i].Priority).Route, nil
+		level := t.level(batch[i].Priority)
+		p.Priority = level.MessagePriority
+		return level.shardOf(batch[i].Recipient).Route, nil
 	})
 }
 
@@ -199,7 +218,12 @@ func (t *Transport) SendAfter(ctx context.Context, delay time.Duration, batch []
 		if err := t.limits().encode(&batch[i], due, p); err != nil {
 			return Route{}, err
 		}
-		return t.topology.delayed(max(left, 0), t.level(batch[i].Priority)), nil
+		level := t.level(batch[i].Priority)
+		route, inLadder := t.topology.delayed(max(left, 0), level.shardOf(batch[i].Recipient))
+		if p.Priority = level.MessagePriority; inLadder {
+			p.Priority = level.DelayedPriority
+		}
+		return route, nil
 	})
 }
 
@@ -289,11 +313,11 @@ func (t *Transport) blocked() bool {
 	return false
 }
 
-func (t *Transport) level(p delivery.Priority) Level {
+func (t *Transport) level(p delivery.Priority) *Level {
 	if !p.Valid() {
 		p = delivery.Normal
 	}
-	return t.levels[p-delivery.Low]
+	return &t.levels[p-delivery.Low]
 }
 
 func (t *Transport) limits() limits { return limits{headers: t.headers, body: int(t.maxBody.Load())} }

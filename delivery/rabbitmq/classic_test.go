@@ -1,0 +1,237 @@
+package rabbitmq
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/esh3artech/barid/delivery"
+)
+
+func TestClassicTopology(t *testing.T) {
+	topology := Classic("orders", Version{Major: 3, Minor: 10, Patch: 8})
+	require.NoError(t, topology.validate())
+	text := topology.String()
+	for _, line := range []string{
+		"exchange orders direct\n",
+		"exchange orders.dlx direct\n",
+		"queue orders.high x-dead-letter-exchange=orders.dlx x-dead-letter-routing-key=failed x-max-priority=10\n",
+		"queue orders.normal x-dead-letter-exchange=orders.dlx x-dead-letter-routing-key=failed x-max-priority=5\n",
+		"queue orders.low x-dead-letter-exchange=orders.dlx x-dead-letter-routing-key=failed x-max-priority=1\n",
+		"queue orders.dlq x-message-ttl=86400000\n",
+		`binding orders.dlx -> orders.dlq key="failed"` + "\n",
+		`binding orders -> orders.high key="high"` + "\n",
+	} {
+		assert.Contains(t, text, line)
+	}
+	assert.NotContains(t, text, "urgent")
+	assert.Equal(t, 1, strings.Count(text, "binding orders.due -> orders.high"))
+	assert.Equal(t, "orders.dlq", topology.DeadLetterQueue)
+
+	type row struct {
+		queue                           string
+		message, delayed, delayedFrom43 uint8
+	}
+	newer := Classic("orders", Version{Major: 4, Minor: 3})
+	for i, want := range []row{
+		{"orders.high", 10, 10, 5}, {"orders.high", 5, 5, 5}, {"orders.normal", 5, 5, 5}, {"orders.low", 1, 5, 5},
+	} {
+		level := topology.Levels[i]
+		assert.Equal(t, delivery.Priorities()[i], level.Priority)
+		assert.Equal(t, want, row{level.Queue, level.MessagePriority, level.DelayedPriority, newer.Levels[i].DelayedPriority})
+	}
+	assert.Equal(t, 1, strings.Count(newer.String(), "x-delivery-limit=-1"), "no classic queue has a delivery limit")
+}
+
+func TestVersionAtLeast(t *testing.T) {
+	for _, version := range []Version{{4, 3, 0}, {4, 4, 0}, {5, 0, 0}} {
+		assert.True(t, version.AtLeast(4, 3), version)
+	}
+	for _, version := range []Version{{}, {3, 13, 9}, {4, 2, 9}} {
+		assert.False(t, version.AtLeast(4, 3), version)
+	}
+}
+
+func TestPriorityOfADelivery(t *testing.T) {
+	sources := Classic("q", Version{}).sources()
+	require.Len(t, sources, 3)
+	high, normal := &sources[0], &sources[1]
+	ours := func(priority int64) amqp.Table {
+		headers := amqp.Table{headerRecipient: "you"}
+		putInt(headers, headerPriority, priority)
+		return headers
+	}
+	for name, test := range map[string]struct {
+		source *source
+		d      amqp.Delivery
+		want   delivery.Priority
+	}{
+		"ours":                      {high, amqp.Delivery{Headers: ours(2)}, delivery.Urgent},
+		"header before property":    {high, amqp.Delivery{Headers: ours(1), Priority: 10}, delivery.High},
+		"ours of another queue":     {high, amqp.Delivery{Headers: ours(0), Priority: 10}, delivery.Urgent},
+		"foreign urgent":            {high, amqp.Delivery{Priority: 255}, delivery.Urgent},
+		"foreign high":              {high, amqp.Delivery{Priority: 9}, delivery.High},
+		"foreign without":           {high, amqp.Delivery{}, delivery.High},
+		"hostile header":            {high, amqp.Delivery{Headers: amqp.Table{headerPriority: "2"}, Priority: 5}, delivery.High},
+		"out of range":              {high, amqp.Delivery{Headers: amqp.Table{headerPriority: int64(99)}}, delivery.High},
+		"a queue of one":            {normal, amqp.Delivery{Headers: ours(2), Priority: 10}, delivery.Normal},
+		"a queue that is no work's": {&source{}, amqp.Delivery{Headers: ours(2)}, delivery.Normal},
+	} {
+		t.Run(name, func(t *testing.T) { assert.Equal(t, test.want, test.source.priorityOf(&test.d)) })
+	}
+}
+
+// What comes out of the ladder goes in front of what is less urgent, as what was
+// not delayed does.
+func TestClassicPriorityOutlivesTheLadder(t *testing.T) {
+	t.Parallel()
+	for name, topology := range map[string]func(string, Version) Topology{
+		"this broker": Classic,
+		// What a broker of 4.3 or later gets.
+		"4.3": func(name string, _ Version) Topology {
+			topology := Classic(name, Version{Major: 4, Minor: 3})
+			for _, queue := range topology.Queues {
+				delete(queue.Arguments, deliveryLimit)
+			}
+			return topology
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := config(t, shared.AMQP(t))
+			c.Topology = topology
+			transport := open(t, c)
+			ctx := context.Background()
+			for _, priority := range delivery.Priorities() {
+				e := message(priority.String())
+				e.Priority = priority
+				require.Nil(t, transport.SendAfter(ctx, time.Second, []delivery.Envelope{e}))
+			}
+			backlog := make([]delivery.Envelope, 5)
+			for i := range backlog {
+				backlog[i] = message(fmt.Sprint(i))
+				backlog[i].Priority = delivery.High
+			}
+			require.Nil(t, send(t, transport, 10*time.Second, backlog...))
+			require.Eventually(t, func() bool {
+				depths, err := transport.Depth(ctx)
+				return err == nil && depths[delivery.Urgent].Messages == 0 && depths[delivery.High].Messages == 7 &&
+					depths[delivery.Normal].Messages == 1 && depths[delivery.Low].Messages == 1
+			}, 20*time.Second, 10*time.Millisecond)
+			raw(t, c.URL, func(channel *amqp.Channel) {
+				for _, level := range transport.Topology().Levels {
+					d, ok, err := channel.Get(level.Queue, false)
+					require.NoError(t, err)
+					require.True(t, ok)
+					assert.Equal(t, level.DelayedPriority, d.Priority)
+					if level.Priority != delivery.High { // has other messages before it
+						if name == "this broker" || level.Priority != delivery.Urgent {
+							assert.Equal(t, level.Priority.String(), d.MessageId)
+						}
+					}
+				}
+			})
+			subscription := subscribe(t, transport, 100)
+			priorities := map[string]delivery.Priority{}
+			for _, in := range receive(t, subscription, 9) {
+				e, err := in.Envelope()
+				require.NoError(t, err)
+				priorities[e.ID] = in.Priority()
+				require.NoError(t, in.Ack())
+			}
+			for _, priority := range delivery.Priorities() {
+				assert.Equal(t, priority, priorities[priority.String()])
+			}
+		})
+	}
+}
+
+func TestClassicTopologyMismatch(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		queue     string
+		change    func(amqp.Table)
+		declare   func(*Topology)
+		argument  string
+		complaint string
+	}{
+		"another priority":   {"high", func(a amqp.Table) { a["x-max-priority"] = int64(9) }, nil, "x-max-priority", "exists with another"},
+		"no priority":        {"low", func(a amqp.Table) { delete(a, "x-max-priority") }, nil, "x-max-priority", "exists with another"},
+		"another TTL":        {"dlq", func(a amqp.Table) { a["x-message-ttl"] = int64(1) }, nil, "x-message-ttl", "exists with another"},
+		"other dead letters": {"normal", func(a amqp.Table) { a["x-dead-letter-exchange"] = "elsewhere" }, nil, "x-dead-letter-exchange", "exists with another"},
+		"impossible": {"normal", nil, func(topology *Topology) {
+			for i, q := range topology.Queues {
+				if strings.HasSuffix(q.Name, ".normal") {
+					topology.Queues[i].Arguments["x-queue-type"] = "quorum"
+				}
+			}
+		}, "x-max-priority", "can't have"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := config(t, shared.AMQP(t))
+			c.Topology = func(name string, server Version) Topology {
+				topology := Classic(name, server)
+				if test.declare != nil {
+					test.declare(&topology)
+				}
+				return topology
+			}
+			queue := c.Name + "." + test.queue
+			if test.change != nil {
+				raw(t, c.URL, func(channel *amqp.Channel) {
+					for _, q := range Classic(c.Name, Version{}).Queues {
+						if q.Name == queue {
+							test.change(q.Arguments)
+							_, err := channel.QueueDeclare(queue, true, false, false, false, q.Arguments)
+							require.NoError(t, err)
+							publish(t, channel, Route{Key: queue}, amqp.Publishing{Body: []byte("kept"), DeliveryMode: amqp.Persistent})
+						}
+					}
+				})
+			}
+			_, err := Open(context.Background(), c)
+			var fault *TopologyError
+			require.ErrorAs(t, err, &fault)
+			assert.Equal(t, "queue", fault.Kind)
+			assert.Equal(t, queue, fault.Name)
+			assert.Equal(t, test.argument, fault.Argument)
+			require.ErrorContains(t, err, test.complaint)
+			if test.change == nil || test.argument == "x-message-ttl" {
+				return
+			}
+			raw(t, c.URL, func(channel *amqp.Channel) {
+				state, err := channel.QueueDeclarePassive(queue, true, false, false, false, nil)
+				require.NoError(t, err, "nothing is deleted")
+				assert.Equal(t, 1, state.Messages)
+			})
+		})
+	}
+}
+
+func TestClassicPassive(t *testing.T) {
+	t.Parallel()
+	c := config(t, shared.AMQP(t))
+	c.Topology = Classic
+	passive := c
+	passive.Passive = true
+	_, err := Open(context.Background(), passive)
+	var fault *TopologyError
+	require.ErrorAs(t, err, &fault)
+	open(t, c)
+	require.Nil(t, send(t, open(t, passive), 10*time.Second, message("1")))
+	raw(t, c.URL, func(channel *amqp.Channel) {
+		_, err := channel.QueueDelete(c.Name+".high", false, false, false)
+		require.NoError(t, err)
+	})
+	_, err = Open(context.Background(), passive)
+	require.ErrorAs(t, err, &fault)
+	assert.Equal(t, c.Name+".high", fault.Name)
+	assert.Empty(t, fault.Argument)
+}
