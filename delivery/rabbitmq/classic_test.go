@@ -111,7 +111,8 @@ func TestClassicPriorityOutlivesTheLadder(t *testing.T) {
 			for _, priority := range delivery.Priorities() {
 				e := message(priority.String())
 				e.Priority = priority
-				require.Nil(t, transport.SendAfter(ctx, time.Second, []delivery.Envelope{e}))
+				// More than a second, lest a slow machine find it too short for the ladder.
+				require.Nil(t, transport.SendAfter(ctx, 1500*time.Millisecond, []delivery.Envelope{e}))
 			}
 			backlog := make([]delivery.Envelope, 5)
 			for i := range backlog {

@@ -298,7 +298,8 @@ func TestCollectorWaitsForItsStore(t *testing.T) {
 	sink.failWith(nil)
 	sink.await(t, n)
 	require.Eventually(t, func() bool { return waiting(t, transport) == 0 }, 20*time.Second, 10*time.Millisecond)
-	assert.Equal(t, 50, slices.Max(sink.sizes()), "many go together")
+	assert.LessOrEqual(t, slices.Max(sink.sizes()), 50)
+	assert.Greater(t, slices.Max(sink.sizes()), 10, "many go together")
 }
 
 // The broker gets no ack because the connection is gone when the store has

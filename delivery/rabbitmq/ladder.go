@@ -77,7 +77,7 @@ const slack = 20 * time.Millisecond
 
 // delayed is where a message goes that is due in the given time: to the level
 // of the highest digit, or at once to its queue when only a fraction of a second
-// is left, which the receiving side waits for.
+// is left, which the receiving side waits for. inLadder says which.
 func (t Topology) delayed(delay time.Duration, shard *Shard) (route Route, inLadder bool) {
 	seconds := min(uint64((delay+slack)/time.Second), uint64(1)<<len(t.Delays)-1)
 	if seconds == 0 {

@@ -14,12 +14,11 @@ import (
 	"github.com/esh3artech/barid/delivery/deliverytest/servers"
 )
 
-// TestPriorityAcrossQueues lets thousands wait at every priority, and looks at
-// the order in which a consumer takes them: the higher first, as far as what is
-// in hand allows, and none of the lower ones passed over for longer than the
-// starvation limit.
+// TestPriorityAcrossQueues lets thousands wait at every priority, until all are in
+// hand, and looks at the order in which they are handled: the higher first, but
+// none of the lower ones passed over for longer than the starvation limit.
 func TestPriorityAcrossQueues(t *testing.T) {
-	const each, limit, prefetch, workers = 1000, 20, 100, 4
+	const each, limit, workers = 1000, 20, 4
 	for name, topology := range map[string]func(string, Version) Topology{"quorum": Quorum, "classic": Classic} {
 		t.Run(name, func(t *testing.T) {
 			transport := open(t, Config{URL: shared.AMQP(t), Name: servers.Unique(t), Topology: topology})
@@ -35,24 +34,30 @@ func TestPriorityAcrossQueues(t *testing.T) {
 
 			var mu sync.Mutex
 			var order []delivery.Priority
-			done := make(chan struct{})
+			gate, done := make(chan struct{}), make(chan struct{})
 			consumer, err := delivery.NewConsumer(transport, func(_ context.Context, m delivery.Message) error {
-				// A worker never idles: a handler faster than the broker refills what is in
-				// hand takes lower ones meanwhile.
-				<-time.After(2 * time.Millisecond)
+				<-gate
 				mu.Lock()
 				defer mu.Unlock()
 				if order = append(order, m.Priority); len(order) == 4*each {
 					close(done)
 				}
 				return nil
-			}, delivery.ConsumerConfig{Concurrency: workers, Prefetch: prefetch, StarvationLimit: limit})
+			}, delivery.ConsumerConfig{Concurrency: workers, Prefetch: 2 * each, StarvationLimit: limit})
 			require.NoError(t, err)
-			consumer.Pause()
 			ctx, cancel := context.WithCancel(t.Context())
 			ended := make(chan error, 1)
 			go func() { ended <- consumer.Run(ctx) }()
-			consumer.Resume()
+			require.Eventually(t, func() bool {
+				depths, err := transport.Depth(t.Context())
+				require.NoError(t, err)
+				waiting := int64(0)
+				for _, depth := range depths {
+					waiting += depth.Messages
+				}
+				return waiting == 0
+			}, time.Minute, 50*time.Millisecond)
+			close(gate)
 			select {
 			case <-done:
 			case <-time.After(time.Minute):
@@ -61,29 +66,23 @@ func TestPriorityAcrossQueues(t *testing.T) {
 			cancel()
 			require.NoError(t, <-ended)
 
-			last, before := map[delivery.Priority]int{}, map[delivery.Priority]int{}
-			gap, waited := 0, 0
+			// What the workers had taken before all was there is at the beginning; and
+			// they finish side by side. One in limit goes to each of three lower levels.
+			const loose = 2*workers + 2*each/limit
+			seen := map[delivery.Priority]int{}
 			for i, priority := range order {
-				if priority == delivery.Low {
-					gap = 0
-				} else if gap++; before[delivery.Low] < each {
-					waited = max(waited, gap)
-				}
-				last[priority] = i
-				before[priority]++
-			}
-			// Of the lowest, one in limit goes beside the higher ones. What else comes
-			// early came because nothing higher was in hand just then.
-			early := 0
-			for _, priority := range order[:2*each] {
-				if priority == delivery.Low {
-					early++
+				seen[priority]++
+				switch i + 1 {
+				case each:
+					assert.GreaterOrEqual(t, seen[delivery.Urgent], each-3*each/limit-2*workers, "urgent ones among the first quarter")
+					assert.GreaterOrEqual(t, seen[delivery.Low], each/limit-2*workers, "the low ones do not starve")
+				case 2 * each:
+					assert.GreaterOrEqual(t, seen[delivery.Urgent]+seen[delivery.High], 2*each-3*loose, "high ones come second")
+				case 3 * each:
+					assert.LessOrEqual(t, seen[delivery.Low], 3*each/limit+3*loose, "low ones come last")
 				}
 			}
-			assert.LessOrEqual(t, early, 2*each/limit+2*each/10, "low ones among the first half")
-			assert.Less(t, last[delivery.Urgent], last[delivery.Normal], "all urgent ones were gone before the normal ones")
-			assert.Less(t, last[delivery.High], last[delivery.Low])
-			assert.LessOrEqual(t, waited, 4*limit+4*prefetch, "the longest that the low ones had to wait")
+			assert.Equal(t, map[delivery.Priority]int{delivery.Low: each, delivery.Normal: each, delivery.High: each, delivery.Urgent: each}, seen)
 		})
 	}
 }

@@ -1,0 +1,152 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/esh3artech/barid/idempotency/redisstore"
+)
+
+// report is what goes into the file.
+type report struct {
+	pairs           int
+	rabbitMQ, redis string // versions
+	findings        []finding
+}
+
+func newReport(ctx context.Context, where addresses, pairs int) (*report, error) {
+	r := &report{pairs: pairs}
+	connection, err := amqp.Dial(where.amqp)
+	if err != nil {
+		return nil, err
+	}
+	r.rabbitMQ, _ = connection.Properties["version"].(string)
+	if err := connection.Close(); err != nil {
+		return nil, err
+	}
+	client, err := redisstore.NewClient(where.redis)
+	if err != nil {
+		return nil, err
+	}
+	defer client.Close() //nolint:errcheck // it was read from only
+	info, err := client.Info(ctx, "server").Result()
+	r.redis = field(info, "redis_version", ":")
+	return r, err
+}
+
+func (r *report) add(f finding) { r.findings = append(r.findings, f) }
+
+func (r *report) markdown() string {
+	var text strings.Builder
+	line := func(format string, args ...any) { fmt.Fprintf(&text, format+"\n", args...) }
+	line("# barid beside what one would use otherwise\n")
+	line("Written by `make bench` (`go run ./examples/compare`) on %s.", time.Now().UTC().Format(time.DateOnly))
+	line("A ratio is ours to theirs: the median of %d pairs that took turns on the same servers.", r.pairs)
+	line("Only ratios can be compared with other machines'.\n")
+	line("| row | ours | theirs | unit | ratio | lowest - highest | target | | messages a side |")
+	line("| --- | ---: | ---: | --- | ---: | ---: | ---: | --- | ---: |")
+	for _, f := range r.findings {
+		ratios := f.ratios()
+		line("| %s | %.0f | %.0f | %s | %.2f | %.2f - %.2f | %s | %s | %d |", f.row.name, median(f.ours), median(f.theirs), unit,
+			f.ratio(), slices.Min(ratios), slices.Max(ratios), number(f.row.target), f.verdict(), f.row.messages)
+	}
+	line("\n## Machine and versions\n")
+	line("| | |\n| --- | --- |")
+	line("| processor | %s, %d cores |", processor(), runtime.NumCPU())
+	line("| kernel | %s %s |", runtime.GOOS, cmp.Or(firstLine("/proc/sys/kernel/osrelease"), "unknown"))
+	line("| Go | %s |", strings.TrimPrefix(runtime.Version(), "go"))
+	line("| RabbitMQ | %s, one node, %d schedulers, beside the client |", r.rabbitMQ, runtime.NumCPU())
+	line("| Redis | %s, nothing on disk, beside the client |", r.redis)
+	for _, module := range modules() {
+		line("| %s | %s |", module.Path, module.Version)
+	}
+	text.WriteString(settings())
+	return text.String()
+}
+
+// settings say how both sides are set up.
+func settings() string {
+	text := `
+## Settings
+
+Both sides: bodies of {body} bytes, durable quorum queues, persistent messages, confirms, an ack per message after its
+handler, prefetch {prefetch}, a handler that only notes the message. Each side of each pair runs in a process of its own, on
+fresh queues, after a warm-up of a tenth of its messages; the side that begins changes from pair to pair. Publishing is
+timed from the first call to the last return, consuming from the first message handled to the last, from a queue that was
+filled before. Afterwards each side must show that every message came, once, and that none was left unacked, or the run
+fails.
+
+| row | ours | theirs |
+| --- | --- | --- |
+| publish-raw | Publisher on the RabbitMQ transport, defaults, {callers} callers | amqp091-go, one connection and channel, deferred confirms, mandatory, {callers} callers, each waiting for its own confirm |
+| publish-watermill | the same | watermill-amqp's publisher, ConfirmDelivery, ChannelPoolSize {pool}, {callers} callers |
+| consume-raw | Consumer with retry, breaker, dedup in memory, metrics, {workers} workers | amqp091-go, one loop that acks each message |
+| consume-watermill | the same | Router on watermill-amqp with PoisonQueue, Deduplicator, CircuitBreaker, Retry, Recoverer; {workers} handlers, each a consumer with a channel |
+| consume-redis | the same with dedup in Redis | the same with dedup in memory |
+| pipeline-watermill | Publisher and the same Consumer on the memory transport, {batch} messages a call | GoChannel and the same Router, {batch} messages a call, at most {prefetch} in hand |
+
+What the peers need to be at their best, and what they do less:
+
+- watermill-amqp opens a channel for each message unless it has a pool. A caller keeps its channel until its message is
+  confirmed: with one for each of the {callers} callers instead of {pool} it was some 1.4 times as fast when tried. Its queues
+  are quorum queues by Queue.Arguments. It does not notice a message that no queue takes.
+- A subscription of watermill-amqp has one message in flight, whatever its prefetch; hence {workers} handlers on one queue.
+- Its Deduplicator goes by the message's UUID. The default, a checksum of the body, costs more and takes equal bodies for one
+  message. It marks a message before its handler runs; ours claims it before and marks it after.
+- GoChannel has no bound; it was fastest with a few hundred messages in hand and no buffer. It has one handler, since a
+  second would get copies.
+- Neither peer has a handler timeout or metrics switched on, and the bare client has nothing but the client.
+- Logs are discarded on all sides.
+`
+	return strings.NewReplacer(
+		"{body}", strconv.Itoa(bodyBytes), "{prefetch}", strconv.Itoa(prefetch), "{callers}", strconv.Itoa(callers),
+		"{workers}", strconv.Itoa(workers), "{pool}", strconv.Itoa(poolSize), "{batch}", strconv.Itoa(pipelineBatch),
+	).Replace(text)
+}
+
+// modules are those that the figures hang on.
+func modules() []*debug.Module {
+	build, _ := debug.ReadBuildInfo()
+	if build == nil {
+		return nil
+	}
+	return slices.DeleteFunc(build.Deps, func(m *debug.Module) bool {
+		for _, known := range []string{"/amqp091-go", "/watermill", "/watermill-amqp/", "/gobreaker", "/go-redis/"} {
+			if strings.Contains(m.Path+"/", known) && m.Version != "" {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+func processor() string {
+	info, _ := os.ReadFile("/proc/cpuinfo")
+	return cmp.Or(field(string(info), "model name", ":"), runtime.GOARCH)
+}
+
+// field is the value of the first line that begins with a name.
+func field(text, name, separator string) string {
+	for line := range strings.Lines(text) {
+		if key, value, found := strings.Cut(line, separator); found && strings.TrimSpace(key) == name {
+			return strings.TrimSpace(value)
+		}
+	}
+	return ""
+}
+
+func firstLine(file string) string {
+	text, _ := os.ReadFile(file)
+	line, _, _ := strings.Cut(string(text), "\n")
+	return line
+}
