@@ -2,16 +2,17 @@
 
 GOLANGCI_LINT_VERSION := v2.15.0
 GOLANGCI_LINT := .tools/golangci-lint-$(GOLANGCI_LINT_VERSION)
-MODULES := ./... ./examples/...
+MODULES := ./... ./examples/... ./examples/compare/...
 # What the coverage bound holds for: everything but examples, suites and servers.
-CORE := ./retry ./breaker ./idempotency ./idempotency/redisstore ./metrics ./dlq ./delivery ./delivery/memory ./delivery/rabbitmq
+CORE := ./retry ./breaker ./breaker/redisstate ./idempotency ./idempotency/redisstore ./metrics ./dlq ./dlq/redisstore \
+	./delivery ./delivery/memory ./delivery/rabbitmq
 COVERAGE := 85
 
 .DEFAULT_GOAL := help
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: ## build and run the quickstart: the whole pipeline in one process, no server
@@ -47,5 +48,9 @@ cover: servers ## measure coverage, and fail below the bound
 			print "cover: " n " packages at " bound "% or more" }'
 
 .PHONY: bench
-bench: ## run the Go benchmarks of the pieces
+bench: servers ## compare with the bare client and with Watermill, into examples/compare/RESULTS.md
+	go run ./examples/compare -o examples/compare/RESULTS.md
+
+.PHONY: microbench
+microbench: ## run the Go benchmarks of the pieces
 	go test -run '^$$' -bench . -benchmem ./...
