@@ -152,6 +152,7 @@ func TestPermanent(t *testing.T) {
 		"403":                {server(403, "ACCESS_REFUSED"), true},
 		"403 of the client":  {amqp.ErrCredentials, false},
 		"no mechanism":       {amqp.ErrSASL, true},
+		"no more channels":   {amqp.ErrChannelMax, true},
 		"404":                {server(404, "NOT_FOUND"), true},
 		"406":                {newTopologyError("queue", "q", server(406, "PRECONDITION_FAILED")), true},
 		"320":                {server(320, "CONNECTION_FORCED"), false},

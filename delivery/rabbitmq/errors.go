@@ -87,7 +87,7 @@ func newTopologyError(kind, name string, cause error) *TopologyError {
 func permanent(err error) bool {
 	var reply *amqp.Error
 	if errors.As(err, &reply) {
-		if errors.Is(err, amqp.ErrSASL) {
+		if errors.Is(err, amqp.ErrSASL) || errors.Is(err, amqp.ErrChannelMax) {
 			return true
 		}
 		if !reply.Server {
