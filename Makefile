@@ -3,6 +3,8 @@
 GOLANGCI_LINT_VERSION := v2.15.0
 GOLANGCI_LINT := .tools/golangci-lint-$(GOLANGCI_LINT_VERSION)
 MODULES := ./... ./examples/... ./examples/compare/...
+# Tests that take minutes and a quiet machine: make faults.
+SLOW := ./delivery/rabbitmq/faults/...
 # What the coverage bound holds for: everything but examples, suites and servers.
 CORE := ./retry ./breaker ./breaker/redisstate ./idempotency ./idempotency/redisstore ./metrics ./dlq ./dlq/redisstore \
 	./delivery ./delivery/memory ./delivery/rabbitmq
@@ -32,7 +34,7 @@ servers: ## install rabbitmq-server and redis-server if they are missing
 
 .PHONY: lint
 lint: $(GOLANGCI_LINT) ## check style, vet and the import directions
-	$(GOLANGCI_LINT) run $(MODULES)
+	$(GOLANGCI_LINT) run $(MODULES) $(SLOW)
 
 $(GOLANGCI_LINT):
 	GOBIN=$(CURDIR)/.tools go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION)
@@ -54,3 +56,11 @@ bench: servers ## compare with the bare client and with Watermill, into examples
 .PHONY: microbench
 microbench: ## run the Go benchmarks of the pieces
 	go test -run '^$$' -bench . -benchmem ./...
+
+.PHONY: faults
+faults: servers ## break servers and networks under load, and settle the ledger; into delivery/rabbitmq/FAULTS.md
+	go test -count=1 -timeout 40m ./delivery/rabbitmq/faults -faults.all -faults.out=$(CURDIR)/delivery/rabbitmq/FAULTS.md
+
+.PHONY: soak
+soak: servers ## 20 minutes of random faults
+	go test -count=1 -timeout 40m -v ./delivery/rabbitmq/faults -run Soak -faults.soak=20m

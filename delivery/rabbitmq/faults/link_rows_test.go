@@ -1,0 +1,183 @@
+package faults
+
+import (
+	"net"
+	"os/exec"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/esh3artech/barid/delivery/rabbitmq"
+)
+
+func linkRows() []row {
+	return []row{
+		{
+			number: 8, fault: "RST", how: "ss -K, three times", promise: "second copies <= W + U",
+			quick: true, needs: needSocketKiller, run: connectionsReset,
+		},
+		{
+			number: 9, fault: "FIN", how: "proxy stopped for 2 s, twice", promise: "second copies <= W + U",
+			quick: true, run: connectionsEnded,
+		},
+		{
+			number: 10, fault: "half-open connections", how: "link of a network namespace cut in silence",
+			promise: "freed within the write deadline, long before the heartbeat", needs: needNamespaces, run: linkCut,
+		},
+		{
+			number: 11, fault: "zero window", how: "proxy with a bandwidth of 0",
+			promise: "freed within the write deadline, long before the heartbeat", run: zeroWindow,
+		},
+		{
+			number: 12, fault: "latency, slicing", how: "proxy adds 30±20 ms and cuts everything to pieces",
+			promise: "slower only: no connection lost", quick: true, run: slowLink,
+		},
+	}
+}
+
+// needSocketKiller tells why sockets can't be destroyed, after trying one.
+func needSocketKiller() string {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err.Error()
+	}
+	defer listener.Close() //nolint:errcheck // a probe
+	conn, err := net.Dial("tcp", listener.Addr().String())
+	if err != nil {
+		return err.Error()
+	}
+	defer conn.Close() //nolint:errcheck // a probe
+	if err := killSockets(listener.Addr().String()); err != nil {
+		return "ss -K: " + err.Error()
+	}
+	conn.SetReadDeadline(time.Now().Add(time.Second)) //nolint:errcheck // then the read tells
+	_, err = conn.Read(make([]byte, 1))
+	if timeout, ok := err.(net.Error); ok && timeout.Timeout() { //nolint:errorlint // of the socket itself
+		return "ss -K does nothing on this kernel"
+	}
+	return ""
+}
+
+// killSockets destroys the connections to an address, with an RST.
+func killSockets(address string) error {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return err
+	}
+	return exec.Command("ss", "-K", "-t", "dst", host, "dport", "=", port).Run()
+}
+
+func connectionsReset(r *rig) {
+	const times = 3
+	p := r.pipeline(setup{})
+	p.traffic()
+	for range times {
+		p.flows(300)
+		before := p.disconnects("publish")
+		require.NoError(r, killSockets(r.broker.Addr()))
+		p.eventually(func() bool { return p.disconnects("publish") > before }, "no connection was reset")
+	}
+	p.flows(300)
+	p.finish()
+	p.copies(times)
+}
+
+func connectionsEnded(r *rig) {
+	n := r.network(r.broker.URL())
+	p := r.pipeline(setup{amqp: n.url})
+	p.traffic()
+	for range 2 {
+		p.flows(300)
+		n.down()
+		r.wait(2 * time.Second)
+		n.up()
+	}
+	p.flows(300)
+	p.finish()
+	p.copies(2)
+}
+
+const (
+	stallWrite     = 3 * time.Second
+	stallHeartbeat = 40 * time.Second
+)
+
+// stalling makes write deadlines short and heartbeats useless.
+func stalling(url string) setup {
+	return setup{
+		amqp: url, timeout: time.Second,
+		transport: func(c *rabbitmq.Config) { c.WriteTimeout, c.Heartbeat, c.Window = stallWrite, stallHeartbeat, 512 },
+	}
+}
+
+// grow makes messages large enough to fill what the kernel takes of a connection
+// that does not move, before they fill the window.
+func (p *pipeline) grow() {
+	p.Helper()
+	p.body.Store(64 << 10)
+	p.flows(200)
+}
+
+// freed checks that all publishing connections are given up.
+func (p *pipeline) freed(since time.Time) {
+	p.Helper()
+	defer p.body.Store(200)
+	p.within(stallHeartbeat, func() bool {
+		return len(p.log.since(since, "rabbitmq_disconnected", "purpose=publish")) >= lanes
+	}, "publishing connections are not given up")
+	took := time.Since(since)
+	assert.Less(p, took, stallHeartbeat/2, "given up by the heartbeat")
+	p.note("publishing connections freed after %.1f s (write deadline %s, after the buffers are full)", took.Seconds(), stallWrite)
+}
+
+func linkCut(r *rig) {
+	bridge := r.bridge("c", clientNet+".1")
+	namespace := r.namespace("link")
+	link := r.connect(namespace, "c0", bridge, clientNet+".2")
+	r.relay(r.listenIn(namespace, clientNet+".2:5672"), r.broker.Addr())
+	p := r.pipeline(stalling("amqp://guest:guest@" + clientNet + ".2:5672/"))
+	p.traffic()
+	p.flows(300)
+	p.grow()
+	cut := time.Now()
+	link.pull()
+	p.freed(cut)
+	assert.Positive(r, p.refusedAs("unknown"))
+	link.plugIn()
+	p.flows(300)
+	p.finish()
+	p.copies(1)
+}
+
+func zeroWindow(r *rig) {
+	n := r.network(r.broker.URL())
+	p := r.pipeline(stalling(n.url))
+	p.traffic()
+	p.flows(300)
+	p.grow()
+	begin := time.Now()
+	n.stall()
+	p.freed(begin)
+	assert.Positive(r, p.refusedAs("unknown"))
+	n.mend()
+	p.flows(300)
+	p.finish()
+	p.copies(1)
+}
+
+func slowLink(r *rig) {
+	n := r.network(r.broker.URL())
+	p := r.pipeline(setup{amqp: n.url, timeout: 20 * time.Second})
+	p.traffic()
+	p.flows(200)
+	for _, stream := range []string{"upstream", "downstream"} {
+		n.add("latency", stream, 1, attributes{"latency": 30, "jitter": 20})
+		n.add("slicer", stream, 1, attributes{"average_size": 256, "size_variation": 128, "delay": 50})
+	}
+	p.flows(1000)
+	n.mend()
+	p.finish()
+	assert.Zero(r, p.disconnects(""), "connections lost")
+	assert.Empty(r, p.refused())
+}

@@ -1,0 +1,209 @@
+package faults
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/esh3artech/barid/delivery/deliverytest"
+	"github.com/esh3artech/barid/delivery/deliverytest/servers"
+)
+
+const (
+	// rowLimit bounds a row, so that one that hangs tells so.
+	rowLimit = 4 * time.Minute
+	// patience is how long something may take on a busy machine.
+	patience = time.Minute
+	// grace is how much later than its deadline a call may return, on a machine
+	// whose cores are taken.
+	grace = 5 * time.Second
+)
+
+// rig holds what a row has to work with. It is the testing.T of its row, and
+// remembers what went wrong for the table.
+type rig struct {
+	*testing.T
+	row    row
+	ctx    context.Context // ends with the row's time
+	giveUp context.CancelFunc
+	broker *servers.RabbitMQ
+	redis  *servers.Redis
+	ledger deliverytest.Ledger
+	books  books // where the pipeline writes, by default the ledger
+	bound  int
+	notes  []string
+
+	cleaning    []func()
+	goroutines  int
+	descriptors int
+
+	mu    sync.Mutex
+	wrong []string
+}
+
+// books take what happens to messages.
+type books interface {
+	Sent(id string)
+	Effect(id string)
+}
+
+func newRig(t *testing.T, row row) *rig {
+	t.Helper()
+	r := &rig{T: t, row: row, bound: row.bound, broker: shared.RabbitMQ(t), redis: shared.Redis(t)}
+	r.books = &r.ledger
+	ctx, cancel := context.WithTimeout(context.Background(), rowLimit+asked.soak)
+	r.ctx = ctx
+	// An earlier row that went wrong may have left them down.
+	require.NoError(t, r.broker.Start(ctx))
+	require.NoError(t, r.redis.Start(ctx))
+	r.goroutines, r.descriptors = own(), descriptors()
+	r.giveUp = cancel
+	r.later(cancel)
+	return r
+}
+
+// Errorf notes a fault of the row.
+func (r *rig) Errorf(format string, args ...any) {
+	r.Helper()
+	text := strings.TrimSpace(fmt.Sprintf(format, args...))
+	r.mu.Lock()
+	r.wrong = append(r.wrong, brief(text))
+	r.mu.Unlock()
+	r.T.Errorf("%s", text)
+}
+
+// brief takes the message out of testify's report.
+func brief(text string) string {
+	var parts []string
+	for line := range strings.Lines(text) {
+		line = strings.TrimSpace(line)
+		for _, label := range []string{"Error:", "Messages:"} {
+			if rest, found := strings.CutPrefix(line, label); found {
+				parts = append(parts, strings.TrimSpace(rest))
+			}
+		}
+	}
+	if parts == nil {
+		return text
+	}
+	slices.Reverse(parts) // what it was about comes last there
+	return strings.Join(parts, ": ")
+}
+
+func (r *rig) faults() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.wrong)
+}
+
+// note adds to what the Markdown says of the row.
+func (r *rig) note(format string, args ...any) {
+	text := fmt.Sprintf(format, args...)
+	r.notes = append(r.notes, text)
+	r.Log(text)
+}
+
+// later does something at the row's end, the last first.
+func (r *rig) later(do func()) { r.cleaning = append(r.cleaning, do) }
+
+func (r *rig) cleanUp() {
+	for _, do := range slices.Backward(r.cleaning) {
+		do()
+	}
+	r.cleaning = nil
+}
+
+// noLeaks waits until goroutines and descriptors are back where they were.
+func (r *rig) noLeaks() {
+	back := func() bool {
+		return (runtime.NumGoroutine() <= r.goroutines || own() <= r.goroutines) && descriptors() <= r.descriptors
+	}
+	deadline := time.Now().Add(20 * time.Second)
+	for !back() && time.Now().Before(deadline) {
+		<-time.After(20 * time.Millisecond) // nothing tells when they are gone
+	}
+	if back() {
+		return
+	}
+	r.Errorf("leak: %d goroutines, %d before; %d descriptors, %d before", own(), r.goroutines, descriptors(), r.descriptors)
+	r.Logf("%s", stacks())
+}
+
+// own counts goroutines but those of toxiproxy's toxics: one of them stays for
+// each connection that ended while it was stalled.
+func own() int {
+	count := 0
+	for stack := range strings.SplitSeq(stacks(), "\n\n") {
+		if !strings.Contains(stack, "toxiproxy/v2/toxics.") {
+			count++
+		}
+	}
+	return count
+}
+
+func stacks() string {
+	text := make([]byte, 4<<20)
+	return string(text[:runtime.Stack(text, true)])
+}
+
+func descriptors() int {
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return 0
+	}
+	return len(entries) - 1 // the one that reads
+}
+
+// wait lets time pass: the fault's duration, not a guess at somebody's speed.
+func (r *rig) wait(d time.Duration) {
+	select {
+	case <-time.After(d):
+	case <-r.ctx.Done():
+		require.NoError(r, r.ctx.Err(), "the row takes too long")
+	}
+}
+
+// eventually fails the row when ok does not become true in time.
+func (r *rig) eventually(ok func() bool, otherwise string) {
+	r.Helper()
+	r.within(patience, ok, otherwise)
+}
+
+func (r *rig) within(limit time.Duration, ok func() bool, otherwise string) {
+	r.Helper()
+	deadline := time.Now().Add(limit)
+	for !ok() {
+		if time.Now().After(deadline) || r.ctx.Err() != nil {
+			require.Fail(r, "not within "+limit.String(), otherwise)
+		}
+		r.wait(10 * time.Millisecond)
+	}
+}
+
+// ctl runs rabbitmqctl.
+func (r *rig) ctl(args ...string) string {
+	r.Helper()
+	out, err := r.broker.Ctl(r.ctx, args...)
+	require.NoError(r, err)
+	return out
+}
+
+// setBroker changes a setting of the running broker until the row's end.
+func (r *rig) setBroker(setting, value, back string) {
+	r.Helper()
+	set := func(value string) error {
+		_, err := r.broker.Ctl(context.WithoutCancel(r.ctx), "eval", "application:set_env(rabbit, "+setting+", "+value+").")
+		return err
+	}
+	require.NoError(r, set(value))
+	r.later(func() { assert.NoError(r, set(back)) })
+}

@@ -1,0 +1,110 @@
+package faults
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"time"
+
+	"github.com/esh3artech/barid/delivery"
+	"github.com/esh3artech/barid/delivery/rabbitmq"
+	"github.com/esh3artech/barid/idempotency"
+	"github.com/esh3artech/barid/idempotency/redisstore"
+)
+
+// tappedTransport shows every ack before it is given, and can keep it back.
+type tappedTransport struct {
+	*rabbitmq.Transport
+	// onAck is told which message is about to be acked, "" for a malformed one.
+	// When it returns false the ack is lost on the way.
+	onAck func(id string, in delivery.Incoming) bool
+}
+
+func (t *tappedTransport) Subscribe(ctx context.Context, config delivery.SubscribeConfig) (delivery.Subscription, error) {
+	subscription, err := t.Transport.Subscribe(ctx, config)
+	if err != nil {
+		return nil, err
+	}
+	return &tappedSubscription{Subscription: subscription.(*rabbitmq.Subscription), onAck: t.onAck}, nil
+}
+
+type tappedSubscription struct {
+	*rabbitmq.Subscription
+	onAck func(id string, in delivery.Incoming) bool
+}
+
+func (s *tappedSubscription) Receive(ctx context.Context) ([]delivery.Incoming, error) {
+	batch, err := s.Subscription.Receive(ctx)
+	for i := range batch {
+		batch[i] = &tappedIncoming{Incoming: batch[i], onAck: s.onAck}
+	}
+	return batch, err
+}
+
+type tappedIncoming struct {
+	delivery.Incoming
+	onAck func(id string, in delivery.Incoming) bool
+}
+
+func (in *tappedIncoming) Ack() error {
+	id := ""
+	if envelope, err := in.Envelope(); err == nil {
+		id = envelope.ID
+	}
+	if !in.onAck(id, in.Incoming) {
+		return nil
+	}
+	return in.Incoming.Ack()
+}
+
+// tappedStore shows the steps of the idempotency protocol. Functions that are
+// nil are not called.
+type tappedStore struct {
+	*redisstore.Store
+	beforeClaim, afterClaim, afterComplete func(key string)
+	completed                              atomic.Int64
+}
+
+func (s *tappedStore) Claim(ctx context.Context, key, token string, attempt int, lease time.Duration) (idempotency.Answer, error) {
+	if s.beforeClaim != nil {
+		s.beforeClaim(key)
+	}
+	answer, err := s.Store.Claim(ctx, key, token, attempt, lease)
+	if err == nil && answer.State == idempotency.Claimed && s.afterClaim != nil {
+		s.afterClaim(key)
+	}
+	return answer, err
+}
+
+func (s *tappedStore) Complete(ctx context.Context, key, token string, window time.Duration) (idempotency.Completion, error) {
+	completion, err := s.Store.Complete(ctx, key, token, window)
+	if err == nil {
+		s.completed.Add(1)
+		if s.afterComplete != nil {
+			s.afterComplete(key)
+		}
+	}
+	return completion, err
+}
+
+// failingLetters is a dead-letter store that can go missing.
+type failingLetters struct {
+	delivery.DeadLetterer
+	down  atomic.Bool
+	tries atomic.Int64
+	onPut func(letters []delivery.DeadLetter) // of those that were stored
+}
+
+var errMissing = errors.New("the dead-letter store is missing")
+
+func (f *failingLetters) DeadLetter(ctx context.Context, letters ...delivery.DeadLetter) error {
+	f.tries.Add(1)
+	if f.down.Load() {
+		return errMissing
+	}
+	err := f.DeadLetterer.DeadLetter(ctx, letters...)
+	if err == nil && f.onPut != nil {
+		f.onPut(letters)
+	}
+	return err
+}
