@@ -150,7 +150,8 @@ func (s *Scan) Cursor(last *Entry) string {
 
 func (s *Scan) decode(text string) (Position, error) {
 	cursor, err := cursorText.DecodeString(text)
-	if err != nil || len(cursor) <= cursorHead || cursor[0] != cursorVersion {
+	// The decoder passes over line breaks, which no cursor of ours has.
+	if err != nil || strings.ContainsAny(text, "\r\n") || len(cursor) <= cursorHead || cursor[0] != cursorVersion {
 		return Position{}, fmt.Errorf("%w: it is damaged", ErrCursor)
 	}
 	if binary.BigEndian.Uint64(cursor[1:]) != s.digest() {
