@@ -36,6 +36,22 @@ var (
 	ErrInProgress = errors.New("delivery: a message with the same idempotency key is being published")
 	// ErrUnsupported: the transport lacks the ability that this needs.
 	ErrUnsupported = errors.New("delivery: not supported by the transport")
+	// ErrStoreDown: the message store could not be asked, or failed inside.
+	ErrStoreDown = errors.New("delivery: message store failed")
+	// ErrNotFound: there is no record of the message.
+	ErrNotFound = errors.New("delivery: no such message")
+	// ErrExists: there is a record with the same ID already.
+	ErrExists = errors.New("delivery: a message with this ID exists")
+	// ErrLate: an update is older than what the record knows. See LateError.
+	ErrLate = errors.New("delivery: late news")
+	// ErrNotAwaited: an acknowledgment of a message that was cancelled, or failed
+	// without ever having been sent.
+	ErrNotAwaited = errors.New("delivery: no acknowledgment of the message is awaited")
+	// ErrQuery: a query has a field that is out of range; the text names it.
+	ErrQuery = errors.New("delivery: invalid query")
+	// ErrCursor: a cursor is damaged, or belongs to a query with another filter
+	// or order. Begin with the first page again.
+	ErrCursor = errors.New("delivery: invalid cursor")
 	// ErrMalformed: what was received is no message. See MalformedError.
 	ErrMalformed = errors.New("delivery: malformed message")
 	// ErrClosed: the thing was closed before.
@@ -88,6 +104,21 @@ func (e *DuplicateError) Error() string {
 
 // Is makes it ErrDuplicate.
 func (e *DuplicateError) Is(target error) bool { return target == ErrDuplicate }
+
+// LateError says what the record knew already. It is ErrLate.
+type LateError struct {
+	ID         string
+	Status     Status
+	Generation int
+	RetryCount int
+}
+
+func (e *LateError) Error() string {
+	return fmt.Sprintf("delivery: late news: message %s is %s already (generation %d, %d failed attempts)", e.ID, e.Status, e.Generation, e.RetryCount)
+}
+
+// Is makes it ErrLate.
+func (e *LateError) Is(target error) bool { return target == ErrLate }
 
 // MalformedError carries what could not be decoded. It is ErrMalformed.
 type MalformedError struct {

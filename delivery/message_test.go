@@ -113,7 +113,6 @@ func TestStatusMovesForwardOnly(t *testing.T) {
 			assert.Equal(t, i < k, from.CanBecome(to), "%s to %s", from, to)
 		}
 	}
-	assert.True(t, StatusFailed.CanBecome(StatusQueued), "a replay")
 	assert.True(t, StatusFailed.CanBecome(StatusDelivered), "a late acknowledgment")
 	assert.True(t, StatusRetrying.CanBecome(StatusRetrying), "one failure after the other")
 	assert.False(t, StatusDelivered.CanBecome(StatusRetrying))

@@ -9,31 +9,48 @@ type Status string
 const (
 	StatusPending   Status = "pending"   // saved, not yet confirmed by the transport
 	StatusQueued    Status = "queued"    // confirmed by the transport
-	StatusRetrying  Status = "retrying"  // an attempt failed; the next one has a time
+	StatusRetrying  Status = "retrying"  // an attempt failed, or was put off; the next one has a time
 	StatusSent      Status = "sent"      // the handler is done; the end user's acknowledgment is awaited
 	StatusDelivered Status = "delivered" // done, or acknowledged by the end user
 	StatusRead      Status = "read"      // seen by the end user
 	StatusFailed    Status = "failed"    // a dead letter
+	StatusCancelled Status = "cancelled" // withdrawn before it was sent
 )
 
-// transitions lists what each status may become. News can arrive out of order
-// (a handler may be done before its publisher has noted the confirm), so
-// stages may be skipped forwards; none leads back, but for a replay, which
-// queues a failed message again.
+// transitions lists what each status may become within a generation. News can
+// arrive out of order (a handler may be done before its publisher has noted the
+// confirm), so stages may be skipped forwards; none leads back. A later
+// generation, which a replay begins, may start from any status that is not
+// final.
 var transitions = map[Status][]Status{
-	StatusPending:   {StatusQueued, StatusRetrying, StatusSent, StatusDelivered, StatusRead, StatusFailed},
+	StatusPending:   {StatusQueued, StatusRetrying, StatusSent, StatusDelivered, StatusRead, StatusFailed, StatusCancelled},
 	StatusQueued:    {StatusRetrying, StatusSent, StatusDelivered, StatusRead, StatusFailed},
-	StatusRetrying:  {StatusQueued, StatusRetrying, StatusSent, StatusDelivered, StatusRead, StatusFailed},
+	StatusRetrying:  {StatusQueued, StatusRetrying, StatusSent, StatusDelivered, StatusRead, StatusFailed, StatusCancelled},
 	StatusSent:      {StatusRetrying, StatusDelivered, StatusRead, StatusFailed},
-	StatusFailed:    {StatusQueued, StatusDelivered, StatusRead},
+	StatusFailed:    {StatusDelivered, StatusRead},
 	StatusDelivered: {StatusRead},
 	StatusRead:      nil,
+	StatusCancelled: nil,
+}
+
+// Statuses lists every status, in the order of a message's life.
+func Statuses() [8]Status {
+	return [8]Status{
+		StatusPending, StatusQueued, StatusRetrying, StatusSent,
+		StatusDelivered, StatusRead, StatusFailed, StatusCancelled,
+	}
 }
 
 // Valid says whether s is one of the statuses.
 func (s Status) Valid() bool {
 	_, known := transitions[s]
 	return known
+}
+
+// Final says whether nothing more is expected to happen: delivered, read or
+// cancelled.
+func (s Status) Final() bool {
+	return s == StatusDelivered || s == StatusRead || s == StatusCancelled
 }
 
 // CanBecome says whether an update from s to next moves the message forward. An

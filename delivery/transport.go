@@ -123,6 +123,15 @@ type Pauser interface {
 	Resume(ctx context.Context) error
 }
 
+// Volatile is a Transport whose messages end with the process. With a Store they
+// stay claimed by the process while they wait here, so that others go on with
+// them after its end, not before.
+type Volatile interface {
+	// Session names the process's messages: the same for everything that shares
+	// them, another after every start.
+	Session() string
+}
+
 // Namer is a Transport that has a name of its own, which then is the default
 // of ConsumerConfig.Name.
 type Namer interface {

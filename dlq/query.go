@@ -1,12 +1,9 @@
 package dlq
 
 import (
-	"encoding/base64"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/fnv"
-	"strings"
+	"strconv"
 	"time"
 
 	"github.com/esh3artech/barid/delivery"
@@ -72,22 +69,9 @@ type Page struct {
 	Next string `json:"next,omitempty"`
 }
 
-// Position is an entry's place in the order of all entries.
-type Position struct {
-	DeadAt time.Time
-	ID     string
-}
-
-// PositionOf returns an entry's place.
-func PositionOf(entry *Entry) Position { return Position{DeadAt: entry.DeadAt, ID: entry.ID} }
-
-// Compare is negative when p is older than other, 0 when they are the same,
-// positive when p is newer.
-func (p Position) Compare(other Position) int {
-	if byTime := p.DeadAt.Compare(other.DeadAt); byTime != 0 {
-		return byTime
-	}
-	return strings.Compare(p.ID, other.ID)
+// PositionOf returns an entry's place in the order of all entries.
+func PositionOf(entry *Entry) delivery.Position {
+	return delivery.Position{At: entry.DeadAt, ID: entry.ID}
 }
 
 // Scan is a Query that has been checked, with defaults filled in and the cursor
@@ -100,7 +84,7 @@ type Scan struct {
 	Limit int
 	// After is the last entry of the page before; an empty After.ID means that
 	// this is the first page.
-	After Position
+	After delivery.Position
 }
 
 // Scan checks the query. Faults are ErrQuery or ErrCursor, all at once.
@@ -120,8 +104,10 @@ func (q *Query) Scan() (Scan, error) {
 		faults = append(faults, fmt.Errorf("%w: Since is not before Until", ErrQuery))
 	}
 	if q.Cursor != "" {
-		after, err := scan.decode(q.Cursor)
-		faults = append(faults, err)
+		after, err := delivery.DecodeCursor(q.Cursor, scan.digest())
+		if err != nil {
+			faults = append(faults, fmt.Errorf("%w: %w", ErrCursor, err))
+		}
 		scan.After = after
 	}
 	if err := errors.Join(faults...); err != nil {
@@ -130,46 +116,13 @@ func (q *Query) Scan() (Scan, error) {
 	return scan, nil
 }
 
-// A cursor is a version, a digest of the filter and the order, the
-// microseconds of DeadAt, and the ID.
-const (
-	cursorVersion = 1
-	cursorHead    = 1 + 8 + 8
-)
-
-var cursorText = base64.RawURLEncoding.Strict()
-
 // Cursor returns the cursor of the page after the one that ends with last.
 func (s *Scan) Cursor(last *Entry) string {
-	cursor := make([]byte, 0, cursorHead+len(last.ID))
-	cursor = append(cursor, cursorVersion)
-	cursor = binary.BigEndian.AppendUint64(cursor, s.digest())
-	cursor = binary.BigEndian.AppendUint64(cursor, uint64(last.DeadAt.UnixMicro()))
-	return cursorText.EncodeToString(append(cursor, last.ID...))
-}
-
-func (s *Scan) decode(text string) (Position, error) {
-	cursor, err := cursorText.DecodeString(text)
-	// The decoder passes over line breaks, which no cursor of ours has.
-	if err != nil || strings.ContainsAny(text, "\r\n") || len(cursor) <= cursorHead || cursor[0] != cursorVersion {
-		return Position{}, fmt.Errorf("%w: it is damaged", ErrCursor)
-	}
-	if binary.BigEndian.Uint64(cursor[1:]) != s.digest() {
-		return Position{}, fmt.Errorf("%w: it belongs to a query with another filter or order", ErrCursor)
-	}
-	return Position{
-		DeadAt: time.UnixMicro(int64(binary.BigEndian.Uint64(cursor[9:]))).UTC(),
-		ID:     string(cursor[cursorHead:]),
-	}, nil
+	return delivery.EncodeCursor(PositionOf(last), s.digest())
 }
 
 // digest tells queries apart whose pages don't belong together.
 func (s *Scan) digest() uint64 {
-	hash := fnv.New64a()
-	for _, field := range []string{string(s.Reason), s.Recipient, s.Type, s.Fingerprint, s.Source} {
-		_ = binary.Write(hash, binary.BigEndian, uint64(len(field)))
-		_, _ = hash.Write([]byte(field))
-	}
-	_ = binary.Write(hash, binary.BigEndian, []int64{s.Since.UnixMicro(), s.Until.UnixMicro(), int64(s.Order)})
-	return hash.Sum64()
+	return delivery.CursorDigest("dead letters", string(s.Reason), s.Recipient, s.Type, s.Fingerprint, s.Source,
+		s.Since.UTC().String(), s.Until.UTC().String(), strconv.Itoa(int(s.Order)))
 }

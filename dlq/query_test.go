@@ -85,7 +85,7 @@ func FuzzCursor(f *testing.F) {
 		}
 		if cursor != "" {
 			// Every cursor that is taken is one that was given.
-			assert.Equal(t, cursor, scan.Cursor(&dlq.Entry{ID: scan.After.ID, DeadAt: scan.After.DeadAt}))
+			assert.Equal(t, cursor, scan.Cursor(&dlq.Entry{ID: scan.After.ID, DeadAt: scan.After.At}))
 		}
 	})
 }

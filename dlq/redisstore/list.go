@@ -37,7 +37,7 @@ func newSpan(scan *dlq.Scan, part string) span {
 		w.max = "(" + part + placeOf(ceil(scan.Until))
 	}
 	if scan.After.ID != "" {
-		w.after(placeOf(scan.After.DeadAt) + scan.After.ID)
+		w.after(placeOf(scan.After.At) + scan.After.ID)
 	}
 	return w
 }

@@ -1,0 +1,132 @@
+package delivery
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// Store keeps records, so that a message has a life that can be asked about,
+// and whoever dies, somebody else can go on with it. The suite
+// deliverytest.TestStore is this contract as tests.
+//
+// All methods may be called by any number of goroutines, and where the store is
+// shared, processes at once. None retains what it is given or returns what it
+// keeps. None reads the clock: time comes in arguments. Times are kept to the
+// microsecond.
+//
+// A method for several records or IDs answers for each in the order given: its
+// errors are nil when all went well, or else one for each, nil where it went
+// well. A failure of the store itself, which matches ErrStoreDown, is the error
+// of each; then some may have been carried out all the same, and the call may
+// be repeated: Save and Update do not mind. A ctx that has ended is its error,
+// bare or wrapped. No records or IDs are no error. An ID given twice is as two
+// calls.
+//
+// Calls of single records from many goroutines should be as cheap together as
+// one call of many.
+type Store interface {
+	// Save adds records, with the progress that they have. ErrExists says that
+	// one with the ID is there, which stays as it is. ErrInvalid: the ID is empty
+	// or the Status is none.
+	Save(ctx context.Context, records ...Record) []error
+
+	// Update carries out each update as Record.Apply does, atomically, and returns
+	// the progress after it, or the one that refused it. ErrNotFound says that
+	// there is no record, with the zero Progress.
+	Update(ctx context.Context, updates ...Update) ([]Progress, []error)
+
+	// Get returns the records of ids, with the zero Record and ErrNotFound for
+	// what is not there.
+	Get(ctx context.Context, ids ...string) ([]Record, []error)
+
+	// List returns the records that query picks, without their bodies, in its
+	// order from its cursor on. It must use RecordQuery.Scan, and RecordScan.Cursor
+	// for the next page. A record that is there while the pages are read is seen
+	// exactly once, whatever is saved, changed or purged meanwhile.
+	List(ctx context.Context, query RecordQuery) (RecordPage, error)
+
+	// Claim takes up to claim.Limit records whose Status is claim.Status and whose
+	// DueAt is set and at or before claim.Now, those due first first, and makes
+	// them claim.Token's: ClaimedBy is Token and DueAt is Now + Lease from then on. Of
+	// callers at the same time each gets others. A claim that Claim.Validate
+	// rejects is its error.
+	Claim(ctx context.Context, claim Claim) ([]Record, error)
+
+	// Renew sets DueAt to until for all records, pending or queued, that token has
+	// claimed, and returns how many.
+	Renew(ctx context.Context, token string, until time.Time) (int, error)
+
+	// NextDue returns the earliest DueAt of all records with one of the statuses,
+	// zero when there is none.
+	NextDue(ctx context.Context, statuses ...Status) (time.Time, error)
+
+	// Stats counts the records.
+	Stats(ctx context.Context) (RecordStats, error)
+
+	// Purge deletes up to limit records whose Status is final or failed and that
+	// were last changed before the time given, and returns how many.
+	Purge(ctx context.Context, before time.Time, limit int) (int, error)
+}
+
+// StoreWatcher is a Store that tells who shares its process of what is due.
+type StoreWatcher interface {
+	// Watch calls due after each change by this process that made a record due
+	// at a time, with the earliest such time. due must not block or call the
+	// store. After stop has returned due is not called again.
+	Watch(due func(at time.Time)) (stop func())
+}
+
+// Claim asks a Store for records that are due.
+type Claim struct {
+	// Status of the records.
+	Status Status
+	// Token names who claims.
+	Token string
+	// Now is the time of the claim.
+	Now time.Time
+	// Lease is how long it lasts.
+	Lease time.Duration
+	// Limit is how many records at most, from 1 to MaxClaim.
+	Limit int
+}
+
+// MaxClaim bounds Claim.Limit.
+const MaxClaim = 10_000
+
+// Validate reports the first fault as ErrInvalid.
+func (c *Claim) Validate() error {
+	switch {
+	case !c.Status.Valid():
+		return &InvalidError{Field: "Claim.Status", Problem: fmt.Sprintf("is %.32q, want one of the statuses", string(c.Status))}
+	case c.Token == "":
+		return &InvalidError{Field: "Claim.Token", Problem: "is empty"}
+	case c.Now.IsZero():
+		return &InvalidError{Field: "Claim.Now", Problem: "is zero"}
+	case c.Lease <= 0:
+		return &InvalidError{Field: "Claim.Lease", Problem: fmt.Sprintf("is %s, want more than 0", c.Lease)}
+	case c.Limit < 1 || c.Limit > MaxClaim:
+		return &InvalidError{Field: "Claim.Limit", Problem: fmt.Sprintf("is %d, want 1 to %d", c.Limit, MaxClaim)}
+	}
+	return nil
+}
+
+// RecordStats counts records.
+type RecordStats struct {
+	// Total is how many records there are.
+	Total int `json:"total"`
+	// Counts has how many, by status and priority; what is 0 may be missing.
+	Counts map[Status]map[Priority]int `json:"counts"`
+	// OldestPending is the earliest CreatedAt of those that are pending, zero
+	// when none is.
+	OldestPending time.Time `json:"oldest_pending,omitzero"`
+}
+
+// Of is how many have the status.
+func (s *RecordStats) Of(status Status) int {
+	total := 0
+	for _, count := range s.Counts[status] {
+		total += count
+	}
+	return total
+}

@@ -1,0 +1,65 @@
+package delivery
+
+import (
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Update is news of a stored message. Record.Apply says what it changes.
+type Update struct {
+	// ID is the message's.
+	ID string
+	// Status is what the message becomes.
+	Status Status
+	// Generation and RetryCount are those of the envelope that the news is of,
+	// with the failure counted if there is one. They keep old news from undoing
+	// newer. Not looked at where Acknowledged is set or Status is
+	// StatusCancelled.
+	Generation int
+	RetryCount int
+	// At is when it happened. Required.
+	At time.Time
+	// DueAt is when a RetryWorker has to see to the message: when to try again,
+	// until when the acknowledgment is awaited, when a claim ends. Zero: never.
+	DueAt time.Time
+	// ClaimedBy is who sees to the message until DueAt. Empty: nobody.
+	ClaimedBy string
+	// OnlyIfClaimedBy makes the update late unless the record is still claimed by
+	// who is named. Empty: whoever has claimed it.
+	OnlyIfClaimedBy string
+	// Failure is the attempt that failed, nil when none did.
+	Failure *Failure
+	// DeadLetterID goes with StatusFailed.
+	DeadLetterID string
+	// Acknowledged says that the news is the end user's, by StatusDelivered or
+	// StatusRead.
+	Acknowledged bool
+}
+
+// Validate reports what no store can work with, as ErrInvalid.
+func (u *Update) Validate() error {
+	var faults []error
+	fault := func(field, problem string) {
+		faults = append(faults, &InvalidError{Field: "Update." + field, Problem: problem})
+	}
+	if u.ID == "" {
+		fault("ID", "is empty")
+	}
+	if !u.Status.Valid() {
+		fault("Status", fmt.Sprintf("is %.32q, want one of the statuses", string(u.Status)))
+	}
+	if u.At.IsZero() {
+		fault("At", "is zero")
+	}
+	if u.Generation < 0 || u.RetryCount < 0 {
+		fault("Generation, RetryCount", fmt.Sprintf("are %d and %d, want at least 0", u.Generation, u.RetryCount))
+	}
+	if u.Acknowledged && u.Status != StatusDelivered && u.Status != StatusRead {
+		fault("Acknowledged", "is set, but Status is neither delivered nor read")
+	}
+	if u.Status == StatusRetrying && u.DueAt.IsZero() {
+		fault("DueAt", "is zero, but Status is retrying")
+	}
+	return errors.Join(faults...)
+}
