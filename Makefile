@@ -3,8 +3,8 @@
 GOLANGCI_LINT_VERSION := v2.15.0
 GOLANGCI_LINT := .tools/golangci-lint-$(GOLANGCI_LINT_VERSION)
 MODULES := ./... ./examples/... ./examples/compare/...
-# Tests that take minutes and a quiet machine: make faults.
-SLOW := ./delivery/rabbitmq/faults/...
+# Tests that break whole servers: they want the machine for themselves, so they run after the others.
+FAULTS := ./delivery/rabbitmq/faults
 # What the coverage bound holds for: everything but examples, suites and servers.
 CORE := ./retry ./breaker ./breaker/redisstate ./idempotency ./idempotency/redisstore ./metrics ./dlq ./dlq/redisstore \
 	./delivery ./delivery/memory ./delivery/rabbitmq
@@ -23,6 +23,7 @@ demo: ## build and run the quickstart: the whole pipeline in one process, no ser
 .PHONY: test
 test: servers ## run all tests with the race detector, on real servers
 	go test -race -timeout 15m $(MODULES)
+	go test -race -timeout 15m $(FAULTS)
 
 .PHONY: short
 short: ## run the tests that need no server
@@ -34,7 +35,7 @@ servers: ## install rabbitmq-server and redis-server if they are missing
 
 .PHONY: lint
 lint: $(GOLANGCI_LINT) ## check style, vet and the import directions
-	$(GOLANGCI_LINT) run $(MODULES) $(SLOW)
+	$(GOLANGCI_LINT) run $(MODULES) $(FAULTS)/...
 
 $(GOLANGCI_LINT):
 	GOBIN=$(CURDIR)/.tools go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION)
@@ -57,10 +58,16 @@ bench: servers ## compare with the bare client and with Watermill, into examples
 microbench: ## run the Go benchmarks of the pieces
 	go test -run '^$$' -bench . -benchmem ./...
 
+.tools/faults.test: FORCE
+	@go test -c -o $@ $(FAULTS)
+
+.PHONY: FORCE
+FORCE:
+
 .PHONY: faults
-faults: servers ## break servers and networks under load, and settle the ledger; into delivery/rabbitmq/FAULTS.md
-	go test -count=1 -timeout 40m ./delivery/rabbitmq/faults -faults.all -faults.out=$(CURDIR)/delivery/rabbitmq/FAULTS.md
+faults: servers .tools/faults.test ## break servers and networks under load, and settle the ledger; into delivery/rabbitmq/FAULTS.md
+	@cd $(FAULTS) && $(CURDIR)/.tools/faults.test -test.timeout 40m -faults.all -faults.out=../FAULTS.md
 
 .PHONY: soak
-soak: servers ## 20 minutes of random faults
-	go test -count=1 -timeout 40m -v ./delivery/rabbitmq/faults -run Soak -faults.soak=20m
+soak: servers .tools/faults.test ## 20 minutes of random faults, every 20 s one
+	@cd $(FAULTS) && $(CURDIR)/.tools/faults.test -test.timeout 40m -test.run Soak -faults.soak=20m
