@@ -29,6 +29,9 @@ const (
 	soakRate = callers * batchSize * int(time.Second/soakPace)
 	// settleIn is after how long memory and goroutines are taken as a measure.
 	settleIn = time.Minute
+	// steadyPool has the client open all of its connections from the beginning,
+	// 64 KiB of buffers each, so that those that faults make it open are no growth.
+	steadyPool = "?pool_size=10&min_idle_conns=10"
 	// growth is how much more of both there may be at the end.
 	growth = 1.10
 )
@@ -146,7 +149,7 @@ func TestSoak(t *testing.T) {
 	s.relay = r.relay(r.loopback(), r.broker.Addr())
 	s.fault.Store("none")
 	s.pipeline = r.pipeline(setup{
-		lean: true, redis: s.redis.URL(), amqp: "amqp://guest:guest@" + s.relay.listener.Addr().String() + "/",
+		lean: true, redis: s.redis.URL() + steadyPool, amqp: "amqp://guest:guest@" + s.relay.listener.Addr().String() + "/",
 		handler: func(ctx context.Context, _ delivery.Message) error {
 			if attempt, _ := delivery.AttemptFrom(ctx); s.failing.Load() && attempt.Number == 1 {
 				return errPoison
