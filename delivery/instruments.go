@@ -35,20 +35,26 @@ func newPublisherMetrics(recorder metrics.Recorder) publisherMetrics {
 // published counts a call's messages. A nil errs means that all were accepted.
 func (m *publisherMetrics) published(batch []Envelope, errs []error, took time.Duration) {
 	m.seconds.Observe(took.Seconds())
+	var accepted [4]int64
 	for i := range batch {
-		outcome := metrics.PublishAccepted
-		if errs != nil {
-			switch err := errs[i]; {
-			case err == nil:
-			case errors.Is(err, ErrOutcomeUnknown):
-				outcome = metrics.PublishUnknown
-			case errors.Is(err, ErrDuplicate):
-				outcome = metrics.PublishDuplicate
-			default:
-				outcome = metrics.PublishRejected
-			}
+		level := level(batch[i].Priority)
+		if errs == nil || errs[i] == nil {
+			accepted[level]++
+			continue
 		}
-		m.outcomes[outcome][level(batch[i].Priority)].Add(1)
+		outcome := metrics.PublishRejected
+		switch {
+		case errors.Is(errs[i], ErrOutcomeUnknown):
+			outcome = metrics.PublishUnknown
+		case errors.Is(errs[i], ErrDuplicate):
+			outcome = metrics.PublishDuplicate
+		}
+		m.outcomes[outcome][level].Add(1)
+	}
+	for level, count := range accepted {
+		if count > 0 {
+			m.outcomes[metrics.PublishAccepted][level].Add(count)
+		}
 	}
 }
 
