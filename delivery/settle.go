@@ -121,7 +121,7 @@ func (r *run) settleLater(ctx context.Context, delayer Delayer, j *job, err erro
 func (r *run) home(ctx context.Context, delayer Delayer, j *job) error {
 	v := &j.verdict
 	if v.action == retryThen || v.action == postpone {
-		limited := within(ctx, settleTimeout)
+		limited := within(ctx, time.Now(), settleTimeout)
 		defer limited.end()
 		var err error
 		if errs := delayer.SendAfter(limited, v.delay, []Envelope{*v.next}); errs != nil {
@@ -140,7 +140,7 @@ func (r *run) home(ctx context.Context, delayer Delayer, j *job) error {
 			v.letterID = letter.ID
 		}
 		letter.ID = v.letterID
-		limited := within(ctx, settleTimeout)
+		limited := within(ctx, time.Now(), settleTimeout)
 		defer limited.end()
 		return r.config.DeadLetters.DeadLetter(limited, letter)
 	}
@@ -152,9 +152,9 @@ func (r *run) mark(ctx context.Context, j *job) error {
 	if j.claim == nil {
 		return nil
 	}
-	limited := within(ctx, settleTimeout)
-	defer limited.end()
 	begin := time.Now()
+	limited := within(ctx, begin, settleTimeout)
+	defer limited.end()
 	var err error
 	switch j.verdict.action {
 	case deliver, bury:
@@ -164,7 +164,8 @@ func (r *run) mark(ctx context.Context, j *job) error {
 	default:
 		err = j.claim.Release(limited)
 	}
-	if far := time.Since(begin) > farAway; far != r.storeFar.Load() {
+	j.now = time.Now()
+	if far := j.now.Sub(begin) > farAway; far != r.storeFar.Load() {
 		r.storeFar.Store(far)
 	}
 	switch {
@@ -302,7 +303,7 @@ func (r *run) release(ctx context.Context, j *job) {
 	if j.claim == nil {
 		return
 	}
-	limited := within(context.WithoutCancel(ctx), settleTimeout)
+	limited := within(context.WithoutCancel(ctx), time.Now(), settleTimeout)
 	defer limited.end()
 	_ = j.claim.Release(limited)
 	j.claim = nil
