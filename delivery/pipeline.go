@@ -201,13 +201,13 @@ func (r *run) attempt(ctx context.Context, j *job) verdict {
 
 // call runs the handler once.
 func (r *run) call(ctx context.Context, j *job) error {
-	begin := time.Now()
+	begin := j.tick()
 	limited := &deadlineContext{parent: ctx, deadline: begin.Add(r.config.HandlerTimeout), envelope: j.envelope}
 	j.lease.run(limited)
 	r.handlers.Add(1)
 	defer func() {
 		r.handlers.Add(-1)
-		j.now = time.Now()
+		j.tick()
 		r.metrics.handled(j, begin)
 		j.lease.run(nil)
 		limited.end()

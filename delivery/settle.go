@@ -152,7 +152,7 @@ func (r *run) mark(ctx context.Context, j *job) error {
 	if j.claim == nil {
 		return nil
 	}
-	begin := time.Now()
+	begin := j.tick()
 	limited := within(ctx, begin, settleTimeout)
 	defer limited.end()
 	var err error
@@ -164,8 +164,7 @@ func (r *run) mark(ctx context.Context, j *job) error {
 	default:
 		err = j.claim.Release(limited)
 	}
-	j.now = time.Now()
-	if far := j.now.Sub(begin) > farAway; far != r.storeFar.Load() {
+	if far := j.tick().Sub(begin) > farAway; far != r.storeFar.Load() {
 		r.storeFar.Store(far)
 	}
 	switch {
