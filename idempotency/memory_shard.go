@@ -19,8 +19,8 @@ type shard struct {
 	_    [64]byte // keeps the locks of two shards out of one cache line
 }
 
-// pageRecords is how many records share one allocation.
-const pageRecords = 256
+// pageRecords is how many records share one allocation, of 5 KiB.
+const pageRecords = 64
 
 // digest stands for a key. See Memory.
 type digest struct{ high, low uint64 }
@@ -157,7 +157,7 @@ func (s *shard) shrink() {
 		s.pages[len(s.pages)-1] = nil
 		s.pages = s.pages[:len(s.pages)-1]
 	}
-	if cap(s.soonest) > pageRecords && len(s.soonest) < cap(s.soonest)/4 {
+	if cap(s.soonest) > minSlots && len(s.soonest) < cap(s.soonest)/4 {
 		s.soonest = append(make([]turn, 0, cap(s.soonest)/2), s.soonest...)
 	}
 }
