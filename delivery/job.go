@@ -25,6 +25,8 @@ type job struct {
 	homed   bool // the message's next home is durable
 	marked  bool // the idempotency store knows
 
+	marking deadlineContext // of the first try of the mark, to spare an allocation
+
 	returns int // how often it came back because its key was busy
 
 	// In ordered mode, while it is under way or in line.

@@ -153,7 +153,12 @@ func (r *run) mark(ctx context.Context, j *job) error {
 		return nil
 	}
 	begin := j.tick()
-	limited := within(ctx, begin, settleTimeout)
+	limited := &j.marking
+	if limited.parent == nil {
+		limited.parent, limited.deadline = ctx, begin.Add(settleTimeout)
+	} else {
+		limited = within(ctx, begin, settleTimeout) // the store may hold on to that of an earlier try
+	}
 	defer limited.end()
 	var err error
 	switch j.verdict.action {
