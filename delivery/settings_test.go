@@ -269,7 +269,7 @@ func TestParseSettingsNamesEveryVariable(t *testing.T) {
 		}
 		_, err := delivery.ParseSettings(nil, []string{name + "=" + value})
 		if name == "MessageReliability__MaxRetryDelaySeconds" {
-			assert.ErrorContains(t, err, "BaseRetryDelaySeconds is 5, want at most MaxRetryDelaySeconds (1)")
+			require.ErrorContains(t, err, "BaseRetryDelaySeconds is 5, want at most MaxRetryDelaySeconds (1)")
 			continue
 		}
 		assert.NoError(t, err, name)
@@ -350,10 +350,10 @@ func TestSettingsJSON(t *testing.T) {
 		`{"MessageReliability": null}`,
 	} {
 		err := json.Unmarshal([]byte(document), &host)
-		assert.ErrorIs(t, err, delivery.ErrConfig, document)
+		require.ErrorIs(t, err, delivery.ErrConfig, document)
 		assert.Equal(t, want, host.MessageReliability, "unchanged after a fault")
 	}
-	assert.ErrorIs(t, host.MessageReliability.UnmarshalJSON([]byte(`{`)), delivery.ErrConfig)
+	require.ErrorIs(t, host.MessageReliability.UnmarshalJSON([]byte(`{`)), delivery.ErrConfig)
 	var none *delivery.Settings
 	assert.ErrorIs(t, none.UnmarshalJSON([]byte(`{}`)), delivery.ErrConfig)
 }
