@@ -318,8 +318,8 @@ func TestLoadSettings(t *testing.T) {
 }
 
 func TestSettingsValidate(t *testing.T) {
-	assert.NoError(t, delivery.DefaultSettings().Validate())
-	assert.Error(t, delivery.Settings{}.Validate())
+	require.NoError(t, delivery.DefaultSettings().Validate())
+	require.Error(t, delivery.Settings{}.Validate())
 
 	settings := delivery.DefaultSettings()
 	settings.MaxRetries = -1
