@@ -86,6 +86,20 @@ type ConsumerConfig struct {
 	KeyBreakers *breaker.Set
 	BreakerKey  func(Message) string
 
+	// Store, when set, keeps a record of every message: what it knows is durable
+	// before the message is acked. Retries wait in it, and a RetryWorker, which
+	// some process has to run, sends them when they are due. It is the Store of
+	// the publishers. Nil keeps no records.
+	Store Store
+	// NoRetryWorker says that nobody runs a RetryWorker on Store: retries wait in
+	// the transport, and are recorded only.
+	NoRetryWorker bool
+	// AckTimeout is for how long the end user's acknowledgment of a message that
+	// asks for one (Message.RequireAck) is awaited after the handler is done.
+	// Until it comes the message is sent, not delivered. Default 5 min. Negative:
+	// no acknowledgments, delivered when the handler is done; as without a Store.
+	AckTimeout time.Duration
+
 	// DeadLetters keeps what is given up; dlq.NewManager makes one. Default: the
 	// transport, if it is a DeadLetterer.
 	DeadLetters DeadLetterer
@@ -121,6 +135,7 @@ func (c ConsumerConfig) withDefaults(transport Transport) ConsumerConfig {
 	setDuration(&c.DrainTimeout, 30*time.Second)
 	setDuration(&c.MaxRetryAfter, time.Hour)
 	setDuration(&c.MaxHold, 5*time.Minute)
+	setDuration(&c.AckTimeout, 5*time.Minute)
 	setDuration(&c.IdempotencyLease, time.Minute)
 	setDuration(&c.IdempotencyWindow, 24*time.Hour)
 	if c.Retry == nil {
@@ -198,8 +213,17 @@ func (c ConsumerConfig) validate() error {
 	}
 	faults = append(faults,
 		faultOf("ConsumerConfig.Idempotency", c.Idempotency),
+		faultOf("ConsumerConfig.Store", c.Store),
 		faultOf("ConsumerConfig.DeadLetters", c.DeadLetters))
 	return errors.Join(faults...)
+}
+
+// schedules says whether retries wait in the store.
+func (c *ConsumerConfig) schedules() bool { return c.Store != nil && !c.NoRetryWorker }
+
+// awaitsAck says whether message is done only when its end user says so.
+func (c *ConsumerConfig) awaitsAck(message *Message) bool {
+	return c.Store != nil && c.AckTimeout > 0 && message.RequireAck
 }
 
 // retryHorizon is how long all retries of policy take together. A policy that

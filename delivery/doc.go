@@ -29,10 +29,35 @@
 //     letter. Others are sent again, with the attempt counted, to come back after
 //     the policy's delay.
 //
+// # With a message store
+//
+// A Store keeps a Record of every message, so that it can be asked what became
+// of it, and gives messages a life beyond the transport:
+//
+//	pending -> queued -> sent -> delivered -> read
+//	              \-> retrying -> queued
+//	              \-> failed, a dead letter
+//
+// Publish returns when a message is saved, as pending, and sends it in the
+// background; PublishIn saves it within a transaction of the host. A Consumer
+// records what became of the message before it acks. Retries and scheduled
+// messages wait in the store, and not in the transport, until a RetryWorker
+// sends them, which any number of processes may run. Give publishers,
+// consumers and workers the same Store; with NoRetryWorker they keep records and
+// leave the waiting to the transport.
+//
+// A message with RequireAck is not done when its handler is: it is sent, and
+// waits for the end user's acknowledgment for ConsumerConfig.AckTimeout, after
+// which the attempt counts as failed. An Acknowledger takes acknowledgments,
+// however late or early.
+//
+// Updates can arrive out of order, from several processes. Record.Apply says which
+// are news; what is late changes nothing.
+//
 // # What is promised
 //
 // Nothing is acked before its next home is durable: the dead letter stored, the
-// retry confirmed by the transport. If the process dies in between, the message
+// retry confirmed by the transport or saved in the store, the success recorded. If the process dies in between, the message
 // comes again. So a handler's effect happens at least once; with an idempotency
 // store it happens once, unless the process dies between the effect and the
 // mark, which costs one more run. A lease fences the consumers, not the world

@@ -24,6 +24,7 @@ type job struct {
 	verdict verdict
 	homed   bool // the message's next home is durable
 	marked  bool // the idempotency store knows
+	noted   bool // the message store knows
 
 	returns int // how often it came back because its key was busy
 
@@ -94,6 +95,9 @@ type verdict struct {
 	// letterID is the dead letter's, the same each time the put is tried.
 	letterID string
 	err      error // why
+	// at is when it was decided, and the same however often it is tried to carry
+	// it out.
+	at time.Time
 }
 
 type action int

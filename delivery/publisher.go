@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/esh3artech/barid/idempotency"
@@ -27,6 +26,24 @@ type PublisherConfig struct {
 	// MaxBodyBytes bounds Message.Body. Default 16 MiB; a transport may have a
 	// lower limit of its own.
 	MaxBodyBytes int
+	// BatchSizeLimit bounds how many messages SendBatch takes. Default 1000.
+	BatchSizeLimit int
+
+	// Store, when set, keeps a record of every message. A message is durable
+	// then as soon as it is saved: Publish returns, and the message is sent in the
+	// background. What can't be sent a RetryWorker sends, which some process has
+	// to run. Call Close at the end.
+	Store Store
+	// NoRetryWorker says that nobody runs a RetryWorker on Store: messages are
+	// durable when the transport has confirmed them, wait there for their
+	// NotBefore, and are recorded after that.
+	NoRetryWorker bool
+	// PendingGrace is for how long a saved message is the publisher's to send,
+	// and after which a RetryWorker takes over. Default 1 min, at least 1 s.
+	PendingGrace time.Duration
+	// MaxOutgoing bounds how many saved messages wait to be sent. Those beyond it,
+	// or beyond 64 MiB of bodies, RetryWorkers may send at once. Default 1000.
+	MaxOutgoing int
 	// Metrics takes barid_messages_published_total and barid_publish_seconds.
 	// Nil discards.
 	Metrics metrics.Recorder
@@ -43,6 +60,15 @@ func (c PublisherConfig) withDefaults() PublisherConfig {
 	}
 	if c.MaxBodyBytes == 0 {
 		c.MaxBodyBytes = DefaultMaxBody
+	}
+	if c.BatchSizeLimit == 0 {
+		c.BatchSizeLimit = DefaultBatchSizeLimit
+	}
+	if c.PendingGrace == 0 {
+		c.PendingGrace = time.Minute
+	}
+	if c.MaxOutgoing == 0 {
+		c.MaxOutgoing = 1000
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
@@ -64,7 +90,18 @@ func (c PublisherConfig) validate() error {
 	if c.MaxBodyBytes < 0 {
 		fault("MaxBodyBytes is %d, want at least 1", c.MaxBodyBytes)
 	}
-	return errors.Join(append(faults, faultOf("PublisherConfig.Idempotency", c.Idempotency))...)
+	if c.BatchSizeLimit < 0 {
+		fault("BatchSizeLimit is %d, want at least 1", c.BatchSizeLimit)
+	}
+	if c.PendingGrace < time.Second {
+		fault("PendingGrace is %s, want at least 1s", c.PendingGrace)
+	}
+	if c.MaxOutgoing < 0 {
+		fault("MaxOutgoing is %d, want at least 1", c.MaxOutgoing)
+	}
+	return errors.Join(append(faults,
+		faultOf("PublisherConfig.Idempotency", c.Idempotency),
+		faultOf("PublisherConfig.Store", c.Store))...)
 }
 
 // Publisher makes messages durable in a Transport. Any number of goroutines may
@@ -75,6 +112,7 @@ type Publisher struct {
 	config    PublisherConfig
 	scope     string
 	metrics   publisherMetrics
+	outbox    *outbox // nil unless the store's records are sent by RetryWorkers
 }
 
 // NewPublisher returns a Publisher over transport, which it does not close. The
@@ -90,44 +128,33 @@ func NewPublisher(transport Transport, config PublisherConfig) (*Publisher, erro
 	if fault != nil {
 		return nil, fault
 	}
-	return &Publisher{
+	publisher := &Publisher{
 		transport: transport,
 		config:    config,
 		scope:     nameOf(transport) + "/publish",
 		metrics:   newPublisherMetrics(config.Metrics),
-	}, nil
+	}
+	if config.Store != nil && !config.NoRetryWorker {
+		publisher.outbox = newOutbox(transport, &config)
+	}
+	return publisher, nil
 }
 
-// Publish returns nil when every message is durable in the transport. Any other
-// outcome is a *PublishError with a result for each message, in order: nil,
-// ErrInvalid (then no message of the call was sent, and the valid ones have
-// ErrNotSent), ErrDuplicate, ErrInProgress, one of the transport's refusals, or
-// ErrOutcomeUnknown. Publishing the same message again, with the same ID, is
-// safe after every one of them.
+// Publish returns nil when every message is durable: confirmed by the transport,
+// or with a Store, saved. Any other outcome is a *PublishError with a result for
+// each message, in order: nil, ErrInvalid (then no message of the call was
+// sent, and the valid ones have ErrNotSent), ErrDuplicate, ErrInProgress, one of
+// the transport's refusals, or ErrOutcomeUnknown. Publishing the same message
+// again, with the same ID, is safe after every one of them.
 //
-// Publish waits no longer than ctx. A message whose NotBefore is still to come
-// needs a transport that is a Delayer, or is ErrUnsupported.
+// Publish waits no longer than ctx. Without a Store a message whose NotBefore
+// is still to come needs a transport that is a Delayer, or is ErrUnsupported.
 func (p *Publisher) Publish(ctx context.Context, messages ...Message) error {
-	if p == nil || p.transport == nil {
-		return fmt.Errorf("%w: Publisher was not made by NewPublisher", ErrConfig)
-	}
-	if len(messages) == 0 {
-		return nil
-	}
-	if err := ctx.Err(); err != nil {
+	if err := p.usable(ctx); err != nil || len(messages) == 0 {
 		return err
 	}
 	begin := time.Now()
-	batch := make([]Envelope, len(messages))
-	for i := range messages {
-		batch[i].Message = messages[i]
-		if batch[i].ID == "" {
-			batch[i].ID = NewID()
-		}
-		if batch[i].CreatedAt.IsZero() {
-			batch[i].CreatedAt = begin
-		}
-	}
+	batch := envelopesOf(messages, begin)
 	errs := p.validate(batch)
 	if errs == nil {
 		if p.config.Idempotency == nil {
@@ -140,37 +167,120 @@ func (p *Publisher) Publish(ctx context.Context, messages ...Message) error {
 	return publishError(batch, errs)
 }
 
+// PublishIn is Publish within a transaction of the host: messages are saved by
+// saver, and are part of whatever it belongs to. Call committed when that has
+// been committed, to have the messages sent at once; if the process dies
+// before, or committed is not called, a RetryWorker sends them after
+// PendingGrace. After a rollback nothing is left of them.
+//
+// It needs a Store, and a RetryWorker, or is ErrUnsupported.
+// PublisherConfig.Idempotency is not asked: a repeated ID is saved once.
+func (p *Publisher) PublishIn(ctx context.Context, saver Saver, messages ...Message) (committed func(), err error) {
+	if err := p.usable(ctx); err != nil {
+		return nil, err
+	}
+	if p.outbox == nil || saver == nil {
+		return nil, fmt.Errorf("%w: PublishIn wants a Saver, PublisherConfig.Store, and a RetryWorker", ErrUnsupported)
+	}
+	begin := time.Now()
+	batch := envelopesOf(messages, begin)
+	errs := p.validate(batch)
+	var send []Envelope
+	if errs == nil && len(batch) > 0 {
+		errs, send = p.outbox.save(ctx, saver, batch, begin)
+	}
+	p.metrics.published(batch, errs, time.Since(begin))
+	return sync.OnceFunc(func() { p.outbox.send(send, begin) }), publishError(batch, errs)
+}
+
 // Forward publishes envelopes that have a past: a replay from the dead letters,
 // or what was taken over from elsewhere. Generation, Attempt and History are
 // sent as they are, and PublisherConfig.Idempotency is not asked. Its outcome is
-// that of Publish.
+// that of Publish. With a Store, one whose record has got as far as its
+// generation already, or is done, is not sent again.
 func (p *Publisher) Forward(ctx context.Context, envelopes ...Envelope) error {
-	if p == nil || p.transport == nil {
-		return fmt.Errorf("%w: Publisher was not made by NewPublisher", ErrConfig)
-	}
-	if len(envelopes) == 0 {
-		return nil
-	}
-	if err := ctx.Err(); err != nil {
+	if err := p.usable(ctx); err != nil || len(envelopes) == 0 {
 		return err
 	}
 	begin := time.Now()
 	errs := p.validate(envelopes)
-	if errs == nil {
+	switch {
+	case errs != nil:
+	case p.outbox != nil:
+		var send []Envelope
+		errs, send = p.outbox.replay(ctx, envelopes, begin)
+		p.outbox.send(send, begin)
+	default:
 		errs = p.send(ctx, envelopes, begin)
 	}
 	p.metrics.published(envelopes, errs, time.Since(begin))
 	return publishError(envelopes, errs)
 }
 
+// Cancel withdraws messages that have not been sent yet: scheduled ones, and
+// those between two attempts. Cancelling twice is no error. Any other outcome is
+// a *PublishError with a result for each ID, in order: nil, ErrNotFound, or
+// ErrLate where the message is in the transport, done, or about to be sent.
+//
+// It needs a Store, or is ErrUnsupported.
+func (p *Publisher) Cancel(ctx context.Context, ids ...string) error {
+	if err := p.usable(ctx); err != nil || len(ids) == 0 {
+		return err
+	}
+	if p.config.Store == nil {
+		return fmt.Errorf("%w: Cancel wants PublisherConfig.Store", ErrUnsupported)
+	}
+	now := time.Now()
+	batch := make([]Envelope, len(ids))
+	updates := make([]Update, len(ids))
+	for i, id := range ids {
+		batch[i].ID = id
+		updates[i] = Update{ID: id, Status: StatusCancelled, At: now}
+	}
+	_, errs := p.config.Store.Update(ctx, updates...)
+	return publishError(batch, errs)
+}
+
+// Close waits until what was published is sent and recorded, or ctx ends; what
+// remains then RetryWorkers send. Publishing is ErrClosed from its begin on.
+// Without a Store there is nothing to wait for.
+func (p *Publisher) Close(ctx context.Context) error {
+	if p == nil || p.outbox == nil {
+		return nil
+	}
+	return p.outbox.close(ctx)
+}
+
+func (p *Publisher) usable(ctx context.Context) error {
+	switch {
+	case p == nil || p.transport == nil:
+		return fmt.Errorf("%w: Publisher was not made by NewPublisher", ErrConfig)
+	case p.outbox != nil && p.outbox.isClosed():
+		return ErrClosed
+	}
+	return ctx.Err()
+}
+
+// envelopesOf fills in what the caller may leave out.
+func envelopesOf(messages []Message, now time.Time) []Envelope {
+	batch := make([]Envelope, len(messages))
+	for i := range messages {
+		batch[i].Message = messages[i]
+		if batch[i].ID == "" {
+			batch[i].ID = NewID()
+		}
+		if batch[i].CreatedAt.IsZero() {
+			batch[i].CreatedAt = now
+		}
+	}
+	return batch
+}
+
 // validate returns nil when all may be sent, or an error for every one.
 func (p *Publisher) validate(batch []Envelope) []error {
 	var errs []error
 	for i := range batch {
-		err := batch[i].Validate()
-		if size := len(batch[i].Body); size > p.config.MaxBodyBytes {
-			err = errors.Join(err, &TooLargeError{Field: "Body", Size: size, Limit: p.config.MaxBodyBytes})
-		}
+		err := p.check(&batch[i].Message)
 		if err == nil {
 			continue
 		}
@@ -187,9 +297,51 @@ func (p *Publisher) validate(batch []Envelope) []error {
 	return errs
 }
 
-// send gives the batch to the transport: what is due in one call, and one call
-// for each time to come.
+func (p *Publisher) check(message *Message) error {
+	err := message.Validate()
+	if size := len(message.Body); size > p.config.MaxBodyBytes {
+		err = errors.Join(err, &TooLargeError{Field: "Body", Size: size, Limit: p.config.MaxBodyBytes})
+	}
+	return err
+}
+
+// send makes the batch durable, in the store or in the transport.
 func (p *Publisher) send(ctx context.Context, batch []Envelope, now time.Time) []error {
+	if p.outbox != nil {
+		errs, send := p.outbox.save(ctx, p.config.Store, batch, now)
+		p.outbox.send(send, now)
+		return errs
+	}
+	errs := p.transmit(ctx, batch, now)
+	if p.config.Store != nil {
+		p.record(ctx, batch, errs, now)
+	}
+	return errs
+}
+
+// record keeps a record of what the transport has confirmed.
+func (p *Publisher) record(ctx context.Context, batch []Envelope, errs []error, now time.Time) {
+	var records []Record
+	for i := range batch {
+		if errs == nil || errs[i] == nil {
+			record := newRecord(&batch[i], now)
+			record.Status = StatusQueued
+			records = append(records, record)
+		}
+	}
+	limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
+	defer cancel()
+	for i, err := range p.config.Store.Save(limited, records...) {
+		if err != nil && !errors.Is(err, ErrExists) {
+			p.config.Logger.LogAttrs(ctx, slog.LevelWarn, "message published but not recorded",
+				slog.String("message_id", records[i].ID), slog.Any("error", err))
+		}
+	}
+}
+
+// transmit gives the batch to the transport: what is due in one call, and one
+// call for each time to come.
+func (p *Publisher) transmit(ctx context.Context, batch []Envelope, now time.Time) []error {
 	scheduled := false
 	for i := range batch {
 		scheduled = scheduled || batch[i].NotBefore.After(now)
@@ -229,104 +381,6 @@ func (p *Publisher) send(ctx context.Context, batch []Envelope, now time.Time) [
 		}
 	}
 	return errs
-}
-
-// sendOnce claims the key of each message first, with the message's ID as the
-// token: so a duplicate learns whose it is, and a repeated Publish of the same
-// message, after an unknown outcome, finds its own claim and goes on.
-func (p *Publisher) sendOnce(ctx context.Context, batch []Envelope, now time.Time) []error {
-	store := p.config.Idempotency
-	errs := make([]error, len(batch))
-	keys := make([]string, len(batch))
-	first := make(map[string]int, len(batch))
-	for i := range batch {
-		keys[i] = idempotency.FromID(p.scope, batch[i].Key(), batch[i].Generation).String()
-		if _, repeated := first[keys[i]]; !repeated {
-			first[keys[i]] = i
-		}
-	}
-	inParallel(len(batch), func(i int) {
-		if first[keys[i]] != i {
-			return
-		}
-		answer, err := store.Claim(ctx, keys[i], batch[i].ID, 0, p.config.IdempotencyLease)
-		switch {
-		case err != nil:
-			errs[i] = fmt.Errorf("delivery: claim idempotency key: %w", err)
-		case answer.State == idempotency.Claimed:
-		case answer.State == idempotency.Busy:
-			errs[i] = ErrInProgress
-		default:
-			errs[i] = &DuplicateError{Of: answer.Holder}
-		}
-	})
-	var claimed []int
-	for i := range batch {
-		if first[keys[i]] == i && errs[i] == nil {
-			claimed = append(claimed, i)
-		}
-	}
-	group := make([]Envelope, len(claimed))
-	for k, i := range claimed {
-		group[k] = batch[i]
-	}
-	var results []error
-	if len(group) > 0 {
-		results = p.send(ctx, group, now)
-	}
-	// The marks are for others: they are written even when the caller's own
-	// deadline has just passed.
-	mark, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
-	defer cancel()
-	inParallel(len(claimed), func(k int) {
-		i := claimed[k]
-		if results != nil {
-			errs[i] = results[k]
-		}
-		var marked error
-		switch {
-		case errs[i] == nil:
-			_, marked = store.Complete(mark, keys[i], batch[i].ID, p.config.IdempotencyTTL)
-		case errors.Is(errs[i], ErrOutcomeUnknown):
-			// It may be durable: the claim stays until its lease ends, so that only
-			// the same message can be published again meanwhile.
-		default:
-			marked = store.Release(mark, keys[i], batch[i].ID)
-		}
-		if marked != nil && !errors.Is(marked, idempotency.ErrLost) {
-			p.config.Logger.LogAttrs(ctx, slog.LevelWarn, "publish not recorded in the idempotency store",
-				slog.String("message_id", batch[i].ID), slog.Any("error", marked))
-		}
-	})
-	for i := range batch {
-		if original := first[keys[i]]; original == i {
-			continue
-		} else if errs[original] == nil {
-			errs[i] = &DuplicateError{Of: batch[original].ID}
-		} else {
-			errs[i] = errs[original]
-		}
-	}
-	return errs
-}
-
-// inParallel calls do for 0 to n-1, many at once: a store that gathers commands
-// then answers them in few round trips.
-func inParallel(n int, do func(i int)) {
-	if n == 1 {
-		do(0)
-		return
-	}
-	var group sync.WaitGroup
-	var next atomic.Int64
-	for range min(n, 64) {
-		group.Go(func() {
-			for i := int(next.Add(1)) - 1; i < n; i = int(next.Add(1)) - 1 {
-				do(i)
-			}
-		})
-	}
-	group.Wait()
 }
 
 func publishError(batch []Envelope, errs []error) error {

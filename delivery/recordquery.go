@@ -128,8 +128,8 @@ func (s *RecordScan) Cursor(last *Record) string {
 }
 
 func (s *RecordScan) digest() uint64 {
-	fields := []string{"records", s.Recipient, s.Type, s.IdempotencyKey, fmt.Sprint(s.Statuses, s.Priorities, s.Order)}
-	return CursorDigest(append(fields, s.Since.UTC().String(), s.Until.UTC().String())...)
+	return CursorDigest("records", s.Recipient, s.Type, s.IdempotencyKey, fmt.Sprint(s.Statuses, s.Priorities, s.Order),
+		s.Since.UTC().String(), s.Until.UTC().String())
 }
 
 // PositionOf returns a record's place in the order of all records.

@@ -16,20 +16,20 @@ const settleTimeout = 10 * time.Second
 
 // conclude carries out the verdict.
 func (r *run) conclude(ctx context.Context, j *job, v verdict) {
+	v.at = time.Now()
 	j.verdict = v
-	delayer, delays := r.transport.(Delayer)
 	switch v.action {
 	case retryThen:
 		if j.recipient != "" {
-			r.holdUp(ctx, delayer, j)
+			r.holdUp(ctx, j)
 			return
 		}
-		if !delays {
+		if !r.delays() {
 			r.keepForRetry(ctx, j)
 			return
 		}
 	case postpone:
-		if !delays || v.delay <= time.Second || j.recipient != "" && v.err != nil {
+		if !r.delays() || v.delay <= time.Second || j.recipient != "" && v.err != nil {
 			r.metrics.settled(metrics.OutcomeDeferred)
 			r.keep(ctx, j, v.delay)
 			return
@@ -51,43 +51,68 @@ func (r *run) conclude(ctx context.Context, j *job, v verdict) {
 		return
 	default:
 	}
-	r.finish(ctx, delayer, j)
+	r.finish(ctx, j)
 }
 
-// farAway is from when on the idempotency store is worth a goroutine: a worker
-// that waits for it could run a handler meanwhile.
+// delays says whether a message can be put somewhere until its time comes.
+func (r *run) delays() bool {
+	_, able := r.transport.(Delayer)
+	return able || r.config.schedules()
+}
+
+// farAway is from when on the stores are worth a goroutine: a worker that waits
+// for them could run a handler meanwhile.
 const farAway = 50 * time.Microsecond
 
 // finish settles, now or as soon as it can be done. How much is being settled is
 // bounded by what may be in hand.
-func (r *run) finish(ctx context.Context, delayer Delayer, j *job) {
-	if j.claim != nil && r.storeFar.Load() {
+func (r *run) finish(ctx context.Context, j *job) {
+	if r.storeFar.Load() && (j.claim != nil || r.config.Store != nil) {
 		r.workers.Go(func() {
-			if err := r.settle(ctx, delayer, j); err != nil {
-				r.settleLater(ctx, delayer, j, err)
+			if err := r.settle(ctx, j); err != nil {
+				r.settleLater(ctx, j, err)
 			}
 		})
 		return
 	}
-	if err := r.settle(ctx, delayer, j); err != nil {
-		r.workers.Go(func() { r.settleLater(ctx, delayer, j, err) })
+	if err := r.settle(ctx, j); err != nil {
+		r.workers.Go(func() { r.settleLater(ctx, j, err) })
 	}
 }
 
-// settle makes the message's next home durable, tells the idempotency store, and
-// then acks. After an error it may be called again, and goes on where it failed.
-func (r *run) settle(ctx context.Context, delayer Delayer, j *job) error {
+// settle makes the message's next home durable, tells the stores, and then
+// acks. After an error it may be called again, and goes on where it failed.
+//
+// A failure is noted before the key is marked, and a success after it. So
+// whoever finds a key done knows that the message is delivered, or that it was
+// noted what else became of it.
+func (r *run) settle(ctx context.Context, j *job) error {
 	if !j.homed {
-		if err := r.home(ctx, delayer, j); err != nil {
+		if err := r.home(ctx, j); err != nil {
 			return err
 		}
 		j.homed = true
+	}
+	begin := time.Now()
+	success := j.verdict.action == deliver
+	if !success {
+		if err := r.note(ctx, j); err != nil {
+			return err
+		}
 	}
 	if !j.marked {
 		if err := r.mark(ctx, j); err != nil {
 			return err
 		}
 		j.marked = true
+	}
+	if success {
+		if err := r.note(ctx, j); err != nil {
+			return err
+		}
+	}
+	if far := time.Since(begin) > farAway; far != r.storeFar.Load() {
+		r.storeFar.Store(far)
 	}
 	r.ack(ctx, j)
 	return nil
@@ -96,13 +121,13 @@ func (r *run) settle(ctx context.Context, delayer Delayer, j *job) error {
 // settleLater tries to settle until it works or the drain is over. It has a
 // goroutine of its own, so that the workers go on; their number is bounded by
 // what may be in hand.
-func (r *run) settleLater(ctx context.Context, delayer Delayer, j *job, err error) {
+func (r *run) settleLater(ctx context.Context, j *job, err error) {
 	for tries := 0; err != nil; tries++ {
 		r.config.Logger.LogAttrs(ctx, slog.LevelWarn, "settle failed, trying again",
 			slog.String("message_id", j.id()), slog.Int("tries", tries+1), slog.Any("error", err))
 		stopped := !pause(ctx.Done(), backoff(tries, 100*time.Millisecond, 5*time.Second))
 		switch {
-		case stopped && j.homed:
+		case stopped && j.homed && (j.noted || r.config.Store == nil):
 			// What is missing is only the mark, which suppresses copies.
 			r.ack(ctx, j)
 			return
@@ -113,28 +138,23 @@ func (r *run) settleLater(ctx context.Context, delayer Delayer, j *job, err erro
 			r.redeliver(ctx, j)
 			return
 		}
-		err = r.settle(ctx, delayer, j)
+		err = r.settle(ctx, j)
 	}
 }
 
 // home makes durable what becomes of the message.
-func (r *run) home(ctx context.Context, delayer Delayer, j *job) error {
+func (r *run) home(ctx context.Context, j *job) error {
 	v := &j.verdict
 	if v.action == retryThen || v.action == postpone {
-		limited := within(ctx, settleTimeout)
-		defer limited.end()
-		var err error
-		if errs := delayer.SendAfter(limited, v.delay, []Envelope{*v.next}); errs != nil {
-			err = errs[0]
-		}
+		err := r.schedule(ctx, j)
 		if !errors.Is(err, ErrInvalid) && !errors.Is(err, ErrTooLarge) {
 			return err
 		}
-		// The transport will never take it, so there is no retry to wait for.
+		// It will never be taken, so there is no retry to wait for.
 		v.action, v.reason, v.err = bury, ReasonPermanent, err
 	}
 	if v.action == bury {
-		letter := newDeadLetter(r.config.Name, v.next, v.reason, v.err, time.Now())
+		letter := newDeadLetter(r.config.Name, v.next, v.reason, v.err, v.at)
 		letter.Raw = v.raw
 		if v.letterID == "" {
 			v.letterID = letter.ID
@@ -147,6 +167,28 @@ func (r *run) home(ctx context.Context, delayer Delayer, j *job) error {
 	return nil
 }
 
+// schedule lets the message come again after a delay.
+func (r *run) schedule(ctx context.Context, j *job) error {
+	v := &j.verdict
+	if r.config.schedules() {
+		err := r.tell(ctx, j, r.newsOf(j, StatusRetrying, v.at.Add(v.delay)))
+		j.noted = err == nil
+		if errors.Is(err, ErrLate) {
+			// What becomes of the message has been decided: it was acknowledged, or
+			// this is an old copy.
+			v.action, v.err, j.noted = duplicate, err, true
+			return nil
+		}
+		return err
+	}
+	limited := within(ctx, settleTimeout)
+	defer limited.end()
+	if errs := r.transport.(Delayer).SendAfter(limited, v.delay, []Envelope{*v.next}); errs != nil {
+		return errs[0]
+	}
+	return nil
+}
+
 // mark tells the idempotency store what became of the claim.
 func (r *run) mark(ctx context.Context, j *job) error {
 	if j.claim == nil {
@@ -154,18 +196,22 @@ func (r *run) mark(ctx context.Context, j *job) error {
 	}
 	limited := within(ctx, settleTimeout)
 	defer limited.end()
-	begin := time.Now()
 	var err error
-	switch j.verdict.action {
-	case deliver, bury:
+	switch v := &j.verdict; v.action {
+	case deliver:
+		if !r.config.awaitsAck(&j.envelope.Message) {
+			err = j.claim.Complete(limited)
+			break
+		}
+		// If the end user does not acknowledge it, the next attempt must not be
+		// taken for a copy of this one.
+		err = j.claim.Schedule(limited, j.envelope.Attempt+1, r.config.AckTimeout)
+	case bury:
 		err = j.claim.Complete(limited)
 	case retryThen:
 		err = j.claim.Schedule(limited, j.verdict.next.Attempt, j.verdict.delay)
 	default:
 		err = j.claim.Release(limited)
-	}
-	if far := time.Since(begin) > farAway; far != r.storeFar.Load() {
-		r.storeFar.Store(far)
 	}
 	switch {
 	case errors.Is(err, idempotency.ErrLost):
@@ -213,13 +259,13 @@ func (r *run) ack(ctx context.Context, j *job) {
 
 // holdUp keeps a failing job in hand for its next attempt, and its recipient's
 // others in line behind it, as far as that is allowed.
-func (r *run) holdUp(ctx context.Context, delayer Delayer, j *job) {
+func (r *run) holdUp(ctx context.Context, j *job) {
 	now := time.Now()
 	if j.failing.IsZero() {
 		j.failing = now
 	}
 	if now.Add(j.verdict.delay).Sub(j.failing) > r.config.MaxHold {
-		r.stepAside(ctx, delayer, j)
+		r.stepAside(ctx, j)
 		return
 	}
 	r.release(ctx, j)
@@ -230,7 +276,7 @@ func (r *run) holdUp(ctx context.Context, delayer Delayer, j *job) {
 		case <-timer.C:
 			r.keepForRetry(ctx, j)
 		case <-r.lines.crowd(j):
-			r.stepAside(ctx, delayer, j)
+			r.stepAside(ctx, j)
 		case <-r.serving.Done():
 			r.giveBack(ctx, j)
 		}
@@ -238,18 +284,18 @@ func (r *run) holdUp(ctx context.Context, delayer Delayer, j *job) {
 }
 
 // stepAside ends the hold of a failing job.
-func (r *run) stepAside(ctx context.Context, delayer Delayer, j *job) {
+func (r *run) stepAside(ctx context.Context, j *job) {
 	switch {
 	case r.config.OnHoldExceeded == HoldDeadLetter:
 		j.verdict.action, j.verdict.reason = bury, ReasonExhausted
 		j.verdict.err = fmt.Errorf("delivery: held up its recipient for too long: %w", j.verdict.err)
-		r.finish(ctx, delayer, j)
-	case delayer == nil:
+		r.finish(ctx, j)
+	case !r.delays():
 		r.depart(j)
 		r.keepForRetry(ctx, j)
 	default:
 		r.depart(j)
-		r.finish(ctx, delayer, j)
+		r.finish(ctx, j)
 	}
 }
 

@@ -49,7 +49,9 @@ type item struct {
 
 func (i *item) claimed(now time.Time) bool { return i.token != "" && now.Before(i.until) }
 
-func compareItem(i *item, position delivery.Position) int { return PositionOf(&i.entry).Compare(position) }
+func compareItem(i *item, position delivery.Position) int {
+	return PositionOf(&i.entry).Compare(position)
+}
 
 // NewMemory returns an empty Memory. A config that can't be used is told by
 // Err and by every use.

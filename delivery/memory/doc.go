@@ -41,4 +41,10 @@
 //
 // A test that plays a restart, or several processes, gets further transports on
 // the same queues from Another.
+//
+// # Records
+//
+// Store is a delivery.Store beside the transport: what has become of each
+// message, for as long as the process lives. It is of no use for a restart, but
+// behaves as the others do.
 package memory

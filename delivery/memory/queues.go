@@ -10,7 +10,8 @@ import (
 // queues are what transports made by New and Another share: the broker. The
 // lock is held for pushing and popping pointers, never for copying bodies.
 type queues struct {
-	config Config
+	config  Config
+	session string
 
 	mu      sync.Mutex
 	place   uint64 // the last one given
@@ -33,7 +34,7 @@ type queue struct {
 }
 
 func newQueues(config Config) *queues {
-	q := &queues{config: config, ready: gate{limit: config.MaxMessages}, delayed: gate{limit: config.MaxMessages}}
+	q := &queues{config: config, session: delivery.NewID(), ready: gate{limit: config.MaxMessages}, delayed: gate{limit: config.MaxMessages}}
 	q.due.before = func(a, b *message) bool {
 		if a.ready.Equal(b.ready) {
 			return a.place < b.place

@@ -26,6 +26,7 @@ var (
 	_ delivery.Depther      = (*Transport)(nil)
 	_ delivery.Pinger       = (*Transport)(nil)
 	_ delivery.Namer        = (*Transport)(nil)
+	_ delivery.Volatile     = (*Transport)(nil)
 	_ delivery.DeadLetterer = (*Transport)(nil)
 )
 
@@ -82,6 +83,15 @@ func (t *Transport) Name() string {
 		return ""
 	}
 	return t.queues.config.Name
+}
+
+// Session implements delivery.Volatile. Transports on the same queues have the
+// same.
+func (t *Transport) Session() string {
+	if t == nil || t.queues == nil {
+		return ""
+	}
+	return t.queues.session
 }
 
 // Send implements delivery.Transport. While there is no room it waits.
