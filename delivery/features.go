@@ -45,19 +45,22 @@ func (s Settings) Breaker(base breaker.Config) breaker.Config {
 // Consumer is base with what s governs; every other field is left as it is.
 //
 // Retry becomes the policy of s, with the Jitter that base has if it is
-// a retry.Exponential. IdempotencyWindow becomes that of s; the store must come
-// from the host. Where base has neither Breaker nor KeyBreakers it gets breakers
-// made by s: one for each key if it has a BreakerKey, else one. The host's own
-// breakers stay; make them with Settings.Breaker.
+// a retry.Exponential. IdempotencyWindow and AckTimeout become those of s; the
+// stores must come from the host. Where base has neither Breaker nor KeyBreakers
+// it gets breakers made by s: one for each key if it has a BreakerKey, else one.
+// The host's own breakers stay; make them with Settings.Breaker.
 //
 // A feature that is off takes out the host's part, too: Idempotency the store,
-// CircuitBreaker all breakers and BreakerKey.
+// CircuitBreaker all breakers and BreakerKey. Acknowledgment off makes AckTimeout
+// negative; RetryWorker off sets NoRetryWorker.
 func (s Settings) Consumer(base ConsumerConfig) ConsumerConfig {
 	base.Retry = s.retryLike(base.Retry)
 	base.IdempotencyWindow = s.idempotencyTTL()
 	if !s.Features.Idempotency {
 		base.Idempotency = nil
 	}
+	base.AckTimeout = s.ackTimeout()
+	base.NoRetryWorker = base.NoRetryWorker || !s.Features.RetryWorker
 	own := s.Breaker(breaker.Config{
 		Name: base.Name,
 		// A probe is one run of the handler, and has a little time to report.
@@ -75,14 +78,25 @@ func (s Settings) Consumer(base ConsumerConfig) ConsumerConfig {
 	return base
 }
 
+// ackTimeout is negative while no acknowledgments are awaited.
+func (s Settings) ackTimeout() time.Duration {
+	if !s.Features.Acknowledgment {
+		return -1
+	}
+	return time.Duration(s.AcknowledgmentTimeoutMinutes) * time.Minute
+}
+
 // Publisher is base with what s governs; every other field is left as it is.
 //
-// IdempotencyTTL becomes that of s; the store must come from the host. A feature
-// that is off takes out the host's part, too: Idempotency the store.
+// IdempotencyTTL and BatchSizeLimit become those of s; the stores must come from
+// the host. A feature that is off takes out the host's part, too: Idempotency
+// the store. RetryWorker off sets NoRetryWorker.
 func (s Settings) Publisher(base PublisherConfig) PublisherConfig {
 	base.IdempotencyTTL = s.idempotencyTTL()
 	if !s.Features.Idempotency {
 		base.Idempotency = nil
 	}
+	base.BatchSizeLimit = s.BatchSizeLimit
+	base.NoRetryWorker = base.NoRetryWorker || !s.Features.RetryWorker
 	return base
 }

@@ -55,6 +55,12 @@ func TestSettingsConsumer(t *testing.T) {
 		assert.Equal(t, 48*time.Hour, config.IdempotencyWindow)
 		assert.Equal(t, retry.Exponential{Base: 5 * time.Second, Max: 5 * time.Minute, MaxRetries: 5, Jitter: retry.JitterFull}, config.Retry)
 	})
+	t.Run("awaits acknowledgments", func(t *testing.T) {
+		config := settings.Consumer(delivery.ConsumerConfig{AckTimeout: time.Hour})
+		assert.Equal(t, 5*time.Minute, config.AckTimeout)
+		assert.False(t, config.NoRetryWorker)
+		assert.True(t, settings.Consumer(delivery.ConsumerConfig{NoRetryWorker: true}).NoRetryWorker, "the host knows of no worker")
+	})
 	t.Run("makes a breaker", func(t *testing.T) {
 		config := settings.Consumer(delivery.ConsumerConfig{Name: "orders", HandlerTimeout: 10 * time.Minute})
 		require.NotNil(t, config.Breaker)
@@ -97,6 +103,8 @@ func TestSettingsConsumer(t *testing.T) {
 		assert.Nil(t, config.Breaker)
 		assert.Nil(t, config.KeyBreakers)
 		assert.Nil(t, config.BreakerKey)
+		assert.Negative(t, config.AckTimeout)
+		assert.True(t, config.NoRetryWorker)
 		assert.Equal(t, retry.None{}, config.Retry)
 	})
 }
@@ -109,9 +117,13 @@ func TestSettingsPublisher(t *testing.T) {
 	assert.Same(t, store, config.Idempotency)
 	assert.Equal(t, 48*time.Hour, config.IdempotencyTTL)
 	assert.Equal(t, 7, config.MaxBodyBytes)
+	assert.Equal(t, 1000, config.BatchSizeLimit)
+	assert.False(t, config.NoRetryWorker)
 
-	settings.Features.Idempotency = false
-	assert.Nil(t, settings.Publisher(config).Idempotency)
+	settings.Features.Idempotency, settings.Features.RetryWorker = false, false
+	config = settings.Publisher(config)
+	assert.Nil(t, config.Idempotency)
+	assert.True(t, config.NoRetryWorker)
 }
 
 // Whatever settings are valid, their configs are.

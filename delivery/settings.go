@@ -99,8 +99,10 @@ type Features struct {
 	// Acknowledgment awaits the end user's acknowledgment of messages that ask
 	// for it. Off, a message is delivered when its handler returns.
 	Acknowledgment bool
-	// RetryWorker sends what is due in the message store. Off, that waits there
-	// for another process, or for the worker to be on again.
+	// RetryWorker says that what waits for its time waits in the message store,
+	// for a RetryWorker. Off, it waits in the transport; what is in the store
+	// already stays there until a worker runs again, in whichever process. The host
+	// runs one only while this is on.
 	RetryWorker bool
 }
 
