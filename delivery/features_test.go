@@ -3,6 +3,7 @@ package delivery_test
 import (
 	"context"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -76,6 +77,22 @@ func TestSettingsConsumer(t *testing.T) {
 		var open *breaker.OpenError
 		require.ErrorAs(t, err, &open)
 		assert.Equal(t, "orders", open.Name)
+	})
+	t.Run("lets a probe take as long as a handler may", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			config := settings.Consumer(delivery.ConsumerConfig{HandlerTimeout: 10 * time.Minute})
+			for range 2 {
+				permit, err := config.Breaker.Allow()
+				require.NoError(t, err)
+				permit.Done(breaker.Failure)
+			}
+			<-time.After(31 * time.Second)
+			probe, err := config.Breaker.Allow()
+			require.NoError(t, err)
+			<-time.After(10 * time.Minute)
+			probe.Done(breaker.Success)
+			assert.Equal(t, breaker.Closed, config.Breaker.State())
+		})
 	})
 	t.Run("makes a breaker for each key", func(t *testing.T) {
 		config := settings.Consumer(delivery.ConsumerConfig{BreakerKey: byRecipient})

@@ -191,6 +191,9 @@ func TestParseSettingsFaults(t *testing.T) {
 		"base above max": {document: section(`"MaxRetryDelaySeconds": 4`), want: []delivery.SettingsError{{Key: "MessageReliability.BaseRetryDelaySeconds", Problem: "is 5, want at most MaxRetryDelaySeconds (4)"}}},
 		"retries outlast the window": {document: section(`"MaxRetries": 300`), want: []delivery.SettingsError{{Key: "MessageReliability.IdempotencyTtlHours",
 			Problem: "is 24, want more than all retries together (24h35m15s, which MaxRetries, BaseRetryDelaySeconds and MaxRetryDelaySeconds make)"}}},
+		"retries as long as the window": {document: section(`"MaxRetries": 24, "BaseRetryDelaySeconds": 3600, "MaxRetryDelaySeconds": 3600`),
+			want: []delivery.SettingsError{{Key: "MessageReliability.IdempotencyTtlHours",
+				Problem: "is 24, want more than all retries together (24h0m0s, which MaxRetries, BaseRetryDelaySeconds and MaxRetryDelaySeconds make)"}}},
 		"no noise after a fault": {document: section(`"MaxRetries": 300, "MaxRetryDelaySeconds": 0`),
 			want: []delivery.SettingsError{{Key: "MessageReliability.MaxRetryDelaySeconds", Problem: "is 0, want a whole number from 1 to 2592000"}}},
 		"a path for a name": {document: `{"MessageReliability": {"Features": {}, "Features.Batch": false}, "MessageReliability.Features.Batch": false}`,
@@ -200,11 +203,12 @@ func TestParseSettingsFaults(t *testing.T) {
 			document: section(`"BatchSizeLimit": 0`),
 			environ: []string{
 				"MessageReliability__MaxRetries=many", "MessageReliability__Features__Batch=no", "MessageReliability__BatchSizeLimit=5",
-				"MessageReliability__CircuitBreakerFailureThreshold=NaN", "MessageReliability__CircuitBreakerSampleSize=", "MessageReliability__CircuitBreakerTimeoutSeconds=0x10",
+				"MessageReliability__CircuitBreakerFailureThreshold=NaN", "MessageReliability__CircuitBreakerSampleSize=", "MessageReliability__CircuitBreakerTimeoutSeconds=0x10", "MessageReliability__AcknowledgmentTimeoutMinutes=+5",
 				"MessageReliability__IdempotencyTtlHours=\"24\"", "MESSAGERELIABILITY__MAXRETRIES=3",
 			},
 			want: []delivery.SettingsError{
 				{Key: "MessageReliability.BatchSizeLimit", Problem: "is 0, want a whole number from 1 to 1000000"},
+				{Key: "MessageReliability__AcknowledgmentTimeoutMinutes", Problem: `is "+5", want a whole number from 1 to 525600`},
 				{Key: "MessageReliability__CircuitBreakerFailureThreshold", Problem: `is "NaN", want a number above 0 and at most 1`},
 				{Key: "MessageReliability__CircuitBreakerSampleSize", Problem: `is "", want a whole number from 1 to 1000000`},
 				{Key: "MessageReliability__CircuitBreakerTimeoutSeconds", Problem: `is "0x10", want a whole number from 1 to 31536000`},
@@ -319,7 +323,7 @@ func TestLoadSettings(t *testing.T) {
 
 func TestSettingsValidate(t *testing.T) {
 	require.NoError(t, delivery.DefaultSettings().Validate())
-	require.Error(t, delivery.Settings{}.Validate())
+	assert.Len(t, settingsFaults(t, delivery.Settings{}.Validate()), 8, "all numbers but MaxRetries")
 
 	settings := delivery.DefaultSettings()
 	settings.MaxRetries = -1
