@@ -144,15 +144,18 @@ func (b *Breaker) Allow() (Permit, error) {
 
 // allow is Allow. mu is held.
 func (b *Breaker) allow() (Permit, error) {
-	state := b.current()
-	if state == Open || state == HalfOpen && b.held {
-		return Permit{}, b.refusal()
+	switch b.current() {
+	case Closed:
+		return b.permit(nil), nil
+	case HalfOpen:
+		if !b.held {
+			if done, err := b.gate.Allow(); err == nil {
+				return b.permit(done), nil
+			}
+		}
+	default:
 	}
-	done, err := b.gate.Allow()
-	if err != nil {
-		return Permit{}, b.refusal()
-	}
-	return b.permit(done), nil
+	return Permit{}, b.refusal()
 }
 
 // Wait returns nil as soon as Allow has a chance to succeed: when the breaker
@@ -210,7 +213,10 @@ func (b *Breaker) refusal() error {
 	return refusal
 }
 
-// permit makes a Permit of what gate allowed. mu is held.
+// permit makes a Permit. done is for a probe, what gate wants to hear of it.
+// While closed gate allows everything, without an interval it forgets nothing,
+// and it looks at its counts at a failure only: so it is asked and told then,
+// and what succeeds need not pay for it. mu is held.
 func (b *Breaker) permit(done func(bool)) Permit {
 	used := b.free
 	if used == nil {
@@ -250,12 +256,21 @@ func (b *Breaker) settle(done func(success bool), outcome Outcome) {
 		return
 	}
 	if outcome != Success && outcome != Failure {
-		return // gobreaker doesn't miss what never reports while closed
+		return
 	}
 	b.window.add(outcome == Failure)
-	// gate asks tripped after a failure only, but it may be a success that
-	// fills the window.
-	done(outcome == Success && !b.window.reached(b.config.Threshold))
+	// It may be a success that fills the window.
+	if outcome == Failure || b.window.reached(b.config.Threshold) {
+		b.fail()
+	}
+}
+
+// fail tells gate of one failure while closed, which makes it ask tripped. mu is
+// held.
+func (b *Breaker) fail() {
+	if done, err := b.gate.Allow(); err == nil {
+		done(false)
+	}
 }
 
 // release makes a slot free for another permit. mu is held.

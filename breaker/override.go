@@ -122,9 +122,7 @@ func (b *Breaker) impose(state State, cause Cause) {
 	b.gate = b.newGate()
 	if state == Open {
 		b.imposing = true
-		if done, err := b.gate.Allow(); err == nil {
-			done(false)
-		}
+		b.fail()
 		b.imposing = false
 	}
 	b.become(state, cause)

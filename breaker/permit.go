@@ -63,7 +63,7 @@ type slot struct {
 	breaker    *Breaker
 	turn       uint64
 	generation uint64             // of the state that the permit was given in
-	done       func(success bool) // gobreaker's
+	done       func(success bool) // gobreaker's, of a probe
 	watchdog   *time.Timer        // of a probe
 	next       *slot              // in the list of free ones
 }

@@ -49,7 +49,7 @@ func (b *backlog) push(jobs ...*job) bool {
 	for _, j := range jobs {
 		b.levels[level(j.incoming.Priority())].pushBack(j)
 	}
-	b.wake(len(jobs))
+	b.wake()
 	return true
 }
 
@@ -61,18 +61,16 @@ func (b *backlog) putBack(j *job) bool {
 		return false
 	}
 	b.levels[level(j.incoming.Priority())].pushFront(j)
-	b.wake(1)
+	b.wake()
 	return true
 }
 
-func (b *backlog) wake(jobs int) {
-	if b.gates != 0 {
-		return
-	}
-	if jobs == 1 {
+// wake wakes one worker, which in pop wakes the next if there is work for it:
+// where handlers are quick, few workers do it all, and waking the others would
+// cost more than the work.
+func (b *backlog) wake() {
+	if b.gates == 0 {
 		b.ready.Signal()
-	} else {
-		b.ready.Broadcast()
 	}
 }
 
@@ -83,12 +81,26 @@ func (b *backlog) pop() *job {
 	for !b.ended {
 		if b.gates == 0 {
 			if l := b.pick(); l >= 0 {
-				return b.levels[l].popFront()
+				j := b.levels[l].popFront()
+				if b.waiting() {
+					b.ready.Signal()
+				}
+				return j
 			}
 		}
 		b.ready.Wait()
 	}
 	return nil
+}
+
+// waiting says whether there is a job.
+func (b *backlog) waiting() bool {
+	for l := range b.levels {
+		if b.levels[l].len() > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // pick chooses the level to serve and counts the levels passed over. It

@@ -117,6 +117,25 @@ func TestBacklogGates(t *testing.T) {
 	})
 }
 
+func TestBacklogWakesAllThatHaveWork(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBacklog(100)
+		popped := make(chan *job, 8)
+		for range 8 {
+			go func() { popped <- b.pop() }()
+		}
+		synctest.Wait()
+		b.push(stubJob(Low, 1), stubJob(Urgent, 2), stubJob(Low, 3))
+		b.push(stubJob(Low, 4), stubJob(Low, 5))
+		b.putBack(stubJob(High, 6))
+		synctest.Wait()
+		assert.Len(t, popped, 6)
+		b.end()
+		synctest.Wait()
+		assert.Len(t, popped, 8)
+	})
+}
+
 func TestBacklogEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBacklog(100)

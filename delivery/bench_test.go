@@ -29,7 +29,7 @@ func BenchmarkPipeline(b *testing.B) {
 		return nil
 	}, delivery.ConsumerConfig{
 		Retry:       retry.Exponential{},
-		Idempotency: idempotency.NewMemory(idempotency.MemoryConfig{MaxKeys: 100_000_000}),
+		Idempotency: idempotency.NewMemory(idempotency.MemoryConfig{MaxKeys: 20_000_000}),
 		Breaker:     breaker.New(breaker.Config{}),
 		Metrics:     collector,
 	})
@@ -39,6 +39,10 @@ func BenchmarkPipeline(b *testing.B) {
 	go func() { ended <- consumer.Run(ctx) }()
 
 	const step = 64
+	ids := make([]string, b.N)
+	for i := range ids {
+		ids[i] = strconv.Itoa(i)
+	}
 	batch := make([]delivery.Message, step)
 	body := make([]byte, 1024)
 	b.ReportAllocs()
@@ -48,7 +52,7 @@ func BenchmarkPipeline(b *testing.B) {
 		for i := 0; i < b.N; i += step {
 			batch := batch[:min(step, b.N-i)]
 			for k := range batch {
-				batch[k] = delivery.Message{ID: strconv.Itoa(i + k), Recipient: "r", Body: body}
+				batch[k] = delivery.Message{ID: ids[i+k], Recipient: "r", Body: body}
 			}
 			if publisher.Publish(ctx, batch...) != nil {
 				return

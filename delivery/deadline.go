@@ -23,9 +23,9 @@ type deadlineContext struct {
 	stop   context.CancelFunc
 }
 
-// within is ctx for d more at most. Its end must be called.
-func within(ctx context.Context, d time.Duration) *deadlineContext {
-	return &deadlineContext{parent: ctx, deadline: time.Now().Add(d)}
+// within is ctx until d after now at most. Its end must be called.
+func within(ctx context.Context, now time.Time, d time.Duration) *deadlineContext {
+	return &deadlineContext{parent: ctx, deadline: now.Add(d)}
 }
 
 // Deadline implements context.Context.
@@ -56,7 +56,7 @@ func (c *deadlineContext) Err() error {
 	if err := c.parent.Err(); err != nil {
 		return err
 	}
-	if !time.Now().Before(c.deadline) {
+	if time.Until(c.deadline) <= 0 { // reads one clock, time.Now two
 		return context.DeadlineExceeded
 	}
 	return nil

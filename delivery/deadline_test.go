@@ -34,7 +34,7 @@ func TestDeadlineContext(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					parent, cancel := context.WithCancelCause(context.WithValue(context.Background(), testKey{}, "value"))
 					defer cancel(nil)
-					ctx := within(parent, time.Minute)
+					ctx := within(parent, time.Now(), time.Minute)
 					defer ctx.end()
 					if waited {
 						select {
@@ -69,10 +69,10 @@ func TestDeadlineContextTellsTheEarlierDeadline(t *testing.T) {
 	parent, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
 	earlier, _ := parent.Deadline()
-	got, ok := within(parent, time.Hour).Deadline()
+	got, ok := within(parent, time.Now(), time.Hour).Deadline()
 	assert.True(t, ok)
 	assert.Equal(t, earlier, got)
-	got, _ = within(t.Context(), time.Hour).Deadline()
+	got, _ = within(t.Context(), time.Now(), time.Hour).Deadline()
 	assert.Greater(t, time.Until(got), 59*time.Minute)
 }
 
@@ -80,7 +80,7 @@ func TestDeadlineContextCostsOneAllocationUnlessWaitedOn(t *testing.T) {
 	parent := t.Context()
 	var err error
 	require.LessOrEqual(t, testing.AllocsPerRun(100, func() {
-		ctx := within(parent, time.Hour)
+		ctx := within(parent, time.Now(), time.Hour)
 		err = ctx.Err()
 		ctx.end()
 	}), 1.0)

@@ -35,20 +35,26 @@ func newPublisherMetrics(recorder metrics.Recorder) publisherMetrics {
 // published counts a call's messages. A nil errs means that all were accepted.
 func (m *publisherMetrics) published(batch []Envelope, errs []error, took time.Duration) {
 	m.seconds.Observe(took.Seconds())
+	var accepted [4]int64
 	for i := range batch {
-		outcome := metrics.PublishAccepted
-		if errs != nil {
-			switch err := errs[i]; {
-			case err == nil:
-			case errors.Is(err, ErrOutcomeUnknown):
-				outcome = metrics.PublishUnknown
-			case errors.Is(err, ErrDuplicate):
-				outcome = metrics.PublishDuplicate
-			default:
-				outcome = metrics.PublishRejected
-			}
+		level := level(batch[i].Priority)
+		if errs == nil || errs[i] == nil {
+			accepted[level]++
+			continue
 		}
-		m.outcomes[outcome][level(batch[i].Priority)].Add(1)
+		outcome := metrics.PublishRejected
+		switch {
+		case errors.Is(errs[i], ErrOutcomeUnknown):
+			outcome = metrics.PublishUnknown
+		case errors.Is(errs[i], ErrDuplicate):
+			outcome = metrics.PublishDuplicate
+		}
+		m.outcomes[outcome][level].Add(1)
+	}
+	for level, count := range accepted {
+		if count > 0 {
+			m.outcomes[metrics.PublishAccepted][level].Add(count)
+		}
 	}
 }
 
@@ -58,9 +64,11 @@ type consumerMetrics struct {
 	processed map[string]metrics.Counter // by outcome
 	retries   [3]metrics.Counter         // by class
 	results   map[string]metrics.Counter // of the idempotency store
-	handler   metrics.Histogram
-	wait      metrics.Histogram
-	attempts  metrics.Histogram
+	claims    metrics.TimedCounter       // what every message counts goes without the maps
+	successes metrics.TimedCounter
+	handler   metrics.TimedHistogram
+	wait      metrics.TimedHistogram
+	attempts  metrics.TimedHistogram
 	depths    [4]metrics.Gauge // by level
 	oldest    [4]metrics.Gauge
 	transport metrics.Gauge
@@ -73,9 +81,9 @@ func newConsumerMetrics(recorder metrics.Recorder) *consumerMetrics {
 		recorder:  recorder,
 		processed: make(map[string]metrics.Counter),
 		results:   make(map[string]metrics.Counter),
-		handler:   recorder.Histogram(metrics.HandlerSeconds),
-		wait:      recorder.Histogram(metrics.QueueWaitSeconds),
-		attempts:  recorder.Histogram(metrics.AttemptsToSuccess),
+		handler:   metrics.TimedValues(recorder.Histogram(metrics.HandlerSeconds)),
+		wait:      metrics.TimedValues(recorder.Histogram(metrics.QueueWaitSeconds)),
+		attempts:  metrics.TimedValues(recorder.Histogram(metrics.AttemptsToSuccess)),
 		transport: recorder.Gauge(metrics.DependencyUp, metrics.LabelDependency, "transport"),
 		store:     recorder.Gauge(metrics.DependencyUp, metrics.LabelDependency, "idempotency"),
 	}
@@ -91,6 +99,8 @@ func newConsumerMetrics(recorder metrics.Recorder) *consumerMetrics {
 	} {
 		m.results[result] = recorder.Counter(metrics.IdempotencyTotal, metrics.LabelResult, result)
 	}
+	m.successes = metrics.Timed(m.processed[metrics.OutcomeDelivered])
+	m.claims = metrics.Timed(m.results[metrics.IdempotencyClaimed])
 	for _, class := range []retry.Class{retry.ClassRecoverable, retry.ClassTransient, retry.ClassPermanent} {
 		m.retries[class] = recorder.Counter(metrics.RetriesTotal, metrics.LabelClass, class.String())
 	}
@@ -105,26 +115,32 @@ func newConsumerMetrics(recorder metrics.Recorder) *consumerMetrics {
 func (m *consumerMetrics) settled(outcome string) { m.processed[outcome].Add(1) }
 
 func (m *consumerMetrics) delivered(j *job) {
-	m.settled(metrics.OutcomeDelivered)
-	m.attempts.Observe(float64(j.envelope.Attempt + 1))
+	m.successes.AddAt(1, j.now)
+	m.attempts.ObserveAt(float64(j.envelope.Attempt+1), j.now)
 }
 
+func (m *consumerMetrics) claimed(j *job) { m.claims.AddAt(1, j.now) }
+
 // waited notes how long a message waited for its first attempt.
-func (m *consumerMetrics) waited(j *job, now time.Time) {
+func (m *consumerMetrics) waited(j *job) {
 	if j.envelope.Attempt == 0 && j.envelope.Generation == 0 {
 		begin := j.envelope.CreatedAt
 		if j.envelope.NotBefore.After(begin) {
 			begin = j.envelope.NotBefore
 		}
-		m.wait.Observe(max(0, now.Sub(begin).Seconds()))
+		m.wait.ObserveAt(max(0, j.now.Sub(begin).Seconds()), j.now)
 	}
 }
 
-func (m *consumerMetrics) handled(took time.Duration) { m.handler.Observe(took.Seconds()) }
-func (m *consumerMetrics) retried(class retry.Class)  { m.retries[class].Add(1) }
-func (m *consumerMetrics) idempotency(result string)  { m.results[result].Add(1) }
-func (m *consumerMetrics) transportUp(up bool)        { m.transport.Set(boolGauge(up)) }
-func (m *consumerMetrics) storeUp(up bool)            { m.store.Set(boolGauge(up)) }
+// handled notes a run of the handler that ended now.
+func (m *consumerMetrics) handled(j *job, begin time.Time) {
+	m.handler.ObserveAt(j.now.Sub(begin).Seconds(), j.now)
+}
+
+func (m *consumerMetrics) retried(class retry.Class) { m.retries[class].Add(1) }
+func (m *consumerMetrics) idempotency(result string) { m.results[result].Add(1) }
+func (m *consumerMetrics) transportUp(up bool)       { m.transport.Set(boolGauge(up)) }
+func (m *consumerMetrics) storeUp(up bool)           { m.store.Set(boolGauge(up)) }
 
 func (m *consumerMetrics) depth(priority Priority, depth Depth) {
 	m.depths[level(priority)].Set(float64(depth.Messages))

@@ -84,7 +84,7 @@ func (r *run) newsOf(j *job, status Status, due time.Time) Update {
 // message may come from a publisher without a store. Of a copy of something that
 // was done before no record is made.
 func (r *run) tell(ctx context.Context, j *job, update Update) error {
-	limited := within(ctx, settleTimeout)
+	limited := within(ctx, j.tick(), settleTimeout)
 	defer limited.end()
 	_, errs := r.config.Store.Update(limited, update)
 	if errs == nil || !errors.Is(errs[0], ErrNotFound) {

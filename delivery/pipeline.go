@@ -59,7 +59,7 @@ func (r *run) decide(ctx context.Context, j *job) (v verdict) {
 
 // open decodes the message and sees whether its time is now.
 func (r *run) open(j *job) verdict {
-	now := time.Now()
+	j.now = time.Now()
 	if j.envelope == nil {
 		envelope, err := j.incoming.Envelope()
 		if err == nil && (envelope.ID == "" || envelope.Recipient == "") {
@@ -80,12 +80,12 @@ func (r *run) open(j *job) verdict {
 			return verdict{action: bury, reason: ReasonMalformed, raw: malformed.Raw, next: j.envelope, err: err}
 		}
 		j.envelope = envelope
-		r.metrics.waited(j, now)
+		r.metrics.waited(j)
 	}
-	if j.envelope.Expired(now) {
+	if j.envelope.Expired(j.now) {
 		return verdict{action: bury, reason: ReasonExpired, next: j.envelope, err: errExpired}
 	}
-	if wait := j.envelope.NotBefore.Sub(now); wait > 0 {
+	if wait := j.envelope.NotBefore.Sub(j.now); wait > 0 {
 		return verdict{action: postpone, delay: wait, next: j.envelope}
 	}
 	return verdict{}
@@ -108,7 +108,7 @@ func (r *run) claim(ctx context.Context, j *job) verdict {
 	if err == nil {
 		j.claim = claim
 		r.storeAnswered()
-		r.metrics.idempotency(metrics.IdempotencyClaimed)
+		r.metrics.claimed(j)
 		return verdict{}
 	}
 	var known *idempotency.DuplicateError
@@ -201,13 +201,14 @@ func (r *run) attempt(ctx context.Context, j *job) verdict {
 
 // call runs the handler once.
 func (r *run) call(ctx context.Context, j *job) error {
-	begin := time.Now()
+	begin := j.tick()
 	limited := &deadlineContext{parent: ctx, deadline: begin.Add(r.config.HandlerTimeout), envelope: j.envelope}
 	j.lease.run(limited)
 	r.handlers.Add(1)
 	defer func() {
 		r.handlers.Add(-1)
-		r.metrics.handled(time.Since(begin))
+		j.tick()
+		r.metrics.handled(j, begin)
 		j.lease.run(nil)
 		limited.end()
 	}()

@@ -95,7 +95,7 @@ func (r *run) receive(ctx context.Context) error {
 			block := make([]job, len(batch))
 			jobs := make([]*job, len(batch))
 			for i, incoming := range batch {
-				block[i] = job{incoming: incoming, received: now}
+				block[i] = job{incoming: incoming, now: now}
 				jobs[i] = &block[i]
 			}
 			if r.lines != nil {

@@ -16,7 +16,7 @@ const settleTimeout = 10 * time.Second
 
 // conclude carries out the verdict.
 func (r *run) conclude(ctx context.Context, j *job, v verdict) {
-	v.at = time.Now()
+	v.at = j.now
 	j.verdict = v
 	switch v.action {
 	case retryThen:
@@ -93,7 +93,7 @@ func (r *run) settle(ctx context.Context, j *job) error {
 		}
 		j.homed = true
 	}
-	begin := time.Now()
+	begin := j.now
 	success := j.verdict.action == deliver
 	if !success {
 		if err := r.note(ctx, j); err != nil {
@@ -111,7 +111,7 @@ func (r *run) settle(ctx context.Context, j *job) error {
 			return err
 		}
 	}
-	if far := time.Since(begin) > farAway; far != r.storeFar.Load() {
+	if far := j.tick().Sub(begin) > farAway; far != r.storeFar.Load() {
 		r.storeFar.Store(far)
 	}
 	r.ack(ctx, j)
@@ -138,6 +138,7 @@ func (r *run) settleLater(ctx context.Context, j *job, err error) {
 			r.redeliver(ctx, j)
 			return
 		}
+		j.tick()
 		err = r.settle(ctx, j)
 	}
 }
@@ -160,7 +161,7 @@ func (r *run) home(ctx context.Context, j *job) error {
 			v.letterID = letter.ID
 		}
 		letter.ID = v.letterID
-		limited := within(ctx, settleTimeout)
+		limited := within(ctx, time.Now(), settleTimeout)
 		defer limited.end()
 		return r.config.DeadLetters.DeadLetter(limited, letter)
 	}
@@ -181,7 +182,7 @@ func (r *run) schedule(ctx context.Context, j *job) error {
 		}
 		return err
 	}
-	limited := within(ctx, settleTimeout)
+	limited := within(ctx, time.Now(), settleTimeout)
 	defer limited.end()
 	if errs := r.transport.(Delayer).SendAfter(limited, v.delay, []Envelope{*v.next}); errs != nil {
 		return errs[0]
@@ -194,7 +195,13 @@ func (r *run) mark(ctx context.Context, j *job) error {
 	if j.claim == nil {
 		return nil
 	}
-	limited := within(ctx, settleTimeout)
+	begin := j.tick()
+	limited := &j.marking
+	if limited.parent == nil {
+		limited.parent, limited.deadline = ctx, begin.Add(settleTimeout)
+	} else {
+		limited = within(ctx, begin, settleTimeout) // the store may hold on to that of an earlier try
+	}
 	defer limited.end()
 	var err error
 	switch v := &j.verdict; v.action {
@@ -348,7 +355,7 @@ func (r *run) release(ctx context.Context, j *job) {
 	if j.claim == nil {
 		return
 	}
-	limited := within(context.WithoutCancel(ctx), settleTimeout)
+	limited := within(context.WithoutCancel(ctx), time.Now(), settleTimeout)
 	defer limited.end()
 	_ = j.claim.Release(limited)
 	j.claim = nil

@@ -2,8 +2,6 @@ package idempotency
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -70,6 +68,9 @@ type Guard struct {
 	store    Store
 	config   GuardConfig
 	fault    error
+	local    bool      // the store is a Memory, which answers at once
+	made     time.Time // what now counts from
+	tokens   tokens
 	orphans  orphans
 	renewals renewals
 }
@@ -84,12 +85,17 @@ func NewGuard(store Store, config GuardConfig) *Guard {
 	} else if faulty, ok := store.(interface{ Err() error }); ok {
 		faults = append(faults, faulty.Err())
 	}
-	return &Guard{
+	_, local := store.(*Memory)
+	guard := &Guard{
 		store:    store,
 		config:   config,
 		fault:    errors.Join(faults...),
+		local:    local,
+		made:     time.Now(),
 		renewals: renewals{lease: config.Lease},
 	}
+	guard.tokens.init(local)
+	return guard
 }
 
 // Err tells what is wrong with the configuration; nil when nothing is. A store
@@ -137,12 +143,12 @@ func (g *Guard) Hold(ctx context.Context, key Key, attempt int, ended func(cause
 	if ended == nil {
 		return nil, fmt.Errorf("%w: ended is nil", ErrInvalid)
 	}
-	name, token := newToken(key)
+	name, token := g.tokens.next(key)
 	if orphaned, ok := g.orphans.take(name); ok {
 		token = orphaned
 	}
-	sent := time.Now()
-	claim, err := g.claim(ctx, key.Scope, name, token, attempt, ended)
+	sent := g.now()
+	claim, err := g.claim(ctx, key.Scope, name, token, attempt, sent, ended)
 	if claim == nil && outcomeUnknown(err) {
 		g.orphans.put(name, token, sent.Add(g.config.Lease))
 	}
@@ -157,7 +163,7 @@ func (g *Guard) ClaimAs(ctx context.Context, key Key, token string, attempt int)
 		return ctx, nil, err
 	}
 	claimCtx, cancel := context.WithCancelCause(ctx)
-	claim, err := g.claim(ctx, key.Scope, key.String(), token, attempt, cancel)
+	claim, err := g.claim(ctx, key.Scope, key.String(), token, attempt, g.now(), cancel)
 	if err != nil {
 		cancel(nil)
 		return ctx, nil, err
@@ -239,17 +245,20 @@ func (g *Guard) usable(ctx context.Context) error {
 	return nil
 }
 
-func (g *Guard) claim(ctx context.Context, scope, name, token string, attempt int, ended func(error)) (*Claim, error) {
-	// The clock starts before the command is sent, so that the lease ends here
-	// before it ends in the store, never after.
-	start := time.Now()
+// now is for measuring time: it reads the monotonic clock only, which is half the
+// price of time.Now.
+func (g *Guard) now() time.Time { return g.made.Add(time.Since(g.made)) }
+
+// claim asks the store. The lease counts from start, before the command is sent,
+// so that it ends here before it ends in the store, never after.
+func (g *Guard) claim(ctx context.Context, scope, name, token string, attempt int, start time.Time, ended func(error)) (*Claim, error) {
 	answer, err := g.store.Claim(ctx, name, token, attempt, g.config.Lease)
 	if err != nil {
 		return nil, Unavailable(ctx, "claim", err)
 	}
 	switch answer.State {
 	case Claimed:
-		if time.Since(start) >= g.config.Lease {
+		if !g.local && time.Since(start) >= g.config.Lease {
 			return nil, &UnavailableError{Op: "claim", Err: fmt.Errorf("%w: the answer took longer than the lease", ErrLost)}
 		}
 		claim := &Claim{guard: g, scope: scope, key: name, token: token, ctx: ctx, ended: ended}
@@ -269,18 +278,4 @@ func (g *Guard) claim(ctx context.Context, scope, name, token string, attempt in
 // behind.
 func outcomeUnknown(err error) bool {
 	return err != nil && !errors.Is(err, ErrBusy) && !errors.Is(err, ErrDuplicate) && !errors.Is(err, ErrInvalid)
-}
-
-// newToken returns key's string and 128 random bits as text. The bits come from
-// the operating system each time: a generator in the process would repeat itself
-// in a copy of the process, as a restored virtual machine is one. The two share
-// one allocation, since stores keep them together.
-func newToken(key Key) (name, token string) {
-	var space [MaxKeyBytes + 32]byte
-	text := key.appendTo(space[:0])
-	end := len(text)
-	var bits [16]byte
-	_, _ = rand.Read(bits[:]) // never fails, as its documentation says
-	both := string(base64.RawURLEncoding.AppendEncode(text, bits[:]))
-	return both[:end], both[end:]
 }

@@ -72,7 +72,11 @@ func (k Key) appendTo(empty []byte) []byte {
 }
 
 func readable(text []byte) bool {
-	for i := 0; i < len(text); {
+	i := 0
+	for i < len(text) && text[i]-' ' < 0x7f-' ' { // most have nothing but these
+		i++
+	}
+	for i < len(text) {
 		if c := text[i]; c < utf8.RuneSelf {
 			if c < ' ' || c == 0x7f {
 				return false

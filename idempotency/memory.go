@@ -15,18 +15,21 @@ import (
 // MemoryConfig bounds a Memory. The zero value is usable.
 type MemoryConfig struct {
 	// MaxKeys is how many keys may be known at once, those leased, fenced and
-	// done together. A key takes about 200 bytes and the bytes of itself and its
-	// token. Default 1,000,000.
+	// done together. A key takes about 120 bytes, however long it is, and a token
+	// of more than 42 bytes its own beside. Default 1,000,000.
 	MaxKeys int
 	// Shards is how many parts with a lock of their own the keys are spread
 	// over, rounded up to a power of two; at most 65,536. Default four for each
-	// processor.
+	// processor, or more where a part would get over 65,536 keys.
 	Shards int
 }
 
 const (
 	defaultMaxKeys = 1_000_000
 	maxShards      = 1 << 16
+	// shardKeys bounds how long a shard's lock is held while its index grows: for
+	// a fraction of a millisecond.
+	shardKeys = 1 << 16
 )
 
 func (c MemoryConfig) withDefaults() MemoryConfig {
@@ -34,7 +37,7 @@ func (c MemoryConfig) withDefaults() MemoryConfig {
 		c.MaxKeys = defaultMaxKeys
 	}
 	if c.Shards == 0 {
-		c.Shards = 4 * runtime.GOMAXPROCS(0)
+		c.Shards = min(max(4*runtime.GOMAXPROCS(0), c.MaxKeys/shardKeys), maxShards)
 	}
 	return c
 }
@@ -57,15 +60,20 @@ func (c MemoryConfig) validate() error {
 // It is bounded. When all of MaxKeys are alive, Claim of a new key returns an
 // error that matches ErrFull and ErrUnavailable: to forget a key before its time
 // would let its duplicate run, so it fails closed. Known keys go on working.
+//
+// Keys are not kept, but 128 bits that a hash with secret seeds makes of each.
+// Two keys that share them would be taken for one. With n keys known the chance
+// that there are any such two is n*n / 2^129: 1 in 10^26 for a million.
 type Memory struct {
 	config MemoryConfig
 	fault  error
-	seed   maphash.Seed
+	seeds  [2]maphash.Seed
 	// base is what expiries are counted from, on the monotonic clock: setting
 	// the wall clock neither ends a lease nor lengthens it.
 	base   time.Time
-	known  atomic.Int64
 	shards []shard
+	_      [64]byte // keeps what all claims write out of the cache line of what they read
+	known  atomic.Int64
 }
 
 var _ Store = (*Memory)(nil)
@@ -74,12 +82,10 @@ var _ Store = (*Memory)(nil)
 // and every use returns it.
 func NewMemory(config MemoryConfig) *Memory {
 	config = config.withDefaults()
-	m := &Memory{config: config, fault: config.validate(), seed: maphash.MakeSeed(), base: time.Now()}
+	m := &Memory{config: config, fault: config.validate(), base: time.Now()}
 	if m.fault == nil {
 		m.shards = make([]shard, 1<<bits.Len(uint(config.Shards-1)))
-		for i := range m.shards {
-			m.shards[i].entries = make(map[string]*entry)
-		}
+		m.seeds = [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()}
 	}
 	return m
 }
@@ -106,12 +112,11 @@ func (m *Memory) Claim(ctx context.Context, key, token string, attempt int, leas
 	if err := m.usable(ctx, "claim", key, token, lease); err != nil {
 		return Answer{}, err
 	}
-	s := m.shard(key)
-	now := m.now()
-	answer, room := m.claim(s, now, key, token, attempt, lease)
+	d, now := m.digest(key), m.now()
+	answer, room := m.claim(d, now, token, attempt, lease)
 	if !room && m.sweep(now) {
 		// Another claim may have taken the room at once. That is full, too.
-		answer, room = m.claim(s, now, key, token, attempt, lease)
+		answer, room = m.claim(d, now, token, attempt, lease)
 	}
 	if !room {
 		return Answer{}, &UnavailableError{Op: "claim", Err: fmt.Errorf("%w: MaxKeys is %d", ErrFull, m.config.MaxKeys)}
@@ -120,10 +125,11 @@ func (m *Memory) Claim(ctx context.Context, key, token string, attempt int, leas
 }
 
 // claim is one try. room is false when the key is new and there is none for it.
-func (m *Memory) claim(s *shard, now int64, key, token string, attempt int, lease time.Duration) (answer Answer, room bool) {
+func (m *Memory) claim(d digest, now int64, token string, attempt int, lease time.Duration) (answer Answer, room bool) {
+	s := m.shard(d)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	found := m.live(s, key, now)
+	found := m.live(s, d, now)
 	if found == nil {
 		// Two out for one in: the expired ones never gather.
 		m.known.Add(-int64(s.sweep(now, 2, 8)))
@@ -131,16 +137,16 @@ func (m *Memory) claim(s *shard, now int64, key, token string, attempt int, leas
 			m.known.Add(-1)
 			return Answer{}, false
 		}
-		s.insert(key, leased, token, after(now, lease))
+		s.insert(d, leased, token, after(now, lease))
 		return Answer{State: Claimed, Holder: token}, true
 	}
 	switch {
 	case found.status == done:
-		return Answer{State: Done, Holder: found.token}, true
-	case found.status == leased && found.token != token:
-		return Answer{State: Busy, Holder: found.token}, true
+		return Answer{State: Done, Holder: s.token(found)}, true
+	case found.status == leased && !s.hasToken(found, token):
+		return Answer{State: Busy, Holder: s.token(found)}, true
 	case found.status == fenced && attempt < found.attempt:
-		return Answer{State: Stale, Holder: found.token}, true
+		return Answer{State: Stale, Holder: s.token(found)}, true
 	}
 	s.set(found, leased, token, after(now, lease))
 	return Answer{State: Claimed, Holder: token}, true
@@ -151,11 +157,12 @@ func (m *Memory) Renew(ctx context.Context, key, token string, lease time.Durati
 	if err := m.usable(ctx, "renew", key, token, lease); err != nil {
 		return err
 	}
-	s, now := m.shard(key), m.now()
+	d, now := m.digest(key), m.now()
+	s := m.shard(d)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	found := m.live(s, key, now)
-	if found == nil || found.status != leased || found.token != token {
+	found := m.live(s, d, now)
+	if found == nil || found.status != leased || !s.hasToken(found, token) {
 		return ErrLost
 	}
 	s.set(found, leased, token, after(now, lease))
@@ -169,18 +176,19 @@ func (m *Memory) Complete(ctx context.Context, key, token string, window time.Du
 	if err := m.usable(ctx, "complete", key, token, window); err != nil {
 		return 0, err
 	}
-	s, now := m.shard(key), m.now()
+	d, now := m.digest(key), m.now()
+	s := m.shard(d)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	found := m.live(s, key, now)
+	found := m.live(s, d, now)
 	switch {
 	case found == nil:
 		m.known.Add(1 - int64(s.sweep(now, 2, 8)))
-		s.insert(key, done, token, after(now, window))
+		s.insert(d, done, token, after(now, window))
 		return Late, nil
 	case found.status == done:
 		return InTime, nil
-	case found.token != token:
+	case !s.hasToken(found, token):
 		return 0, ErrLost
 	}
 	s.set(found, done, token, after(now, window))
@@ -192,11 +200,12 @@ func (m *Memory) Schedule(ctx context.Context, key, token string, attempt int, t
 	if err := m.usable(ctx, "schedule", key, token, ttl); err != nil {
 		return err
 	}
-	s, now := m.shard(key), m.now()
+	d, now := m.digest(key), m.now()
+	s := m.shard(d)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	found := m.live(s, key, now)
-	if found == nil || found.status == done || found.token != token {
+	found := m.live(s, d, now)
+	if found == nil || found.status == done || !s.hasToken(found, token) {
 		return ErrLost
 	}
 	found.attempt = attempt
@@ -209,14 +218,15 @@ func (m *Memory) Release(ctx context.Context, key, token string) error {
 	if err := m.usable(ctx, "release", key, token, 1); err != nil {
 		return err
 	}
-	s, now := m.shard(key), m.now()
+	d, now := m.digest(key), m.now()
+	s := m.shard(d)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	found := m.live(s, key, now)
+	found := m.live(s, d, now)
 	switch {
 	case found == nil:
 		return nil
-	case found.status != leased || found.token != token:
+	case found.status != leased || !s.hasToken(found, token):
 		return ErrLost
 	}
 	s.remove(found)
@@ -247,13 +257,15 @@ func after(now int64, d time.Duration) int64 {
 	return math.MaxInt64
 }
 
-func (m *Memory) shard(key string) *shard {
-	return &m.shards[maphash.String(m.seed, key)&uint64(len(m.shards)-1)]
+func (m *Memory) digest(key string) digest {
+	return digest{high: maphash.String(m.seeds[0], key), low: maphash.String(m.seeds[1], key)}
 }
 
-// live returns what is known of key. What has expired is cleared away and nil.
-func (m *Memory) live(s *shard, key string, now int64) *entry {
-	found := s.entries[key]
+func (m *Memory) shard(d digest) *shard { return &m.shards[d.low&uint64(len(m.shards)-1)] }
+
+// live returns what is known of a key. What has expired is cleared away and nil.
+func (m *Memory) live(s *shard, d digest, now int64) *record {
+	found := s.find(d)
 	if found == nil || found.expires > now {
 		return found
 	}

@@ -3,33 +3,55 @@ package idempotency
 import "sync"
 
 // shard is a part of a Memory's keys. Its lock guards everything in it.
+//
+// Records are kept by number, without a gap: where one goes, the last takes its
+// number. Neither they nor what refers to them has pointers. A window of a day
+// keeps millions of keys, which the garbage collector would follow each time.
 type shard struct {
-	mu      sync.Mutex
-	entries map[string]*entry
-	// soonest is a heap: the entry that is due first is the first.
+	mu    sync.Mutex
+	index index
+	pages []*[pageRecords]record
+	count uint32
+	// soonest is a heap: the record that is due first is the first.
 	soonest []turn
-	// unused has entries of keys that are gone, for those that come.
-	unused []*entry
-	_      [64]byte // keeps the locks of two shards out of one cache line
+	// long has the tokens that do not fit into their records.
+	long map[digest]string
+	_    [64]byte // keeps the locks of two shards out of one cache line
 }
 
-// entry is the state of one key.
-type entry struct {
-	key     string
-	token   string
-	attempt int   // that comes next, when fenced
+// pageRecords is how many records share one allocation, of 5 KiB.
+const pageRecords = 64
+
+// digest stands for a key. See Memory.
+type digest struct{ high, low uint64 }
+
+// tag is what the index knows of a digest. Shards are told by the other half.
+func (d digest) tag() uint32 { return uint32(d.high) }
+
+// record is the state of one key.
+type record struct {
+	digest  digest
 	expires int64 // in nanoseconds since the Memory's base
-	index   int   // in the heap
+	attempt int   // that comes next, when fenced
+	turn    uint32
 	status  status
+	length  uint8 // of the token, or longToken
+	token   [inlineToken]byte
 }
 
-// turn is when the heap looks at an entry: not after it expires. Most entries
+const (
+	// inlineToken is the longest token that a record holds itself: the guard's
+	// have 22 bytes, UUIDs 36. It makes a record of 80 bytes.
+	inlineToken = 42
+	longToken   = inlineToken + 1
+)
+
+// turn is when the heap looks at a record: not after it expires. Most records
 // get a later expiry soon after they are made, when their work is done. They
 // move within the heap only when it is their turn, which most have only twice.
-// It stands beside the pointer to save the heap from following all of them.
 type turn struct {
-	due   int64
-	entry *entry
+	due    int64
+	number uint32
 }
 
 type status uint8
@@ -40,89 +62,152 @@ const (
 	done
 )
 
-// maxUnused bounds unused. The sweep takes out little more than comes in.
-const maxUnused = 64
+func (s *shard) record(number uint32) *record {
+	return &s.pages[number/pageRecords][number%pageRecords]
+}
 
-func (s *shard) insert(key string, status status, token string, expires int64) {
-	var e *entry
-	if last := len(s.unused) - 1; last >= 0 {
-		e = s.unused[last]
-		s.unused = s.unused[:last]
-	} else {
-		e = new(entry)
+// find returns what is known of a key, nil when nothing is.
+func (s *shard) find(d digest) *record {
+	number, ok := s.index.find(d.tag(), func(number uint32) bool { return s.record(number).digest == d })
+	if !ok {
+		return nil
 	}
-	e.key, e.status, e.token, e.expires = key, status, token, expires
-	s.entries[key] = e
+	return s.record(number)
+}
+
+func (s *shard) insert(d digest, status status, token string, expires int64) {
+	number := s.count
+	s.count++
+	if int(number) == len(s.pages)*pageRecords {
+		s.pages = append(s.pages, new([pageRecords]record))
+	}
+	*s.record(number) = record{digest: d, status: status, expires: expires}
+	s.setToken(s.record(number), token)
+	s.index.insert(d.tag(), number)
 	s.soonest = append(s.soonest, turn{})
-	s.up(len(s.soonest)-1, turn{due: expires, entry: e})
+	s.up(len(s.soonest)-1, turn{due: expires, number: number})
 }
 
-func (s *shard) set(e *entry, status status, token string, expires int64) {
-	e.status, e.token, e.expires = status, token, expires
-	if expires < s.soonest[e.index].due {
-		s.up(e.index, turn{due: expires, entry: e})
+func (s *shard) set(r *record, status status, token string, expires int64) {
+	if !s.hasToken(r, token) {
+		s.setToken(r, token)
+	}
+	r.status, r.expires = status, expires
+	if at := int(r.turn); expires < s.soonest[at].due {
+		s.up(at, turn{due: expires, number: s.soonest[at].number})
 	}
 }
 
-func (s *shard) remove(e *entry) {
-	delete(s.entries, e.key)
-	last := len(s.soonest) - 1
-	moved := s.soonest[last]
-	s.soonest[last] = turn{}
-	s.soonest = s.soonest[:last]
-	if moved.entry != e {
-		s.up(e.index, moved)
-		s.down(moved.entry.index, moved)
+func (s *shard) hasToken(r *record, token string) bool {
+	if r.length == longToken {
+		return s.long[r.digest] == token
 	}
-	*e = entry{}
-	if len(s.unused) < maxUnused {
-		s.unused = append(s.unused, e)
+	return string(r.token[:r.length]) == token
+}
+
+func (s *shard) token(r *record) string {
+	if r.length == longToken {
+		return s.long[r.digest]
+	}
+	return string(r.token[:r.length])
+}
+
+func (s *shard) setToken(r *record, token string) {
+	if r.length == longToken {
+		delete(s.long, r.digest)
+	}
+	if len(token) <= inlineToken {
+		r.length = uint8(copy(r.token[:], token))
+		return
+	}
+	r.length = longToken
+	if s.long == nil {
+		s.long = make(map[digest]string)
+	}
+	s.long[r.digest] = token
+}
+
+func (s *shard) remove(r *record) {
+	at := int(r.turn)
+	number := s.soonest[at].number
+	s.setToken(r, "")
+	s.index.remove(r.digest.tag(), number)
+
+	end := len(s.soonest) - 1
+	moved := s.soonest[end]
+	s.soonest = s.soonest[:end]
+	if at < end {
+		s.up(at, moved)
+		s.down(int(s.record(moved.number).turn), moved)
+	}
+
+	s.count--
+	if last := s.count; number != last {
+		*r = *s.record(last)
+		s.index.renumber(r.digest.tag(), last, number)
+		s.soonest[r.turn].number = number
+	}
+	s.shrink()
+}
+
+// shrink gives memory back. One page more than needed is kept, lest a record
+// that comes and goes takes one with it each time.
+func (s *shard) shrink() {
+	if spare := len(s.pages)*pageRecords - int(s.count); spare >= 2*pageRecords {
+		s.pages[len(s.pages)-1] = nil
+		s.pages = s.pages[:len(s.pages)-1]
+	}
+	if cap(s.soonest) > minSlots && len(s.soonest) < cap(s.soonest)/4 {
+		s.soonest = append(make([]turn, 0, cap(s.soonest)/2), s.soonest...)
 	}
 }
 
-// sweep removes entries that have expired by now, as many as removals, and says
-// how many. Entries that are due but got a later expiry cost a move each.
+// sweep removes records that have expired by now, as many as removals, and says
+// how many. Records that are due but got a later expiry cost a move each.
 func (s *shard) sweep(now int64, removals, moves int) (removed int) {
 	for removed < removals && len(s.soonest) > 0 {
 		first := s.soonest[0]
-		switch {
-		case first.due > now:
+		if first.due > now {
 			return removed
-		case first.entry.expires <= now:
-			s.remove(first.entry)
+		}
+		switch r := s.record(first.number); {
+		case r.expires <= now:
+			s.remove(r)
 			removed++
 		case moves == 0:
 			return removed
 		default:
-			s.down(0, turn{due: first.entry.expires, entry: first.entry})
+			s.down(0, turn{due: r.expires, number: first.number})
 			moves--
 		}
 	}
 	return removed
 }
 
-func (s *shard) place(index int, t turn) {
-	s.soonest[index] = t
-	t.entry.index = index
+func (s *shard) place(at int, t turn) {
+	s.soonest[at] = t
+	s.record(t.number).turn = uint32(at)
 }
 
-// up places t at index or, where it is due before others, above that.
-func (s *shard) up(index int, t turn) {
-	for index > 0 {
-		parent := (index - 1) / 2
+// up places t at a place of the heap or, where it is due before others, above
+// that.
+func (s *shard) up(at int, t turn) {
+	for at > 0 {
+		parent := (at - 1) / 2
 		if s.soonest[parent].due <= t.due {
 			break
 		}
-		s.place(index, s.soonest[parent])
-		index = parent
+		s.place(at, s.soonest[parent])
+		at = parent
 	}
-	s.place(index, t)
+	s.place(at, t)
 }
 
-// down places t at index or, where others are due before it, below that.
-func (s *shard) down(index int, t turn) {
+// down places t at a place of the heap or, where others are due before it, below
+// that.
+func (s *shard) down(at int, t turn) {
 	for {
-		child := 2*index + 1
+		child := 2*at + 1
 		if child >= len(s.soonest) {
 			break
 		}
@@ -132,8 +217,8 @@ func (s *shard) down(index int, t turn) {
 		if t.due <= s.soonest[child].due {
 			break
 		}
-		s.place(index, s.soonest[child])
-		index = child
+		s.place(at, s.soonest[child])
+		at = child
 	}
-	s.place(index, t)
+	s.place(at, t)
 }

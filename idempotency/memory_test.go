@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"runtime"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -143,6 +145,38 @@ func TestMemorySweepsAsItGoes(t *testing.T) {
 	})
 }
 
+func TestMemoryIsSmallAndGivesMemoryBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const keys = 20_000
+		heap := func() int {
+			runtime.GC()
+			var stats runtime.MemStats
+			runtime.ReadMemStats(&stats)
+			return int(stats.HeapAlloc)
+		}
+		memory := idempotency.NewMemory(idempotency.MemoryConfig{})
+		claim := func(key int) {
+			name := "6:orders:0:0190a5d6-3d5c-7c1e-8b1a-" + strconv.Itoa(key)
+			token := "a token of this many bytes " + strconv.Itoa(key)
+			_, err := memory.Claim(t.Context(), name, token, 0, time.Second)
+			require.NoError(t, err)
+		}
+		empty := heap()
+		for key := range keys {
+			claim(key)
+		}
+		assert.Less(t, (heap()-empty)/keys, 150, "bytes for each key")
+
+		time.Sleep(time.Second)
+		for key := range keys { // each clears two away
+			claim(key)
+			require.NoError(t, memory.Release(t.Context(), "6:orders:0:0190a5d6-3d5c-7c1e-8b1a-"+strconv.Itoa(key), "a token of this many bytes "+strconv.Itoa(key)))
+		}
+		assert.Zero(t, memory.Len())
+		assert.Less(t, heap()-empty, 1<<20)
+	})
+}
+
 // memoryModel is what a Memory should know, with expiry.
 type memoryModel struct {
 	state   string
@@ -159,7 +193,7 @@ func TestMemoryAgainstModel(t *testing.T) {
 			model := map[string]memoryModel{}
 			ctx := context.Background()
 			keys := rapid.SampledFrom([]string{"a", "b", "c", "d", "e", "f"})
-			tokens := rapid.SampledFrom([]string{"x", "y"})
+			tokens := rapid.SampledFrom([]string{"x", "y", strings.Repeat("long", 20), strings.Repeat("long", 20) + "er"})
 			durations := rapid.SampledFrom([]time.Duration{1, time.Second, 5 * time.Second, time.Minute})
 			live := func(key string) memoryModel {
 				known := model[key]
@@ -277,6 +311,19 @@ func BenchmarkMemoryClaimComplete(b *testing.B) {
 		key := string(strconv.AppendInt(name[:35], int64(i), 10))
 		_, _ = memory.Claim(ctx, key, "token", 0, time.Second)
 		_, _ = memory.Complete(ctx, key, "token", 20*time.Millisecond)
+	}
+}
+
+// The same with half a million keys and more known at any time.
+func BenchmarkMemoryClaimCompleteOfMany(b *testing.B) {
+	b.ReportAllocs()
+	memory := idempotency.NewMemory(idempotency.MemoryConfig{MaxKeys: 10_000_000})
+	ctx := context.Background()
+	name := []byte("6:orders:0:0190a5d6-3d5c-7c1e-8b1a-000000000000")
+	for i := 0; b.Loop(); i++ {
+		key := string(strconv.AppendInt(name[:35], int64(i), 10))
+		_, _ = memory.Claim(ctx, key, "token", 0, 100*time.Millisecond)
+		_, _ = memory.Complete(ctx, key, "token", 700*time.Millisecond)
 	}
 }
 

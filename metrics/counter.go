@@ -3,6 +3,7 @@ package metrics
 import (
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // counter is a total, and what the total was when each of the last frames
@@ -17,12 +18,16 @@ type counter struct {
 }
 
 // Add implements Counter.
-func (c *counter) Add(n int64) {
-	if n <= 0 {
-		return
+func (c *counter) Add(n int64) { c.add(n, c.clock.frame()) }
+
+// AddAt implements TimedCounter.
+func (c *counter) AddAt(n int64, at time.Time) { c.add(n, c.clock.frameAt(at)) }
+
+func (c *counter) add(n, frame int64) {
+	if n > 0 {
+		c.turn(frame)
+		c.total.Add(n)
 	}
-	c.turn(c.clock.frame())
-	c.total.Add(n)
 }
 
 // turn makes frame the current one. An Add that runs at the same time may land

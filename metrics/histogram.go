@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
 )
@@ -57,12 +58,17 @@ func newHistogram(clock *clock) *histogram {
 
 // Observe implements Histogram. NaN is ignored; what is below 0 (a clock was
 // set back) counts as 0, what is above the range as its upper end.
-func (h *histogram) Observe(v float64) {
+func (h *histogram) Observe(v float64) { h.observe(v, h.clock.frame()) }
+
+// ObserveAt implements TimedHistogram.
+func (h *histogram) ObserveAt(v float64, at time.Time) { h.observe(v, h.clock.frameAt(at)) }
+
+func (h *histogram) observe(v float64, frame int64) {
 	if math.IsNaN(v) {
 		return
 	}
 	v = min(max(v, 0), highest)
-	h.turn(h.clock.frame())
+	h.turn(frame)
 	stripe := &h.stripes[int(rand.Uint32())&(len(h.stripes)-1)]
 	stripe.mu.Lock()
 	if stripe.values == nil {

@@ -1,5 +1,7 @@
 package metrics
 
+import "time"
+
 // Recorder hands out instruments. All methods may be called by any number of
 // goroutines at once, and never return nil.
 //
@@ -25,6 +27,46 @@ type Histogram interface {
 	Observe(v float64)
 }
 
+// TimedCounter is an ability that a Counter may have: it is told when something
+// happened, and so need not read the clock. What happened before the time that
+// it was told last counts as of then.
+type TimedCounter interface {
+	Counter
+	// AddAt is Add for what happened a moment ago.
+	AddAt(n int64, at time.Time)
+}
+
+// TimedHistogram is the same of a Histogram.
+type TimedHistogram interface {
+	Histogram
+	// ObserveAt is Observe for what happened a moment ago.
+	ObserveAt(v float64, at time.Time)
+}
+
+// Timed gives a Counter the ability, if need be one without any use of the time.
+func Timed(c Counter) TimedCounter {
+	if timed, ok := c.(TimedCounter); ok {
+		return timed
+	}
+	return untimedCounter{c}
+}
+
+// TimedValues is Timed for a Histogram.
+func TimedValues(h Histogram) TimedHistogram {
+	if timed, ok := h.(TimedHistogram); ok {
+		return timed
+	}
+	return untimedHistogram{h}
+}
+
+type untimedCounter struct{ Counter }
+
+func (c untimedCounter) AddAt(n int64, _ time.Time) { c.Add(n) }
+
+type untimedHistogram struct{ Histogram }
+
+func (h untimedHistogram) ObserveAt(v float64, _ time.Time) { h.Observe(v) }
+
 // Gauge is a value that goes up and down.
 type Gauge interface {
 	// Set makes v the current value.
@@ -49,5 +91,7 @@ func (discard) Counter(string, ...string) Counter     { return discard{} }
 func (discard) Histogram(string, ...string) Histogram { return discard{} }
 func (discard) Gauge(string, ...string) Gauge         { return discard{} }
 func (discard) Add(int64)                             {}
+func (discard) AddAt(int64, time.Time)                {}
 func (discard) Observe(float64)                       {}
+func (discard) ObserveAt(float64, time.Time)          {}
 func (discard) Set(float64)                           {}

@@ -2,6 +2,8 @@ package metrics_test
 
 import (
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 
@@ -16,6 +18,8 @@ func TestDiscardAllocatesNothing(t *testing.T) {
 		counter.Add(1)
 		histogram.Observe(1)
 		gauge.Set(1)
+		metrics.Timed(counter).AddAt(1, time.Time{})
+		metrics.TimedValues(histogram).ObserveAt(1, time.Time{})
 	})
 	assert.Zero(t, allocations)
 }
@@ -23,4 +27,47 @@ func TestDiscardAllocatesNothing(t *testing.T) {
 func TestOrDiscardKeepsARecorder(t *testing.T) {
 	collector := metrics.NewCollector(metrics.CollectorConfig{})
 	assert.Same(t, collector, metrics.OrDiscard(collector))
+}
+
+// plain has no use for the time.
+type plain struct {
+	added    int64
+	observed float64
+}
+
+func (p *plain) Add(n int64)       { p.added += n }
+func (p *plain) Observe(v float64) { p.observed += v }
+
+func TestTimedWorksWithInstrumentsThatAreNot(t *testing.T) {
+	p := &plain{}
+	metrics.Timed(p).AddAt(2, time.Now())
+	metrics.TimedValues(p).ObserveAt(0.5, time.Now())
+	assert.Equal(t, plain{added: 2, observed: 0.5}, *p)
+}
+
+func TestTimedTellsWhatTheClockWouldHaveTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const window = 6 * time.Second
+		collector := metrics.NewCollector(metrics.CollectorConfig{Window: window})
+		counter := metrics.Timed(collector.Counter(metrics.MessagesProcessedTotal, metrics.LabelOutcome, metrics.OutcomeDelivered))
+		histogram := metrics.TimedValues(collector.Histogram(metrics.HandlerSeconds))
+		begin := time.Now()
+		counter.AddAt(1, begin)
+		histogram.ObserveAt(1, begin)
+		time.Sleep(window / 2)
+		counter.AddAt(2, time.Now())
+		histogram.ObserveAt(2, time.Now())
+		// What is told too late counts as of what was told before.
+		counter.AddAt(4, begin)
+		histogram.ObserveAt(4, begin)
+		counter.AddAt(-1, time.Now())
+
+		snapshot := collector.Snapshot()
+		assert.EqualValues(t, 7, snapshot.Processed[metrics.OutcomeDelivered])
+		assert.EqualValues(t, 3, snapshot.HandlerSeconds.Count)
+		time.Sleep(window/2 + window/6)
+		snapshot = collector.Snapshot()
+		assert.InDelta(t, 6, snapshot.ProcessedPerSecond*snapshot.WindowSeconds, 1e-6)
+		assert.EqualValues(t, 2, snapshot.HandlerSeconds.Count)
+	})
 }

@@ -13,9 +13,9 @@ type clock struct {
 	length time.Duration // of one frame
 }
 
-func (c *clock) frame() int64 {
-	return int64(time.Since(c.start) / c.length)
-}
+func (c *clock) frame() int64 { return int64(time.Since(c.start) / c.length) }
+
+func (c *clock) frameAt(t time.Time) int64 { return int64(t.Sub(c.start) / c.length) }
 
 // covered is the time from the start of the oldest frame that is kept, or from
 // the start of everything, until now.

@@ -295,6 +295,17 @@ func TestBroken(t *testing.T) {
 
 // The suite notices faults: each part that should, fails.
 func TestSuiteNoticesFaults(t *testing.T) {
+	parts := map[string][]string{}
+	for name, row := range faults {
+		parts[name] = row.parts
+	}
+	noticesFaults(t, "TestBroken", parts)
+}
+
+// noticesFaults runs the parts that should notice a fault, of a test that looks
+// for the fault's name in the environment.
+func noticesFaults(t *testing.T, test string, parts map[string][]string) {
+	t.Helper()
 	program, err := os.Executable()
 	require.NoError(t, err)
 	// Each is a process of its own, because a test that fails fails all. They
@@ -307,14 +318,14 @@ func TestSuiteNoticesFaults(t *testing.T) {
 	var runs []*run
 	var all sync.WaitGroup
 	slots := make(chan struct{}, 12)
-	for name, row := range faults {
-		for _, part := range row.parts {
+	for name, parts := range parts {
+		for _, part := range parts {
 			run := &run{name: name, part: part}
 			runs = append(runs, run)
 			all.Go(func() {
 				slots <- struct{}{}
 				defer func() { <-slots }()
-				command := exec.Command(program, "-test.run=^TestBroken$/^"+part+"$", "-test.timeout=60s")
+				command := exec.Command(program, "-test.run=^"+test+"$/^"+part+"$", "-test.timeout=60s")
 				command.Env = append(os.Environ(), brokenVariable+"="+name)
 				run.out, run.err = command.CombinedOutput()
 			})
@@ -325,7 +336,7 @@ func TestSuiteNoticesFaults(t *testing.T) {
 		t.Run(run.name+"/"+run.part, func(t *testing.T) {
 			var failed *exec.ExitError
 			require.ErrorAs(t, run.err, &failed, "the suite was content")
-			assert.Contains(t, string(run.out), "--- FAIL: TestBroken/"+run.part)
+			assert.Contains(t, string(run.out), "--- FAIL: "+test+"/"+run.part)
 			assert.NotContains(t, string(run.out), "panic:")
 		})
 	}
@@ -337,5 +348,7 @@ func TestBenchmarksRun(t *testing.T) {
 	require.NoError(t, flag.Set(name, "200x"))
 	defer func() { require.NoError(t, flag.Set(name, before)) }()
 	result := testing.Benchmark(BenchmarkTransport)
+	assert.Positive(t, result.N)
+	result = testing.Benchmark(BenchmarkStore)
 	assert.Positive(t, result.N)
 }

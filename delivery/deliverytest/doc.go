@@ -22,6 +22,17 @@
 //
 // BenchmarkTransport measures with the same harness.
 //
+// TestStore is the contract of delivery.Store, and TestSharedStore what several
+// processes may do with one at once. They take what opens an empty store:
+//
+//	func TestStore(t *testing.T) {
+//		deliverytest.TestStore(t, func(tb testing.TB) delivery.Store {
+//			return mine.New(tb.TempDir())
+//		})
+//	}
+//
+// BenchmarkStore measures one.
+//
 // A Ledger settles what a test of one's own has lost and duplicated.
 //
 // The subpackage servers runs private servers for such tests. Nothing here

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/esh3artech/barid/delivery"
+	"github.com/esh3artech/barid/delivery/deliverytest"
 	"github.com/esh3artech/barid/delivery/memory"
 )
 
@@ -110,3 +111,16 @@ func TestStoreClaims(t *testing.T) {
 		require.Equal(t, recordNumbered(4999-i).ID, ids[i])
 	}
 }
+
+func openStore(testing.TB) delivery.Store { return memory.NewStore(memory.StoreConfig{}) }
+
+func TestStoreContract(t *testing.T) { deliverytest.TestStore(t, openStore) }
+
+func TestStoreContractShared(t *testing.T) {
+	deliverytest.TestSharedStore(t, func(tb testing.TB) (one, other delivery.Store) {
+		store := openStore(tb)
+		return store, store
+	})
+}
+
+func BenchmarkStoreContract(b *testing.B) { deliverytest.BenchmarkStore(b, openStore) }

@@ -1,0 +1,102 @@
+package delivery
+
+import (
+	"time"
+
+	"github.com/esh3artech/barid/breaker"
+	"github.com/esh3artech/barid/retry"
+)
+
+// Retry is the policy for failed attempts: exponential, without jitter, or
+// retry.None where the feature is off or MaxRetries is 0.
+func (s Settings) Retry() retry.Policy {
+	if !s.Features.Retry || s.MaxRetries == 0 {
+		return retry.None{}
+	}
+	return retry.Exponential{
+		Base:       time.Duration(s.BaseRetryDelaySeconds) * time.Second,
+		Max:        time.Duration(s.MaxRetryDelaySeconds) * time.Second,
+		MaxRetries: s.MaxRetries,
+	}
+}
+
+// retryLike is Retry with the jitter of the host's own policy.
+func (s Settings) retryLike(own retry.Policy) retry.Policy {
+	policy, retries := s.Retry().(retry.Exponential)
+	if !retries {
+		return retry.None{}
+	}
+	if exponential, ok := own.(retry.Exponential); ok {
+		policy.Jitter = exponential.Jitter
+	}
+	return policy
+}
+
+// Breaker is base with the threshold, the sample and the time that a breaker
+// stays open. It does so whether or not the feature is on: Consumer leaves the
+// breakers out.
+func (s Settings) Breaker(base breaker.Config) breaker.Config {
+	base.Threshold = s.CircuitBreakerFailureThreshold
+	base.SampleSize = s.CircuitBreakerSampleSize
+	base.OpenFor = time.Duration(s.CircuitBreakerTimeoutSeconds) * time.Second
+	return base
+}
+
+// Consumer is base with what s governs; every other field is left as it is.
+//
+// Retry becomes the policy of s, with the Jitter that base has if it is
+// a retry.Exponential. IdempotencyWindow and AckTimeout become those of s; the
+// stores must come from the host. Where base has neither Breaker nor KeyBreakers
+// it gets breakers made by s: one for each key if it has a BreakerKey, else one.
+// The host's own breakers stay; make them with Settings.Breaker.
+//
+// A feature that is off takes out the host's part, too: Idempotency the store,
+// CircuitBreaker all breakers and BreakerKey. Acknowledgment off makes AckTimeout
+// negative; RetryWorker off sets NoRetryWorker.
+func (s Settings) Consumer(base ConsumerConfig) ConsumerConfig {
+	base.Retry = s.retryLike(base.Retry)
+	base.IdempotencyWindow = s.idempotencyTTL()
+	if !s.Features.Idempotency {
+		base.Idempotency = nil
+	}
+	base.AckTimeout = s.ackTimeout()
+	base.NoRetryWorker = base.NoRetryWorker || !s.Features.RetryWorker
+	own := s.Breaker(breaker.Config{
+		Name: base.Name,
+		// A probe is one run of the handler, and has a little time to report.
+		ProbeTimeout: max(breaker.DefaultProbeTimeout, base.HandlerTimeout+30*time.Second),
+	})
+	switch {
+	case !s.Features.CircuitBreaker:
+		base.Breaker, base.KeyBreakers, base.BreakerKey = nil, nil, nil
+	case base.Breaker != nil || base.KeyBreakers != nil:
+	case base.BreakerKey != nil:
+		base.KeyBreakers = breaker.NewSet(breaker.SetConfig{Breaker: own})
+	default:
+		base.Breaker = breaker.New(own)
+	}
+	return base
+}
+
+// ackTimeout is negative while no acknowledgments are awaited.
+func (s Settings) ackTimeout() time.Duration {
+	if !s.Features.Acknowledgment {
+		return -1
+	}
+	return time.Duration(s.AcknowledgmentTimeoutMinutes) * time.Minute
+}
+
+// Publisher is base with what s governs; every other field is left as it is.
+//
+// IdempotencyTTL and BatchSizeLimit become those of s; the stores must come from
+// the host. A feature that is off takes out the host's part, too: Idempotency
+// the store. RetryWorker off sets NoRetryWorker.
+func (s Settings) Publisher(base PublisherConfig) PublisherConfig {
+	base.IdempotencyTTL = s.idempotencyTTL()
+	if !s.Features.Idempotency {
+		base.Idempotency = nil
+	}
+	base.BatchSizeLimit = s.BatchSizeLimit
+	base.NoRetryWorker = base.NoRetryWorker || !s.Features.RetryWorker
+	return base
+}

@@ -1,0 +1,165 @@
+package delivery_test
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"github.com/esh3artech/barid/breaker"
+	"github.com/esh3artech/barid/delivery"
+	"github.com/esh3artech/barid/delivery/memory"
+	"github.com/esh3artech/barid/idempotency"
+	"github.com/esh3artech/barid/retry"
+)
+
+func TestSettingsRetry(t *testing.T) {
+	assert.Equal(t, retry.Exponential{Base: 5 * time.Second, Max: 5 * time.Minute, MaxRetries: 5}, delivery.DefaultSettings().Retry())
+
+	none := delivery.DefaultSettings()
+	none.MaxRetries = 0
+	assert.Equal(t, retry.None{}, none.Retry(), "not retry.Exponential, where 0 is the default")
+	off := delivery.DefaultSettings()
+	off.Features.Retry = false
+	assert.Equal(t, retry.None{}, off.Retry())
+	assert.Equal(t, retry.None{}, off.Consumer(delivery.ConsumerConfig{Retry: retry.Exponential{}}).Retry)
+}
+
+func TestSettingsBreaker(t *testing.T) {
+	settings := delivery.DefaultSettings()
+	settings.CircuitBreakerFailureThreshold, settings.CircuitBreakerSampleSize, settings.CircuitBreakerTimeoutSeconds = 0.25, 20, 40
+	assert.Equal(t,
+		breaker.Config{Name: "sms", Probes: 3, Threshold: 0.25, SampleSize: 20, OpenFor: 40 * time.Second},
+		settings.Breaker(breaker.Config{Name: "sms", Probes: 3, Threshold: 0.75, SampleSize: 5}))
+}
+
+func TestSettingsConsumer(t *testing.T) {
+	settings := delivery.DefaultSettings()
+	settings.IdempotencyTTLHours = 48
+	settings.CircuitBreakerSampleSize = 2
+	store := idempotency.NewMemory(idempotency.MemoryConfig{})
+	byRecipient := func(m delivery.Message) string { return m.Recipient }
+
+	t.Run("leaves the host's own", func(t *testing.T) {
+		config := settings.Consumer(delivery.ConsumerConfig{
+			Name: "orders", Concurrency: 3, HandlerTimeout: time.Hour, Idempotency: store,
+			Retry: retry.Exponential{Base: time.Hour, MaxRetries: 99, Jitter: retry.JitterFull},
+		})
+		assert.Equal(t, "orders", config.Name)
+		assert.Equal(t, 3, config.Concurrency)
+		assert.Equal(t, time.Hour, config.HandlerTimeout)
+		assert.Same(t, store, config.Idempotency)
+		assert.Equal(t, 48*time.Hour, config.IdempotencyWindow)
+		assert.Equal(t, retry.Exponential{Base: 5 * time.Second, Max: 5 * time.Minute, MaxRetries: 5, Jitter: retry.JitterFull}, config.Retry)
+	})
+	t.Run("awaits acknowledgments", func(t *testing.T) {
+		config := settings.Consumer(delivery.ConsumerConfig{AckTimeout: time.Hour})
+		assert.Equal(t, 5*time.Minute, config.AckTimeout)
+		assert.False(t, config.NoRetryWorker)
+		assert.True(t, settings.Consumer(delivery.ConsumerConfig{NoRetryWorker: true}).NoRetryWorker, "the host knows of no worker")
+	})
+	t.Run("makes a breaker", func(t *testing.T) {
+		config := settings.Consumer(delivery.ConsumerConfig{Name: "orders", HandlerTimeout: 10 * time.Minute})
+		require.NotNil(t, config.Breaker)
+		require.NoError(t, config.Breaker.Err())
+		assert.Nil(t, config.KeyBreakers)
+		assert.Equal(t, breaker.Closed, config.Breaker.State())
+		for range 2 {
+			permit, err := config.Breaker.Allow()
+			require.NoError(t, err)
+			permit.Done(breaker.Failure)
+		}
+		_, err := config.Breaker.Allow()
+		var open *breaker.OpenError
+		require.ErrorAs(t, err, &open)
+		assert.Equal(t, "orders", open.Name)
+	})
+	t.Run("lets a probe take as long as a handler may", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			config := settings.Consumer(delivery.ConsumerConfig{HandlerTimeout: 10 * time.Minute})
+			for range 2 {
+				permit, err := config.Breaker.Allow()
+				require.NoError(t, err)
+				permit.Done(breaker.Failure)
+			}
+			<-time.After(31 * time.Second)
+			probe, err := config.Breaker.Allow()
+			require.NoError(t, err)
+			<-time.After(10 * time.Minute)
+			probe.Done(breaker.Success)
+			assert.Equal(t, breaker.Closed, config.Breaker.State())
+		})
+	})
+	t.Run("makes a breaker for each key", func(t *testing.T) {
+		config := settings.Consumer(delivery.ConsumerConfig{BreakerKey: byRecipient})
+		assert.Nil(t, config.Breaker)
+		require.NotNil(t, config.KeyBreakers)
+		assert.NoError(t, config.KeyBreakers.Err())
+	})
+	t.Run("takes the host's breakers", func(t *testing.T) {
+		own := breaker.New(breaker.Config{})
+		config := settings.Consumer(delivery.ConsumerConfig{Breaker: own})
+		assert.Same(t, own, config.Breaker)
+		set := breaker.NewSet(breaker.SetConfig{})
+		config = settings.Consumer(delivery.ConsumerConfig{KeyBreakers: set, BreakerKey: byRecipient})
+		assert.Same(t, set, config.KeyBreakers)
+		assert.Nil(t, config.Breaker)
+	})
+	t.Run("takes out what is off", func(t *testing.T) {
+		off := settings
+		off.Features = delivery.Features{}
+		config := off.Consumer(delivery.ConsumerConfig{
+			Idempotency: store, Retry: retry.Exponential{},
+			Breaker: breaker.New(breaker.Config{}), KeyBreakers: breaker.NewSet(breaker.SetConfig{}), BreakerKey: byRecipient,
+		})
+		assert.Nil(t, config.Idempotency)
+		assert.Nil(t, config.Breaker)
+		assert.Nil(t, config.KeyBreakers)
+		assert.Nil(t, config.BreakerKey)
+		assert.Negative(t, config.AckTimeout)
+		assert.True(t, config.NoRetryWorker)
+		assert.Equal(t, retry.None{}, config.Retry)
+	})
+}
+
+func TestSettingsPublisher(t *testing.T) {
+	settings := delivery.DefaultSettings()
+	settings.IdempotencyTTLHours = 48
+	store := idempotency.NewMemory(idempotency.MemoryConfig{})
+	config := settings.Publisher(delivery.PublisherConfig{Idempotency: store, MaxBodyBytes: 7})
+	assert.Same(t, store, config.Idempotency)
+	assert.Equal(t, 48*time.Hour, config.IdempotencyTTL)
+	assert.Equal(t, 7, config.MaxBodyBytes)
+	assert.Equal(t, 1000, config.BatchSizeLimit)
+	assert.False(t, config.NoRetryWorker)
+
+	settings.Features.Idempotency, settings.Features.RetryWorker = false, false
+	config = settings.Publisher(config)
+	assert.Nil(t, config.Idempotency)
+	assert.True(t, config.NoRetryWorker)
+}
+
+// Whatever settings are valid, their configs are.
+func TestSettingsMakeValidConfigs(t *testing.T) {
+	transport := memory.New(memory.Config{})
+	defer func() { assert.NoError(t, transport.Close()) }()
+	handler := func(context.Context, delivery.Message) error { return nil }
+	rapid.Check(t, func(t *rapid.T) {
+		settings := anySettings(t)
+		base := delivery.ConsumerConfig{HandlerTimeout: time.Duration(rapid.Int64Range(0, int64(24*time.Hour)).Draw(t, "HandlerTimeout"))}
+		if rapid.Bool().Draw(t, "store") {
+			base.Idempotency = idempotency.NewMemory(idempotency.MemoryConfig{})
+		}
+		if rapid.Bool().Draw(t, "key") {
+			base.BreakerKey = func(m delivery.Message) string { return m.Type }
+		}
+		_, err := delivery.NewConsumer(transport, handler, settings.Consumer(base))
+		require.NoError(t, err)
+		_, err = delivery.NewPublisher(transport, settings.Publisher(delivery.PublisherConfig{Idempotency: base.Idempotency}))
+		require.NoError(t, err)
+	})
+}

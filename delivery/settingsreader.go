@@ -1,0 +1,318 @@
+package delivery
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+)
+
+// LoadSettings reads the JSON file at path and the process's environment over
+// it, as ParseSettings says. An empty path is no file: then the environment is
+// read over the defaults. A file that can't be read is an error, ErrConfig and
+// the system's own (fs.ErrNotExist for one) in one.
+func LoadSettings(path string) (Settings, error) {
+	var document []byte
+	if path != "" {
+		content, err := os.ReadFile(path)
+		if err != nil {
+			return Settings{}, fmt.Errorf("%w: settings: %w", ErrConfig, err)
+		}
+		document = content
+	}
+	return ParseSettings(document, os.Environ())
+}
+
+// ParseSettings reads a JSON document and, over it, an environment, as
+// os.Environ has it. What neither names has its default. A nil document is
+// none, an empty one is an error; environ may be nil.
+//
+// The document may be a whole application's settings: members beside
+// MessageReliability are somebody else's and are ignored. It is JSON (RFC 8259),
+// without comments; a byte order mark before it is let pass.
+//
+// The variables have the names that ASP.NET's configuration gives them, two
+// underscores between the parts, and plain values:
+//
+//	MessageReliability__MaxRetries=8
+//	MessageReliability__Features__Batch=false
+//
+// As there, upper and lower case are the same in all names, in the values true
+// and false of a variable too, and blanks around a variable's value don't count.
+// A variable counts as one of ours when it begins with MessageReliability__; a
+// name with colons, which only some systems allow, is an error rather than
+// ignored.
+//
+// All faults are reported at once, joined, each a *SettingsError: what is not
+// JSON, unknown names, names given twice, wrong types (null and numbers in
+// quotes among them), fractions where whole numbers are wanted, values out of
+// bounds even if a variable has a better one, and values that contradict each
+// other.
+func ParseSettings(document []byte, environ []string) (Settings, error) {
+	reader := newSettingsReader(DefaultSettings())
+	if document != nil {
+		reader.document(document)
+	}
+	reader.environment(environ)
+	return reader.result()
+}
+
+// settingsReader gathers settings and the faults of their sources.
+type settingsReader struct {
+	settings *Settings
+	known    []setting       // of settings
+	faulty   map[string]bool // the keys of known that had a fault
+	faults   []error
+}
+
+func newSettingsReader(settings Settings) *settingsReader {
+	return &settingsReader{settings: &settings, known: settings.all(), faulty: map[string]bool{}}
+}
+
+// result is what was read, if there was no fault.
+func (r *settingsReader) result() (Settings, error) {
+	r.faults = append(r.faults, r.settings.contradictions(r.faulty)...)
+	if len(r.faults) > 0 {
+		return Settings{}, errors.Join(r.faults...)
+	}
+	return *r.settings, nil
+}
+
+func (r *settingsReader) fault(key, problem string) {
+	r.faults = append(r.faults, &SettingsError{Key: key, Problem: problem})
+}
+
+// document reads an application's JSON.
+func (r *settingsReader) document(document []byte) {
+	document = bytes.TrimPrefix(document, []byte("\ufeff"))
+	if !r.wellFormed(document) {
+		return
+	}
+	members, ok := membersOf(document)
+	if !ok {
+		r.fault("", "are "+kindOf(document)+", want a JSON object with the member "+settingsSection)
+		return
+	}
+	found := false
+	for _, member := range members {
+		below, ours := cutSection(member.name)
+		switch {
+		case ours && strings.HasPrefix(below, ":"):
+			r.fault(member.name, "is not read, want an object "+settingsSection+" with members")
+		case !ours || below != "":
+		case found:
+			r.fault(member.name, "is there twice")
+		default:
+			found = true
+			r.object("", member.value)
+		}
+	}
+}
+
+// section reads the JSON of the section alone.
+func (r *settingsReader) section(section []byte) {
+	if r.wellFormed(section) {
+		r.object("", section)
+	}
+}
+
+// wellFormed is a check for the whole, so that what comes after it can't fail.
+func (r *settingsReader) wellFormed(document []byte) bool {
+	var whole json.RawMessage
+	err := json.Unmarshal(document, &whole)
+	if err == nil {
+		return true
+	}
+	problem := "are no JSON: " + err.Error()
+	var syntax *json.SyntaxError
+	if errors.As(err, &syntax) {
+		before := document[:min(int(syntax.Offset), len(document))]
+		problem += fmt.Sprintf(" (line %d)", 1+bytes.Count(before, []byte("\n")))
+	}
+	r.fault("", problem)
+	return false
+}
+
+// object reads the section, or an object in it, whose settings have keys that
+// begin with prefix.
+func (r *settingsReader) object(prefix string, value json.RawMessage) {
+	members, ok := membersOf(value)
+	if !ok {
+		r.fault(strings.TrimSuffix(settingsSection+"."+prefix, "."), "is "+kindOf(value)+", want an object")
+		return
+	}
+	seen := map[string]bool{}
+	for _, member := range members {
+		path := settingsSection + "." + prefix + member.name
+		name := fold(member.name)
+		if seen[name] {
+			r.fault(path, "is there twice")
+			continue
+		}
+		seen[name] = true
+		if prefix == "" && name == "features" {
+			r.object("Features.", member.value)
+			continue
+		}
+		var known *setting
+		if !strings.Contains(name, ".") {
+			known = r.find(prefix + name)
+		}
+		switch {
+		case known == nil:
+			r.fault(path, "is unknown, want one of "+strings.Join(r.names(prefix), ", "))
+		case !known.read(string(member.value)):
+			r.faulty[known.key] = true
+			r.fault(path, "is "+kindOf(member.value)+", want "+known.wanted())
+		}
+	}
+}
+
+// find returns the setting with that key, nil if there is none.
+func (r *settingsReader) find(key string) *setting {
+	for i, known := range r.known {
+		if fold(known.key) == fold(key) {
+			return &r.known[i]
+		}
+	}
+	return nil
+}
+
+// names lists what an object may have.
+func (r *settingsReader) names(prefix string) []string {
+	var names []string
+	for _, known := range r.known {
+		if below, ok := strings.CutPrefix(known.key, prefix); ok {
+			name, _, _ := strings.Cut(below, ".")
+			names = append(names, name)
+		}
+	}
+	return slices.Compact(names)
+}
+
+// environment reads the variables that are ours.
+func (r *settingsReader) environment(environ []string) {
+	seen := map[string]string{} // the variable's name by key
+	for _, variable := range slices.Sorted(slices.Values(environ)) {
+		name, value, _ := strings.Cut(variable, "=")
+		key, ours := keyOfVariable(name)
+		if !ours {
+			continue
+		}
+		known := r.find(key)
+		if known == nil {
+			r.fault(name, "is unknown, want one of "+strings.Join(r.variables(), ", "))
+			continue
+		}
+		if other, twice := seen[known.key]; twice {
+			r.fault(name, "is set twice, as "+other+" too")
+			continue
+		}
+		seen[known.key] = name
+		literal := strings.TrimSpace(value)
+		if folded := fold(literal); folded == "true" || folded == "false" {
+			literal = folded
+		}
+		if !json.Valid([]byte(literal)) || !known.read(literal) {
+			r.faulty[known.key] = true
+			r.fault(name, fmt.Sprintf("is %.32q, want %s", value, known.wanted()))
+		}
+	}
+}
+
+// keyOfVariable is the key that a variable's name stands for, and whether the
+// variable is one of ours. The key may be nobody's.
+func keyOfVariable(name string) (key string, ours bool) {
+	below, ours := cutSection(name)
+	switch {
+	case !ours:
+		return "", false
+	case strings.HasPrefix(below, ":"):
+		return "", true
+	case !strings.HasPrefix(below, "__"):
+		// One underscore is no separator: in a cluster that has a service of this
+		// name there are variables like MESSAGERELIABILITY_PORT.
+		return "", false
+	case strings.Contains(below, "."):
+		return "", true
+	}
+	return strings.ReplaceAll(below[2:], "__", "."), true
+}
+
+// variables lists the names that an environment may have.
+func (r *settingsReader) variables() []string {
+	names := make([]string, len(r.known))
+	for i, known := range r.known {
+		names[i] = settingsSection + "__" + strings.ReplaceAll(known.key, ".", "__")
+	}
+	return names
+}
+
+// cutSection is what follows the section's name in name, if that begins with it.
+func cutSection(name string) (below string, found bool) {
+	if len(name) < len(settingsSection) || fold(name[:len(settingsSection)]) != fold(settingsSection) {
+		return "", false
+	}
+	return name[len(settingsSection):], true
+}
+
+// fold makes names equal that differ in case. It leaves what is not ASCII
+// alone, so that no two names are equal here and different there.
+func fold(name string) string {
+	return strings.Map(func(r rune) rune {
+		if 'A' <= r && r <= 'Z' {
+			return r + 'a' - 'A'
+		}
+		return r
+	}, name)
+}
+
+// member is one of a JSON object.
+type member struct {
+	name  string
+	value json.RawMessage
+}
+
+// membersOf lists the members of a JSON object in their order, those with the
+// same name too. It is false if well-formed JSON is something else.
+func membersOf(document []byte) ([]member, bool) {
+	decoder := json.NewDecoder(bytes.NewReader(document))
+	if start, err := decoder.Token(); err != nil || start != json.Delim('{') {
+		return nil, false
+	}
+	var members []member
+	for decoder.More() {
+		var value json.RawMessage
+		name, err := decoder.Token()
+		if err != nil || decoder.Decode(&value) != nil {
+			return nil, false
+		}
+		text, _ := name.(string)
+		members = append(members, member{name: text, value: value})
+	}
+	return members, true
+}
+
+// kindOf says what a JSON value is: numbers and words as they are, of texts and
+// what else may hold a secret only the kind.
+func kindOf(value []byte) string {
+	value = bytes.TrimSpace(value)
+	if len(value) == 0 {
+		return "nothing"
+	}
+	switch value[0] {
+	case '{':
+		return "an object"
+	case '[':
+		return "an array"
+	case '"':
+		return "a string"
+	}
+	if len(value) > 32 {
+		return string(value[:32]) + "..."
+	}
+	return string(value)
+}
