@@ -74,6 +74,16 @@ var steps = []struct { //nolint:gochecknoglobals // a constant
 		`CREATE INDEX {p}progress_ended ON {p}progress (updated_at) WHERE status IN (` + endedStatuses + `)`,
 		`CREATE INDEX {p}progress_rare ON {p}progress (status, created_at, id) WHERE status IN (` + rareStatuses + `)`,
 	}},
+	{name: "keys", statements: []string{
+		`CREATE TABLE {p}keys (
+			key {bytes} NOT NULL PRIMARY KEY,
+			phase {int} NOT NULL,
+			token {bytes} NOT NULL,
+			attempt {int} NOT NULL,
+			expires_at {int} NOT NULL
+		){keyed}`,
+		`CREATE INDEX {p}keys_expired ON {p}keys (expires_at)`,
+	}},
 }
 
 // The predicates of partial indexes, which queries repeat word by word.

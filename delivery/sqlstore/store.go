@@ -24,6 +24,7 @@ type Store struct {
 	reader  *batcher[*getCall]
 	records *records
 	watches watches
+	keys    *keys
 
 	save, update, claim, renew, purge *operation
 }
@@ -73,6 +74,7 @@ func Open(ctx context.Context, db *sql.DB, config Config) (*Store, error) {
 	s.renew = newOperation("renew", 0, s.runRenewals, s.renewalsCommitted)
 	s.renew.alone = true
 	s.purge = newOperation("purge", 40, s.runPurges, nil)
+	s.keys = newKeys(d, config.TablePrefix)
 	s.writer = newWriter(db, d, config)
 	s.reader = newReader(s)
 	return s, nil
