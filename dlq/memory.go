@@ -49,7 +49,9 @@ type item struct {
 
 func (i *item) claimed(now time.Time) bool { return i.token != "" && now.Before(i.until) }
 
-func compareItem(i *item, position delivery.Position) int { return PositionOf(&i.entry).Compare(position) }
+func compareItem(i *item, position delivery.Position) int {
+	return PositionOf(&i.entry).Compare(position)
+}
 
 // NewMemory returns an empty Memory. A config that can't be used is told by
 // Err and by every use.
@@ -206,13 +208,25 @@ func (m *Memory) begin(scan *Scan) (at, step int) {
 }
 
 // Count implements Store.
-func (m *Memory) Count(ctx context.Context) (int, error) {
+func (m *Memory) Count(ctx context.Context, filter Filter) (int, error) {
 	if err := m.usable(ctx); err != nil {
+		return 0, err
+	}
+	if err := CheckFilter(&filter); err != nil {
 		return 0, err
 	}
 	m.mu.RLock()
 	defer m.mu.RUnlock()
-	return len(m.items), nil
+	if filter == (Filter{}) {
+		return len(m.items), nil
+	}
+	count := 0
+	for _, it := range m.order {
+		if filter.Match(&it.entry) {
+			count++
+		}
+	}
+	return count, nil
 }
 
 // Stats implements Store.

@@ -68,7 +68,11 @@ func everyMethod(store *redisstore.Store, newContext func() (context.Context, co
 			_, err := store.List(ctx, dlq.Query{Filter: dlq.Filter{Source: "source", Reason: delivery.ReasonExpired}})
 			return err
 		},
-		func(ctx context.Context) error { _, err := store.Count(ctx); return err },
+		func(ctx context.Context) error { _, err := store.Count(ctx, dlq.Filter{}); return err },
+		func(ctx context.Context) error {
+			_, err := store.Count(ctx, dlq.Filter{Source: "source", Reason: delivery.ReasonExpired})
+			return err
+		},
 		func(ctx context.Context) error { _, err := store.Stats(ctx, 1); return err },
 		func(ctx context.Context) error { _, errs := store.Claim(ctx, claim, "id"); return first(errs) },
 		func(ctx context.Context) error { return first(store.Release(ctx, "token", "id")) },

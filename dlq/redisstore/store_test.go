@@ -199,7 +199,7 @@ func TestRoundTrips(t *testing.T) {
 	stats, err := store.Stats(t.Context(), 10)
 	require.NoError(t, err)
 	require.Equal(t, 2257, stats.Total)
-	count, err := store.Count(t.Context())
+	count, err := store.Count(t.Context(), dlq.Filter{})
 	require.NoError(t, err)
 	require.Equal(t, 2257, count)
 	require.LessOrEqual(t, trips.commands["hmget"], 1, "no entry is read but an example of each fingerprint")
