@@ -24,7 +24,7 @@ type MemoryConfig struct {
 	MaxEntries int
 }
 
-// Memory is a Store in the process's memory, for tests and for hosts that can
+// Memory is a Store and a JobStore in the process's memory, for tests and for hosts that can
 // bear to lose their dead letters with the process. The zero Memory has the
 // default configuration.
 type Memory struct {
@@ -34,6 +34,7 @@ type Memory struct {
 	mu    sync.RWMutex
 	items map[string]*item
 	order []*item // by position, oldest first
+	jobs  map[string]Job
 }
 
 var _ Store = (*Memory)(nil)
