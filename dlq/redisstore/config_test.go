@@ -79,6 +79,10 @@ func everyMethod(store *redisstore.Store, newContext func() (context.Context, co
 		func(ctx context.Context) error { return first(store.Remove(ctx, "token", "id")) },
 		func(ctx context.Context) error { return first(store.Delete(ctx, start, "id")) },
 		func(ctx context.Context) error { _, err := store.Purge(ctx, start.Add(time.Hour), start); return err },
+		func(ctx context.Context) error { return store.SaveJob(ctx, dlq.Job{ID: "id"}) },
+		func(ctx context.Context) error { _, err := store.Job(ctx, "id"); return err },
+		func(ctx context.Context) error { _, err := store.Jobs(ctx); return err },
+		func(ctx context.Context) error { return store.DeleteJobs(ctx, "id") },
 		func(ctx context.Context) error { return store.Check(ctx) },
 		func(ctx context.Context) error { return store.Ping(ctx) },
 	} {
