@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -28,6 +29,11 @@ type PublisherConfig struct {
 	MaxBodyBytes int
 	// BatchSizeLimit bounds how many messages SendBatch takes. Default 1000.
 	BatchSizeLimit int
+	// NoBatch switches SendBatch off: it is ErrSwitchedOff then.
+	NoBatch bool
+	// OnePriority sends every message as Normal, whatever its Priority, which
+	// must be valid all the same. Messages sent before keep theirs.
+	OnePriority bool
 
 	// Store, when set, keeps a record of every message. A message is durable
 	// then as soon as it is saved: Publish returns, and the message is sent in the
@@ -154,8 +160,7 @@ func (p *Publisher) Publish(ctx context.Context, messages ...Message) error {
 		return err
 	}
 	begin := time.Now()
-	batch := envelopesOf(messages, begin)
-	errs := p.validate(batch)
+	batch, errs := p.prepare(envelopesOf(messages, begin))
 	if errs == nil {
 		if p.config.Idempotency == nil {
 			errs = p.send(ctx, batch, begin)
@@ -183,8 +188,7 @@ func (p *Publisher) PublishIn(ctx context.Context, saver Saver, messages ...Mess
 		return nil, fmt.Errorf("%w: PublishIn wants a Saver, PublisherConfig.Store, and a RetryWorker", ErrUnsupported)
 	}
 	begin := time.Now()
-	batch := envelopesOf(messages, begin)
-	errs := p.validate(batch)
+	batch, errs := p.prepare(envelopesOf(messages, begin))
 	var send []Envelope
 	if errs == nil && len(batch) > 0 {
 		errs, send = p.outbox.save(ctx, saver, batch, begin)
@@ -203,7 +207,7 @@ func (p *Publisher) Forward(ctx context.Context, envelopes ...Envelope) error {
 		return err
 	}
 	begin := time.Now()
-	errs := p.validate(envelopes)
+	envelopes, errs := p.prepare(envelopes)
 	switch {
 	case errs != nil:
 	case p.outbox != nil:
@@ -274,6 +278,19 @@ func envelopesOf(messages []Message, now time.Time) []Envelope {
 		}
 	}
 	return batch
+}
+
+// prepare returns what is to be sent of a batch, or an error for every message.
+func (p *Publisher) prepare(batch []Envelope) ([]Envelope, []error) {
+	errs := p.validate(batch)
+	if errs != nil || !p.config.OnePriority {
+		return batch, errs
+	}
+	batch = slices.Clone(batch) // it may be the caller's
+	for i := range batch {
+		batch[i].Priority = Normal
+	}
+	return batch, nil
 }
 
 // validate returns nil when all may be sent, or an error for every one.
