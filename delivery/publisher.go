@@ -57,6 +57,9 @@ type PublisherConfig struct {
 	Logger *slog.Logger
 }
 
+// defaultPendingGrace is the default of PublisherConfig.PendingGrace.
+const defaultPendingGrace = time.Minute
+
 func (c PublisherConfig) withDefaults() PublisherConfig {
 	if c.IdempotencyTTL == 0 {
 		c.IdempotencyTTL = 24 * time.Hour
@@ -71,7 +74,7 @@ func (c PublisherConfig) withDefaults() PublisherConfig {
 		c.BatchSizeLimit = DefaultBatchSizeLimit
 	}
 	if c.PendingGrace == 0 {
-		c.PendingGrace = time.Minute
+		c.PendingGrace = defaultPendingGrace
 	}
 	if c.MaxOutgoing == 0 {
 		c.MaxOutgoing = 1000
@@ -343,6 +346,9 @@ func (p *Publisher) record(ctx context.Context, batch []Envelope, errs []error, 
 		if errs == nil || errs[i] == nil {
 			record := newRecord(&batch[i], now)
 			record.Status = StatusQueued
+			if session := sessionOf(p.transport); session != "" {
+				record.ClaimedBy, record.DueAt = session, now.Add(p.config.PendingGrace)
+			}
 			records = append(records, record)
 		}
 	}
@@ -413,6 +419,16 @@ func publishError(batch []Envelope, errs []error) error {
 		results[i] = PublishResult{ID: batch[i].ID, Err: errs[i]}
 	}
 	return &PublishError{Results: results}
+}
+
+// sessionOf is that of a transport whose messages end with the process, or else
+// empty. Records of what waits there come due some time after, for RetryWorkers
+// to go on with, when nobody renews that.
+func sessionOf(transport Transport) string {
+	if volatile, ok := transport.(Volatile); ok {
+		return volatile.Session()
+	}
+	return ""
 }
 
 // nameOf is the transport's own name, or else empty.
