@@ -4,29 +4,10 @@ import (
 	"context"
 	"errors"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/esh3artech/barid/idempotency"
 )
-
-// call is one command of one caller.
-type call struct {
-	script *script
-	key    string
-	args   []any
-	// answered has room for the answer, so that nobody has to be there for it.
-	answered chan answer
-	// abandoned is set when the caller has gone: there is no use in sending.
-	abandoned atomic.Bool
-}
-
-type answer struct {
-	value any
-	err   error
-}
-
-func (c *call) answer(value any, err error) { c.answered <- answer{value: value, err: err} }
 
 // batcher gathers calls into batches. It has no goroutine while nothing is to be
 // sent: a call that finds none on its way starts one, which goes on as long as
@@ -67,29 +48,29 @@ func newBatcher(config Config, send func(batch []*call)) *batcher {
 }
 
 // do has a call sent and waits for its answer, or for ctx's end.
-func (b *batcher) do(ctx context.Context, c *call) (any, error) {
+func (b *batcher) do(ctx context.Context, c *call) answer {
 	select {
 	case b.room <- struct{}{}:
 	case <-ctx.Done():
-		return nil, ctx.Err()
+		return answer{err: ctx.Err()}
 	case <-b.closing:
-		return nil, idempotency.ErrClosed
+		return answer{err: idempotency.ErrClosed}
 	}
 	if !b.enqueue(c) {
 		<-b.room
-		return nil, idempotency.ErrClosed
+		return answer{err: idempotency.ErrClosed}
 	}
 	select {
 	case got := <-c.answered:
-		return got.value, got.err
+		return got
 	case <-ctx.Done():
 	}
 	select {
 	case got := <-c.answered: // both at once: what is known is better
-		return got.value, got.err
+		return got
 	default:
 		c.abandoned.Store(true)
-		return nil, ctx.Err()
+		return answer{err: ctx.Err()}
 	}
 }
 
@@ -181,7 +162,7 @@ func (b *batcher) close(patience time.Duration) error {
 			b.timer.Stop()
 		}
 		for _, c := range b.waiting {
-			c.answer(nil, idempotency.ErrClosed)
+			c.answered <- answer{err: idempotency.ErrClosed}
 		}
 		b.leave(len(b.waiting))
 		b.waiting = nil

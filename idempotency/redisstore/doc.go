@@ -1,10 +1,16 @@
 // Package redisstore is an idempotency.Store in Redis 6 or later, or Redis
 // Cluster, shared by all processes that use the same server and prefix.
 //
-// Each key of the store is one string in Redis, and each step one Lua script on
-// that key: atomic, one round trip, and spread over a cluster by the key. (What
-// stands between { and } in a scope or an ID decides the slot, as everywhere in
-// Redis Cluster.) A key takes about 150 to 210 bytes of Redis's memory.
+// Each key of the store is one string in Redis, and each step one command or Lua
+// script on that key: atomic, one round trip, and spread over a cluster by the
+// key. (What stands between { and } in a scope or an ID decides the slot, as
+// everywhere in Redis Cluster.) A key takes about 150 to 210 bytes of Redis's
+// memory.
+//
+// A claim is a SET with NX and GET first, which settles most of them at half of a
+// script's cost. What it can't settle, such as a claim made again or a retry, the
+// script does in a second round trip. Redis before 7.0 refuses that SET: from then
+// on the store goes by the script alone.
 //
 // Callers share round trips: while a pipeline is on its way, the commands of
 // others gather, for at most MaxWait or MaxBatch, and go as one pipeline. A lone
