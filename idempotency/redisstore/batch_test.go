@@ -54,6 +54,15 @@ func doAll(t *testing.T, b *batcher, n int) {
 	all.Wait()
 }
 
+// occupy sends a call on its way, so that others have to wait. The function that
+// it returns waits for its answer.
+func occupy(t *testing.T, b *batcher) (wait func()) {
+	var one sync.WaitGroup
+	one.Go(func() { doAll(t, b, 1) })
+	synctest.Wait()
+	return one.Wait
+}
+
 func TestALoneCallDoesNotWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &server{}
@@ -71,9 +80,40 @@ func TestCallsGatherForMaxWait(t *testing.T) {
 		s := &server{}
 		b := s.batcher(Config{MaxWait: 100 * time.Millisecond})
 		start := time.Now()
+		occupied := occupy(t, b)
 		doAll(t, b, 50)
 		assert.Equal(t, 1100*time.Millisecond, time.Since(start))
-		assert.ElementsMatch(t, []int{1, 49}, s.batches)
+		occupied()
+		assert.Equal(t, []int{1, 50}, s.batches)
+	})
+}
+
+// Calls that wait for less than MaxWait are not sent by a timer that others
+// before them had set.
+func TestTheTimerIsForTheFirstWhoWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &server{}
+		b := s.batcher(Config{MaxWait: 1500 * time.Millisecond})
+		occupied := occupy(t, b)
+		var all sync.WaitGroup
+		all.Go(func() { doAll(t, b, 5) }) // wait, and go at 1 s; the timer is set for 1.5 s
+		time.Sleep(1200 * time.Millisecond)
+		doAll(t, b, 5)
+		occupied()
+		all.Wait()
+		assert.Equal(t, []int{1, 5, 5}, s.batches)
+		assert.Equal(t, 1, s.most)
+	})
+}
+
+// Calls that are made at once share a round trip, although the first of them
+// finds nothing on its way.
+func TestACrowdIsGathered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &server{}
+		b := s.batcher(Config{MaxWait: time.Second})
+		doAll(t, b, 100)
+		assert.Less(t, len(s.batches), 10)
 	})
 }
 
@@ -81,8 +121,10 @@ func TestFullBatchesDoNotWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &server{}
 		b := s.batcher(Config{MaxWait: 100 * time.Millisecond, MaxBatch: 10})
-		doAll(t, b, 51)
-		assert.ElementsMatch(t, []int{1, 10, 10, 10, 10, 10}, s.batches)
+		occupied := occupy(t, b)
+		doAll(t, b, 50)
+		occupied()
+		assert.Equal(t, []int{1, 10, 10, 10, 10, 10}, s.batches)
 		assert.Equal(t, 6, s.most)
 	})
 }
@@ -92,9 +134,11 @@ func TestFlightsAreBounded(t *testing.T) {
 		s := &server{}
 		b := s.batcher(Config{MaxBatch: 10, MaxInFlight: 2})
 		start := time.Now()
-		doAll(t, b, 41)
+		occupied := occupy(t, b)
+		doAll(t, b, 40)
+		occupied()
 		assert.Equal(t, 2, s.most)
-		assert.ElementsMatch(t, []int{1, 10, 10, 10, 10}, s.batches)
+		assert.Equal(t, []int{1, 10, 10, 10, 10}, s.batches)
 		assert.Equal(t, 3*time.Second, time.Since(start))
 	})
 }

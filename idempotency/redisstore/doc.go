@@ -12,10 +12,10 @@
 // script does in a second round trip. Redis before 7.0 refuses that SET: from then
 // on the store goes by the script alone.
 //
-// Callers share round trips: while a pipeline is on its way, the commands of
-// others gather, for at most MaxWait or MaxBatch, and go as one pipeline. A lone
-// caller is sent at once. Nobody waits longer than for their own context, and
-// nobody's context ends another's command.
+// Callers share round trips: those that call at about the same time go as one
+// pipeline, and while one is on its way, the commands of others gather, for at
+// most MaxWait or MaxBatch. A lone caller is sent at once. Nobody waits longer
+// than for their own context, and nobody's context ends another's command.
 //
 // # What Redis has to promise
 //
