@@ -45,8 +45,8 @@ func newCall(script *script, key, token string, attempt int, duration time.Durat
 // makeNative is for claims only.
 func (c *call) makeNative() { c.form, c.lease = native, string(letterLeased)+c.token }
 
-// form is how a call is put to the server. One that the server does not
-// understand is followed by the next.
+// form is how a call is put to the server. One that does not get through is
+// followed by another, see next.
 type form int
 
 const (
@@ -55,9 +55,31 @@ const (
 	// and costs the server half of what the script does. In all others it changes
 	// nothing.
 	native form = iota
+	// jointByHash and jointBySource are completions, many in one script.
+	jointByHash
+	jointBySource
 	byHash
 	bySource
 )
+
+func (f form) joint() bool { return f == jointByHash || f == jointBySource }
+
+// next is the form to try when a server refused this one.
+func (f form) next(refusal error) form {
+	switch {
+	case f == native:
+		return byHash
+	case f == jointByHash && !isMissing(refusal):
+		return byHash
+	}
+	return f + 1
+}
+
+// isMissing tells that the server does not have the script.
+func isMissing(err error) bool { return err != nil && redis.HasErrorPrefix(err, "NOSCRIPT") }
+
+// isSyntaxError tells that the server does not know the form.
+func isSyntaxError(err error) bool { return redis.HasErrorPrefix(err, "syntax error") }
 
 // answer is what became of a call: what claim found, or one of the numbers that
 // the other scripts answer with.
@@ -72,7 +94,7 @@ type answer struct {
 func (c *call) command() *redis.Cmd {
 	args := c.space[:0]
 	keyPosition := int8(3)
-	switch c.form {
+	switch c.form { //nolint:exhaustive // joint calls share a command, see parcel
 	case native:
 		args = append(args, "set", &c.key, &c.lease, "nx", "get", "px", &c.milliseconds)
 		keyPosition = 1
@@ -95,8 +117,12 @@ func (c *call) read(reply any, err error) (answer, bool) {
 	if c.form == native {
 		return c.readNative(reply, err)
 	}
-	if err != nil {
-		return answer{err: err}, c.form == bySource || !redis.HasErrorPrefix(err, "NOSCRIPT")
+	switch {
+	case err == nil:
+	case c.form.joint():
+		return answer{err: err}, !isReply(err) // one's fault is not the others'
+	default:
+		return answer{err: err}, c.form == bySource || !isMissing(err)
 	}
 	switch reply := reply.(type) {
 	case string:
@@ -129,9 +155,6 @@ func (c *call) readNative(reply any, err error) (answer, bool) {
 	}
 	return answer{found: found}, true
 }
-
-// isSyntaxError tells that the server does not know the form.
-func isSyntaxError(err error) bool { return redis.HasErrorPrefix(err, "syntax error") }
 
 // parse reads a value on behalf of the holder of token. Of a fence it also tells
 // which attempt is scheduled.

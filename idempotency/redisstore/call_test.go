@@ -104,6 +104,27 @@ func text(command *redis.Cmd) string {
 	return strings.Join(words, " ")
 }
 
+func TestFormsAfterARefusal(t *testing.T) {
+	missing, other := reply("NOSCRIPT No matching script"), reply("CROSSSLOT Keys in request don't hash to the same slot")
+	assert.Equal(t, byHash, native.next(nil))
+	assert.Equal(t, jointBySource, jointByHash.next(missing))
+	assert.Equal(t, byHash, jointByHash.next(other))
+	assert.Equal(t, byHash, jointBySource.next(missing))
+	assert.Equal(t, byHash, jointBySource.next(other))
+	assert.Equal(t, bySource, byHash.next(missing))
+
+	c := newCall(newScripts().complete, "key", "token", 0, time.Second)
+	c.form = jointByHash
+	for _, refusal := range []error{missing, other, reply("WRONGTYPE")} {
+		_, ok := c.read(nil, refusal)
+		assert.False(t, ok, refusal)
+	}
+	lost := errors.New("connection lost")
+	got, ok := c.read(nil, lost)
+	assert.True(t, ok)
+	assert.Equal(t, lost, got.err)
+}
+
 func TestCommands(t *testing.T) {
 	scripts := newScripts()
 	c := newCall(scripts.claim, "key", "token", 3, time.Second)

@@ -44,6 +44,8 @@ func newScript(op string, arguments int, source string) *script {
 // scripts are the steps.
 type scripts struct {
 	claim, renew, complete, schedule, release *script
+	// completeMany is complete for many keys.
+	completeMany *script
 }
 
 func newScripts() scripts {
@@ -94,6 +96,37 @@ elseif value then
 end
 redis.call('SET', KEYS[1], 'D' .. ARGV[1], 'PX', ARGV[2])
 return answer
+`),
+		// ARGV window, and each key's token. Answers a list of what complete answers,
+		// and of errors. The values are read at once, because calls are what a script
+		// spends its time on; what is not as usual is read again, since MGET shows
+		// nothing of values that are no strings.
+		completeMany: newScript("complete", 0, `
+local window, answers = ARGV[1], {}
+local values = redis.call('MGET', unpack(KEYS))
+for i, key in ipairs(KEYS) do
+  local token = ARGV[i + 1]
+  local answer = 1
+  if values[i] ~= 'L' .. token then
+    local value = redis.pcall('GET', key)
+    if type(value) == 'table' then
+      answer = value
+    elseif not value then
+      answer = 2
+    elseif string.sub(value, 1, 1) == 'D' then
+      answer = 3
+    elseif string.match(value, '^R[^:]*:(.*)$') ~= token and value ~= 'L' .. token then
+      answer = 0
+    end
+  end
+  if answer == 1 or answer == 2 then
+    redis.call('PSETEX', key, window, 'D' .. token)
+  elseif answer == 3 then
+    answer = 1
+  end
+  answers[i] = answer
+end
+return answers
 `),
 		// ARGV token, ttl, attempt.
 		schedule: newScript("schedule", 3, `

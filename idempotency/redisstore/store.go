@@ -22,8 +22,11 @@ type Store struct {
 	fault   error
 	scripts scripts
 	batcher *batcher
-	// scriptsOnly is set once a server did not understand a native claim.
-	scriptsOnly atomic.Bool
+	// scriptedClaims is set once a server did not understand a native claim.
+	scriptedClaims atomic.Bool
+	// singleKeys is set where keys may be in different slots, and once a server
+	// refused a script with more than one.
+	singleKeys atomic.Bool
 	// checked is set once all masters have been found not to evict keys. checking
 	// lets one at a time find out.
 	checked  atomic.Bool
@@ -50,6 +53,8 @@ func New(client redis.UniversalClient, config Config) *Store {
 	}
 	if s.fault == nil {
 		s.batcher = newBatcher(config, s.send)
+		_, oneServer := client.(*redis.Client)
+		s.singleKeys.Store(!oneServer)
 	}
 	return s
 }
@@ -77,7 +82,7 @@ func (s *Store) Claim(ctx context.Context, key, token string, attempt int, lease
 		return idempotency.Answer{}, err
 	}
 	c := s.newCall(s.scripts.claim, key, token, attempt, lease)
-	if !s.scriptsOnly.Load() {
+	if !s.scriptedClaims.Load() {
 		c.makeNative()
 	}
 	got, err := s.do(ctx, c)
@@ -97,7 +102,11 @@ func (s *Store) Complete(ctx context.Context, key, token string, window time.Dur
 	if err := s.usable(ctx, "complete", key, token, window); err != nil {
 		return 0, err
 	}
-	got, err := s.do(ctx, s.newCall(s.scripts.complete, key, token, 0, window))
+	c := s.newCall(s.scripts.complete, key, token, 0, window)
+	if !s.singleKeys.Load() {
+		c.form = jointByHash
+	}
+	got, err := s.do(ctx, c)
 	if err == nil && got.number == answerLate {
 		return idempotency.Late, nil
 	}
@@ -173,31 +182,38 @@ func (s *Store) send(batch []*call) {
 // exec sends calls and answers them, but for those that need another form, which
 // it returns. Calls that nobody waits for any more are left out.
 func (s *Store) exec(ctx context.Context, calls []*call) (again []*call) {
-	sent := make([]*call, 0, len(calls))
-	commands := make([]redis.Cmder, 0, len(calls))
-	for _, c := range calls {
-		if !c.abandoned.Load() {
-			sent = append(sent, c)
-			commands = append(commands, c.command())
-		}
+	parcels := pack(calls, s.scripts.completeMany)
+	commands := make([]redis.Cmder, len(parcels))
+	for i, p := range parcels {
+		commands[i] = p.command
 	}
 	pipeline := s.client.Pipeline()
 	_ = pipeline.BatchProcess(ctx, commands...) // only queues
 	_, _ = pipeline.Exec(ctx)                   // each command has its own error
-	for i, c := range sent {
-		reply, err := commands[i].(*redis.Cmd).Result()
-		got, ok := c.read(reply, err)
-		if !ok {
-			if isSyntaxError(err) {
-				s.scriptsOnly.Store(true)
+	for _, p := range parcels {
+		p.open(func(c *call, reply any, err error) {
+			got, ok := c.read(reply, err)
+			if ok {
+				c.answered <- got
+				return
 			}
-			c.form++
+			s.refused(c.form, err)
+			c.form = c.form.next(err)
 			again = append(again, c)
-			continue
-		}
-		c.answered <- got
+		})
 	}
 	return again
+}
+
+// refused notes what a server can't do at all.
+func (s *Store) refused(form form, err error) {
+	switch {
+	case err == nil || isMissing(err):
+	case form == native && isSyntaxError(err):
+		s.scriptedClaims.Store(true)
+	case form.joint() && refusesJoint(err):
+		s.singleKeys.Store(true)
+	}
 }
 
 // settled reads the answer of the scripts other than claim.
