@@ -24,12 +24,16 @@ type BatchResult struct {
 // valid. A batch that is empty, larger than PublisherConfig.BatchSizeLimit, or has
 // invalid messages is a *BatchError, and nothing was sent then. Else the result
 // tells of each message, and the error is nil when all are durable, or Publish's.
+// With PublisherConfig.NoBatch every batch is ErrSwitchedOff.
 //
 // A batch is no transaction: when the transport or the store fails halfway, some
 // messages are durable and some are not. PublishIn makes it one.
 func (p *Publisher) SendBatch(ctx context.Context, messages []Message) (BatchResult, error) {
 	if err := p.usable(ctx); err != nil {
 		return BatchResult{}, err
+	}
+	if p.config.NoBatch {
+		return BatchResult{}, fmt.Errorf("%w: SendBatch, by PublisherConfig.NoBatch", ErrSwitchedOff)
 	}
 	messages = append([]Message(nil), messages...)
 	if err := p.checkBatch(messages); err != nil {

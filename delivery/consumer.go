@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"sync"
 	"time"
 
@@ -231,7 +232,11 @@ func (c *ConsumerConfig) awaitsAck(message *Message) bool {
 func retryHorizon(policy retry.Policy) time.Duration {
 	var horizon time.Duration
 	for n := 0; n < 1000 && policy.CanRetry(n); n++ {
-		horizon += policy.Delay(n)
+		delay := max(0, policy.Delay(n))
+		if horizon > math.MaxInt64-delay {
+			return math.MaxInt64
+		}
+		horizon += delay
 	}
 	return horizon
 }

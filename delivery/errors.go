@@ -36,6 +36,8 @@ var (
 	ErrInProgress = errors.New("delivery: a message with the same idempotency key is being published")
 	// ErrUnsupported: the transport lacks the ability that this needs.
 	ErrUnsupported = errors.New("delivery: not supported by the transport")
+	// ErrSwitchedOff: the config switches off what was asked for.
+	ErrSwitchedOff = errors.New("delivery: switched off")
 	// ErrStoreDown: the message store could not be asked, or failed inside.
 	ErrStoreDown = errors.New("delivery: message store failed")
 	// ErrNotFound: there is no record of the message.

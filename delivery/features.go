@@ -90,13 +90,16 @@ func (s Settings) ackTimeout() time.Duration {
 //
 // IdempotencyTTL and BatchSizeLimit become those of s; the stores must come from
 // the host. A feature that is off takes out the host's part, too: Idempotency
-// the store. RetryWorker off sets NoRetryWorker.
+// the store. PriorityQueues off sets OnePriority, Batch off NoBatch, RetryWorker off
+// NoRetryWorker.
 func (s Settings) Publisher(base PublisherConfig) PublisherConfig {
 	base.IdempotencyTTL = s.idempotencyTTL()
 	if !s.Features.Idempotency {
 		base.Idempotency = nil
 	}
 	base.BatchSizeLimit = s.BatchSizeLimit
+	base.NoBatch = base.NoBatch || !s.Features.Batch
+	base.OnePriority = base.OnePriority || !s.Features.PriorityQueues
 	base.NoRetryWorker = base.NoRetryWorker || !s.Features.RetryWorker
 	return base
 }

@@ -2,6 +2,7 @@ package delivery_test
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -137,9 +138,23 @@ func TestSettingsPublisher(t *testing.T) {
 	assert.Equal(t, 1000, config.BatchSizeLimit)
 	assert.False(t, config.NoRetryWorker)
 
-	settings.Features.Idempotency, settings.Features.RetryWorker = false, false
+	assert.False(t, config.NoBatch)
+	assert.False(t, config.OnePriority)
+
+	settings.Features = delivery.Features{}
 	config = settings.Publisher(config)
+	assert.True(t, config.NoBatch)
+	assert.True(t, config.OnePriority)
 	assert.Nil(t, config.Idempotency)
+	assert.True(t, config.NoRetryWorker)
+}
+
+// What the host switches off itself stays off.
+func TestSettingsSwitchNothingOn(t *testing.T) {
+	own := delivery.PublisherConfig{NoBatch: true, OnePriority: true, NoRetryWorker: true}
+	config := delivery.DefaultSettings().Publisher(own)
+	assert.True(t, config.NoBatch)
+	assert.True(t, config.OnePriority)
 	assert.True(t, config.NoRetryWorker)
 }
 
@@ -161,5 +176,46 @@ func TestSettingsMakeValidConfigs(t *testing.T) {
 		require.NoError(t, err)
 		_, err = delivery.NewPublisher(transport, settings.Publisher(delivery.PublisherConfig{Idempotency: base.Idempotency}))
 		require.NoError(t, err)
+	})
+}
+
+// With all features off messages still arrive, those of other priorities that
+// were sent before among them.
+func TestFeaturesOffLoseNothing(t *testing.T) {
+	bubble(t, func(f *fixture) {
+		on, off := delivery.DefaultSettings(), delivery.DefaultSettings()
+		off.Features = delivery.Features{}
+		before := []delivery.Message{
+			{ID: "urgent", Recipient: "a", Priority: delivery.Urgent},
+			{ID: "low", Recipient: "a", Priority: delivery.Low},
+		}
+		publisher, err := delivery.NewPublisher(f.transport, on.Publisher(delivery.PublisherConfig{}))
+		require.NoError(t, err)
+		_, err = publisher.SendBatch(t.Context(), before)
+		require.NoError(t, err)
+
+		publisher, err = delivery.NewPublisher(f.transport, off.Publisher(delivery.PublisherConfig{}))
+		require.NoError(t, err)
+		_, err = publisher.SendBatch(t.Context(), before)
+		require.ErrorIs(t, err, delivery.ErrSwitchedOff)
+		require.NoError(t, publisher.Publish(t.Context(), delivery.Message{ID: "high", Recipient: "a", Priority: delivery.High}))
+		replayed := []delivery.Envelope{{Message: delivery.Message{ID: "replayed", Recipient: "a", Priority: delivery.High}, Generation: 1}}
+		require.NoError(t, publisher.Forward(t.Context(), replayed...))
+		assert.Equal(t, delivery.High, replayed[0].Priority, "the caller's")
+		err = publisher.Publish(t.Context(), delivery.Message{Recipient: "a", Priority: 9})
+		require.ErrorIs(t, err, delivery.ErrInvalid)
+
+		var order []string
+		_, stop := f.consume(func(_ context.Context, m delivery.Message) error {
+			order = append(order, m.ID+" "+m.Priority.String())
+			if m.ID == "high" {
+				return errors.New("failed")
+			}
+			return nil
+		}, off.Consumer(delivery.ConsumerConfig{Concurrency: 1, DeadLetters: f.sink}))
+		synctest.Wait()
+		require.NoError(t, stop())
+		assert.Equal(t, []string{"urgent urgent", "high normal", "replayed normal", "low low"}, order)
+		assert.Len(t, f.sink.letters, 1, "no retries")
 	})
 }

@@ -42,7 +42,11 @@ func (r *run) news(j *job) (update Update, worth bool) {
 		// The one that was first may have died between its mark and its note.
 		return r.done(j), true
 	case retryThen: // waits in the transport
-		return r.newsOf(j, StatusQueued, time.Time{}), true
+		update = r.newsOf(j, StatusQueued, time.Time{})
+		if session := sessionOf(r.transport); session != "" {
+			update.ClaimedBy, update.DueAt = session, v.at.Add(v.delay+defaultPendingGrace)
+		}
+		return update, true
 	case bury:
 		if v.reason == ReasonMalformed {
 			return Update{}, false

@@ -71,8 +71,8 @@ func newOutbox(transport Transport, config *PublisherConfig) *outbox {
 		logger:    config.Logger,
 	}
 	o.changed.L = &o.mu
-	if volatile, ok := transport.(Volatile); ok {
-		o.token, o.volatile = volatile.Session(), true
+	if session := sessionOf(transport); session != "" {
+		o.token, o.volatile = session, true
 	}
 	return o
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -28,6 +29,11 @@ type PublisherConfig struct {
 	MaxBodyBytes int
 	// BatchSizeLimit bounds how many messages SendBatch takes. Default 1000.
 	BatchSizeLimit int
+	// NoBatch switches SendBatch off: it is ErrSwitchedOff then.
+	NoBatch bool
+	// OnePriority sends every message as Normal, whatever its Priority, which
+	// must be valid all the same. Messages sent before keep theirs.
+	OnePriority bool
 
 	// Store, when set, keeps a record of every message. A message is durable
 	// then as soon as it is saved: Publish returns, and the message is sent in the
@@ -51,6 +57,9 @@ type PublisherConfig struct {
 	Logger *slog.Logger
 }
 
+// defaultPendingGrace is the default of PublisherConfig.PendingGrace.
+const defaultPendingGrace = time.Minute
+
 func (c PublisherConfig) withDefaults() PublisherConfig {
 	if c.IdempotencyTTL == 0 {
 		c.IdempotencyTTL = 24 * time.Hour
@@ -65,7 +74,7 @@ func (c PublisherConfig) withDefaults() PublisherConfig {
 		c.BatchSizeLimit = DefaultBatchSizeLimit
 	}
 	if c.PendingGrace == 0 {
-		c.PendingGrace = time.Minute
+		c.PendingGrace = defaultPendingGrace
 	}
 	if c.MaxOutgoing == 0 {
 		c.MaxOutgoing = 1000
@@ -154,8 +163,7 @@ func (p *Publisher) Publish(ctx context.Context, messages ...Message) error {
 		return err
 	}
 	begin := time.Now()
-	batch := envelopesOf(messages, begin)
-	errs := p.validate(batch)
+	batch, errs := p.prepare(envelopesOf(messages, begin))
 	if errs == nil {
 		if p.config.Idempotency == nil {
 			errs = p.send(ctx, batch, begin)
@@ -183,8 +191,7 @@ func (p *Publisher) PublishIn(ctx context.Context, saver Saver, messages ...Mess
 		return nil, fmt.Errorf("%w: PublishIn wants a Saver, PublisherConfig.Store, and a RetryWorker", ErrUnsupported)
 	}
 	begin := time.Now()
-	batch := envelopesOf(messages, begin)
-	errs := p.validate(batch)
+	batch, errs := p.prepare(envelopesOf(messages, begin))
 	var send []Envelope
 	if errs == nil && len(batch) > 0 {
 		errs, send = p.outbox.save(ctx, saver, batch, begin)
@@ -203,7 +210,7 @@ func (p *Publisher) Forward(ctx context.Context, envelopes ...Envelope) error {
 		return err
 	}
 	begin := time.Now()
-	errs := p.validate(envelopes)
+	envelopes, errs := p.prepare(envelopes)
 	switch {
 	case errs != nil:
 	case p.outbox != nil:
@@ -276,6 +283,19 @@ func envelopesOf(messages []Message, now time.Time) []Envelope {
 	return batch
 }
 
+// prepare returns what is to be sent of a batch, or an error for every message.
+func (p *Publisher) prepare(batch []Envelope) ([]Envelope, []error) {
+	errs := p.validate(batch)
+	if errs != nil || !p.config.OnePriority {
+		return batch, errs
+	}
+	batch = slices.Clone(batch) // it may be the caller's
+	for i := range batch {
+		batch[i].Priority = Normal
+	}
+	return batch, nil
+}
+
 // validate returns nil when all may be sent, or an error for every one.
 func (p *Publisher) validate(batch []Envelope) []error {
 	var errs []error
@@ -326,6 +346,9 @@ func (p *Publisher) record(ctx context.Context, batch []Envelope, errs []error, 
 		if errs == nil || errs[i] == nil {
 			record := newRecord(&batch[i], now)
 			record.Status = StatusQueued
+			if session := sessionOf(p.transport); session != "" {
+				record.ClaimedBy, record.DueAt = session, now.Add(p.config.PendingGrace)
+			}
 			records = append(records, record)
 		}
 	}
@@ -396,6 +419,16 @@ func publishError(batch []Envelope, errs []error) error {
 		results[i] = PublishResult{ID: batch[i].ID, Err: errs[i]}
 	}
 	return &PublishError{Results: results}
+}
+
+// sessionOf is that of a transport whose messages end with the process, or else
+// empty. Records of what waits there come due some time after, for RetryWorkers
+// to go on with, when nobody renews that.
+func sessionOf(transport Transport) string {
+	if volatile, ok := transport.(Volatile); ok {
+		return volatile.Session()
+	}
+	return ""
 }
 
 // nameOf is the transport's own name, or else empty.

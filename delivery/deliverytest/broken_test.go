@@ -254,7 +254,7 @@ var faults = map[string]struct {
 		return s.Close()
 	}}, []string{"CloseOfSubscriptionRedelivers"}},
 	"comes early": {fault{sendAfter: func(t *memory.Transport, ctx context.Context, delay time.Duration, batch []delivery.Envelope) []error {
-		return t.SendAfter(ctx, delay-10*time.Millisecond, batch)
+		return t.SendAfter(ctx, delay/10, batch)
 	}}, []string{"Delays", "ManyDelays", "DelaysOutliveTheSender"}},
 	"comes late": {fault{sendAfter: func(t *memory.Transport, ctx context.Context, delay time.Duration, batch []delivery.Envelope) []error {
 		return t.SendAfter(ctx, delay+3*time.Second, batch)

@@ -3,30 +3,12 @@ package redisstore
 import (
 	"context"
 	"errors"
+	"runtime"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/esh3artech/barid/idempotency"
 )
-
-// call is one command of one caller.
-type call struct {
-	script *script
-	key    string
-	args   []any
-	// answered has room for the answer, so that nobody has to be there for it.
-	answered chan answer
-	// abandoned is set when the caller has gone: there is no use in sending.
-	abandoned atomic.Bool
-}
-
-type answer struct {
-	value any
-	err   error
-}
-
-func (c *call) answer(value any, err error) { c.answered <- answer{value: value, err: err} }
 
 // batcher gathers calls into batches. It has no goroutine while nothing is to be
 // sent: a call that finds none on its way starts one, which goes on as long as
@@ -43,7 +25,10 @@ type batcher struct {
 
 	mu      sync.Mutex
 	waiting []*call
+	since   time.Time // when the first of them came
 	flights int
+	// gathering says that a flight is about to take what is waiting.
+	gathering bool
 	// timer starts a flight for calls that waited for maxWait. It is armed when
 	// ticking is set.
 	timer   *time.Timer
@@ -67,29 +52,29 @@ func newBatcher(config Config, send func(batch []*call)) *batcher {
 }
 
 // do has a call sent and waits for its answer, or for ctx's end.
-func (b *batcher) do(ctx context.Context, c *call) (any, error) {
+func (b *batcher) do(ctx context.Context, c *call) answer {
 	select {
 	case b.room <- struct{}{}:
 	case <-ctx.Done():
-		return nil, ctx.Err()
+		return answer{err: ctx.Err()}
 	case <-b.closing:
-		return nil, idempotency.ErrClosed
+		return answer{err: idempotency.ErrClosed}
 	}
 	if !b.enqueue(c) {
 		<-b.room
-		return nil, idempotency.ErrClosed
+		return answer{err: idempotency.ErrClosed}
 	}
 	select {
 	case got := <-c.answered:
-		return got.value, got.err
+		return got
 	case <-ctx.Done():
 	}
 	select {
 	case got := <-c.answered: // both at once: what is known is better
-		return got.value, got.err
+		return got
 	default:
 		c.abandoned.Store(true)
-		return nil, ctx.Err()
+		return answer{err: ctx.Err()}
 	}
 }
 
@@ -99,19 +84,30 @@ func (b *batcher) enqueue(c *call) bool {
 	if b.closed {
 		return false
 	}
+	if len(b.waiting) == 0 {
+		b.since = time.Now()
+	}
 	b.waiting = append(b.waiting, c)
+	b.dispatch()
+	return true
+}
+
+// dispatch sees to it that what is waiting gets its flight, now or in time. The
+// lock is held.
+func (b *batcher) dispatch() {
 	switch {
+	case b.gathering || len(b.waiting) == 0:
 	case b.flights == 0, len(b.waiting) >= b.maxBatch && b.flights < b.maxFlights:
 		b.fly()
 	case !b.ticking && b.flights < b.maxFlights:
 		b.ticking = true
+		wait := b.maxWait - time.Since(b.since)
 		if b.timer == nil {
-			b.timer = time.AfterFunc(b.maxWait, b.tick)
+			b.timer = time.AfterFunc(wait, b.tick)
 		} else {
-			b.timer.Reset(b.maxWait)
+			b.timer.Reset(wait)
 		}
 	}
-	return true
 }
 
 // tick sends what has waited for long enough. When all flights are out, the
@@ -120,43 +116,100 @@ func (b *batcher) tick() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.ticking = false
-	if len(b.waiting) > 0 && b.flights < b.maxFlights {
-		b.fly()
+	if b.gathering || len(b.waiting) == 0 || b.flights == b.maxFlights {
+		return
+	}
+	if time.Since(b.since) < b.maxWait {
+		b.dispatch() // those that the timer was for are on their way
+		return
+	}
+	b.fly()
+}
+
+// fly starts a flight. The lock is held.
+func (b *batcher) fly() {
+	b.flights++
+	b.gathering = true
+	go b.run()
+}
+
+// run is a flight: it sends one batch after another until nothing waits, or
+// another flight is about to take it.
+func (b *batcher) run() {
+	for gathering := true; gathering; {
+		b.gather()
+		batch := b.take()
+		if len(batch) == 0 {
+			return
+		}
+		b.send(batch)
+		b.leave(len(batch))
+		gathering = b.land()
 	}
 }
 
-// fly starts a flight with what is waiting. The lock is held.
-func (b *batcher) fly() {
-	b.flights++
-	batch := b.take()
-	go b.run(batch)
+// maxYields and maxYield bound how long a flight gathers.
+const (
+	maxYields = 8
+	maxYield  = 100 * time.Microsecond
+)
+
+// gather lets others run for as long as that brings more calls. Callers come in
+// crowds: a pipeline that landed has woken all of its own, who are about to make
+// their next calls, and a round trip for the first of them alone would cost as
+// much as one for all. With nobody else about to run it takes next to no time.
+func (b *batcher) gather() {
+	start := time.Now()
+	for known, yields := -1, 0; yields < maxYields && time.Since(start) < maxYield; yields++ {
+		b.mu.Lock()
+		n := len(b.waiting)
+		b.mu.Unlock()
+		if n == known || n >= b.maxBatch {
+			return
+		}
+		known = n
+		runtime.Gosched()
+	}
 }
 
-// take returns the next batch. The lock is held.
+// take returns the next batch for a flight that has gathered. When there is none
+// the flight is over.
 func (b *batcher) take() []*call {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.gathering = false
 	n := min(len(b.waiting), b.maxBatch)
+	if n == 0 {
+		b.end()
+		return nil
+	}
 	batch := b.waiting[:n:n]
 	b.waiting = b.waiting[n:]
 	if len(b.waiting) == 0 {
-		b.waiting = nil
+		b.waiting = make([]*call, 0, n) // the next batch is likely as large
 	}
+	b.dispatch()
 	return batch
 }
 
-// run is a flight: it sends one batch after another until nothing waits.
-func (b *batcher) run(batch []*call) {
-	for len(batch) > 0 {
-		b.send(batch)
-		b.leave(len(batch))
-		b.mu.Lock()
-		batch = b.take()
-		if len(batch) == 0 {
-			b.flights--
-			if b.closed && b.flights == 0 {
-				close(b.landed)
-			}
-		}
-		b.mu.Unlock()
+// land says whether a flight that has sent its batch is to gather another one. If
+// not it is over.
+func (b *batcher) land() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.gathering {
+		b.end()
+		return false
+	}
+	b.gathering = true
+	return true
+}
+
+// end ends a flight. The lock is held.
+func (b *batcher) end() {
+	b.flights--
+	if b.closed && b.flights == 0 {
+		close(b.landed)
 	}
 }
 
@@ -181,7 +234,7 @@ func (b *batcher) close(patience time.Duration) error {
 			b.timer.Stop()
 		}
 		for _, c := range b.waiting {
-			c.answer(nil, idempotency.ErrClosed)
+			c.answered <- answer{err: idempotency.ErrClosed}
 		}
 		b.leave(len(b.waiting))
 		b.waiting = nil

@@ -29,14 +29,14 @@ func (s *server) send(batch []*call) {
 	s.mu.Unlock()
 	time.Sleep(time.Second)
 	for _, c := range batch {
-		c.answer(c.key, nil)
+		c.answered <- answer{found: idempotency.Answer{Holder: c.key}}
 	}
 	s.mu.Lock()
 	s.flights--
 	s.mu.Unlock()
 }
 
-func newCall(key string) *call { return &call{key: key, answered: make(chan answer, 1)} }
+func callOf(key string) *call { return newCall(nil, key, "token", 0, time.Second) }
 
 func (s *server) batcher(config Config) *batcher { return newBatcher(config.withDefaults(), s.send) }
 
@@ -45,13 +45,22 @@ func doAll(t *testing.T, b *batcher, n int) {
 	var all sync.WaitGroup
 	for range n {
 		all.Go(func() {
-			got, err := b.do(t.Context(), newCall("key"))
-			if assert.NoError(t, err) {
-				assert.Equal(t, "key", got)
+			got := b.do(t.Context(), callOf("key"))
+			if assert.NoError(t, got.err) {
+				assert.Equal(t, "key", got.found.Holder)
 			}
 		})
 	}
 	all.Wait()
+}
+
+// occupy sends a call on its way, so that others have to wait. The function that
+// it returns waits for its answer.
+func occupy(t *testing.T, b *batcher) (wait func()) {
+	var one sync.WaitGroup
+	one.Go(func() { doAll(t, b, 1) })
+	synctest.Wait()
+	return one.Wait
 }
 
 func TestALoneCallDoesNotWait(t *testing.T) {
@@ -71,9 +80,40 @@ func TestCallsGatherForMaxWait(t *testing.T) {
 		s := &server{}
 		b := s.batcher(Config{MaxWait: 100 * time.Millisecond})
 		start := time.Now()
+		occupied := occupy(t, b)
 		doAll(t, b, 50)
 		assert.Equal(t, 1100*time.Millisecond, time.Since(start))
-		assert.ElementsMatch(t, []int{1, 49}, s.batches)
+		occupied()
+		assert.Equal(t, []int{1, 50}, s.batches)
+	})
+}
+
+// Calls that wait for less than MaxWait are not sent by a timer that others
+// before them had set.
+func TestTheTimerIsForTheFirstWhoWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &server{}
+		b := s.batcher(Config{MaxWait: 1500 * time.Millisecond})
+		occupied := occupy(t, b)
+		var all sync.WaitGroup
+		all.Go(func() { doAll(t, b, 5) }) // wait, and go at 1 s; the timer is set for 1.5 s
+		time.Sleep(1200 * time.Millisecond)
+		doAll(t, b, 5)
+		occupied()
+		all.Wait()
+		assert.Equal(t, []int{1, 5, 5}, s.batches)
+		assert.Equal(t, 1, s.most)
+	})
+}
+
+// Calls that are made at once share a round trip, although the first of them
+// finds nothing on its way.
+func TestACrowdIsGathered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &server{}
+		b := s.batcher(Config{MaxWait: time.Second})
+		doAll(t, b, 100)
+		assert.Less(t, len(s.batches), 10)
 	})
 }
 
@@ -81,8 +121,10 @@ func TestFullBatchesDoNotWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &server{}
 		b := s.batcher(Config{MaxWait: 100 * time.Millisecond, MaxBatch: 10})
-		doAll(t, b, 51)
-		assert.ElementsMatch(t, []int{1, 10, 10, 10, 10, 10}, s.batches)
+		occupied := occupy(t, b)
+		doAll(t, b, 50)
+		occupied()
+		assert.Equal(t, []int{1, 10, 10, 10, 10, 10}, s.batches)
 		assert.Equal(t, 6, s.most)
 	})
 }
@@ -92,9 +134,11 @@ func TestFlightsAreBounded(t *testing.T) {
 		s := &server{}
 		b := s.batcher(Config{MaxBatch: 10, MaxInFlight: 2})
 		start := time.Now()
-		doAll(t, b, 41)
+		occupied := occupy(t, b)
+		doAll(t, b, 40)
+		occupied()
 		assert.Equal(t, 2, s.most)
-		assert.ElementsMatch(t, []int{1, 10, 10, 10, 10}, s.batches)
+		assert.Equal(t, []int{1, 10, 10, 10, 10}, s.batches)
 		assert.Equal(t, 3*time.Second, time.Since(start))
 	})
 }
@@ -108,8 +152,8 @@ func TestTheQueueIsBounded(t *testing.T) {
 		synctest.Wait()
 		ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
 		defer cancel()
-		_, err := b.do(ctx, newCall("no room"))
-		require.Equal(t, context.DeadlineExceeded, err)
+		got := b.do(ctx, callOf("no room"))
+		require.Equal(t, context.DeadlineExceeded, got.err)
 		doAll(t, b, 1)
 		all.Wait()
 		assert.Equal(t, []int{1, 1, 1}, s.batches)
@@ -122,9 +166,9 @@ func TestAbandonedCallsAreLeftToTheirEnd(t *testing.T) {
 		b := s.batcher(Config{})
 		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 		defer cancel()
-		gone := newCall("gone")
-		_, err := b.do(ctx, gone)
-		require.Equal(t, context.DeadlineExceeded, err)
+		gone := callOf("gone")
+		got := b.do(ctx, gone)
+		require.Equal(t, context.DeadlineExceeded, got.err)
 		assert.True(t, gone.abandoned.Load())
 		doAll(t, b, 1)
 		require.NoError(t, b.close(time.Minute))
@@ -141,47 +185,17 @@ func TestCloseFailsWhatWaits(t *testing.T) {
 		synctest.Wait()
 		for range 5 { // two wait for their turn, three for room
 			all.Go(func() {
-				_, err := b.do(t.Context(), newCall("late"))
-				assert.Equal(t, idempotency.ErrClosed, err)
+				got := b.do(t.Context(), callOf("late"))
+				assert.Equal(t, idempotency.ErrClosed, got.err)
 			})
 		}
 		synctest.Wait()
 		require.Equal(t, errStillFlying, b.close(time.Millisecond))
 		require.NoError(t, b.close(time.Minute))
 		all.Wait()
-		_, err := b.do(t.Context(), newCall("after"))
-		require.Equal(t, idempotency.ErrClosed, err)
+		got := b.do(t.Context(), callOf("after"))
+		require.Equal(t, idempotency.ErrClosed, got.err)
 		assert.Equal(t, []int{1}, s.batches)
 		assert.Empty(t, b.room)
 	})
-}
-
-func TestUnexpectedReplies(t *testing.T) {
-	for _, value := range []string{"", "x", "Xtoken", "R", "R7"} {
-		_, ok := parse(value, "token")
-		assert.False(t, ok, value)
-	}
-	require.ErrorIs(t, settled("renew", "text", nil), idempotency.ErrUnavailable)
-	require.ErrorIs(t, settled("renew", int64(7), nil), idempotency.ErrUnavailable)
-	require.ErrorIs(t, settled("renew", nil, nil), idempotency.ErrUnavailable)
-}
-
-func FuzzParse(f *testing.F) {
-	for _, value := range []string{"", "Ltoken", "Lother", "D", "R1:token", "R-1:a:b", "Rx"} {
-		f.Add(value, "token")
-	}
-	f.Fuzz(func(t *testing.T, value, token string) {
-		found, ok := parse(value, token)
-		if ok && found.State == idempotency.Claimed && found.Holder != token {
-			t.Fatalf("%q claims for %q", value, token)
-		}
-	})
-}
-
-func TestMilliseconds(t *testing.T) {
-	for d, want := range map[time.Duration]string{
-		1: "1", time.Millisecond: "1", time.Millisecond + 1: "2", time.Second: "1000", 1<<63 - 1: "9223372036855",
-	} {
-		assert.Equal(t, want, milliseconds(d))
-	}
 }

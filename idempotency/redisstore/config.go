@@ -19,8 +19,8 @@ type Config struct {
 	// Default 256.
 	MaxBatch int
 	// MaxWait is how long a command waits for others at most, while a pipeline is
-	// on its way; with none on its way it does not wait. At most 1 s. Default
-	// 1 ms.
+	// on its way; with none on its way it waits for nobody but callers that are
+	// about to run. At most 1 s. Default 1 ms.
 	MaxWait time.Duration
 	// MaxInFlight is how many pipelines may be on their way at once. Each takes a
 	// connection, for each node of a cluster. Default 8.

@@ -1,15 +1,24 @@
 // Package redisstore is an idempotency.Store in Redis 6 or later, or Redis
 // Cluster, shared by all processes that use the same server and prefix.
 //
-// Each key of the store is one string in Redis, and each step one Lua script on
-// that key: atomic, one round trip, and spread over a cluster by the key. (What
-// stands between { and } in a scope or an ID decides the slot, as everywhere in
-// Redis Cluster.) A key takes about 150 to 210 bytes of Redis's memory.
+// Each key of the store is one string in Redis, and each step one command or Lua
+// script on it: atomic, one round trip, and spread over a cluster by the key.
+// (What stands between { and } in a scope or an ID decides the slot, as everywhere
+// in Redis Cluster.) A key takes about 150 to 210 bytes of Redis's memory.
 //
-// Callers share round trips: while a pipeline is on its way, the commands of
-// others gather, for at most MaxWait or MaxBatch, and go as one pipeline. A lone
-// caller is sent at once. Nobody waits longer than for their own context, and
-// nobody's context ends another's command.
+// A claim is a SET with NX and GET first, which settles most of them at half of a
+// script's cost. What it can't settle, such as a claim made again or a retry, the
+// script does in a second round trip. Redis before 7.0 refuses that SET: from then
+// on the store goes by the script alone. On a single server, or one behind
+// Sentinel, completions that go in one pipeline are one script, up to 256 of them,
+// each answered for itself; where that is refused they go one by one. A user whose
+// commands are restricted needs GET, SET, DEL, PEXPIRE, EVAL and EVALSHA, and MGET
+// and PSETEX for that.
+//
+// Callers share round trips: those that call at about the same time go as one
+// pipeline, and while one is on its way, the commands of others gather, for at
+// most MaxWait or MaxBatch. A lone caller is sent at once. Nobody waits longer
+// than for their own context, and nobody's context ends another's command.
 //
 // # What Redis has to promise
 //

@@ -56,7 +56,7 @@ func requireAnswer(tb testing.TB, store idempotency.Store, key, token string, wa
 	require.Equal(tb, want, got)
 }
 
-// trips counts the pipelines that a client sends.
+// trips counts the pipelines of steps that a client sends.
 type trips struct{ count atomic.Int64 }
 
 func (*trips) DialHook(next redis.DialHook) redis.DialHook          { return next }
@@ -64,12 +64,48 @@ func (*trips) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return nex
 
 func (c *trips) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
 	return func(ctx context.Context, commands []redis.Cmder) error {
-		if name := commands[0].Name(); name == "evalsha" || name == "eval" {
+		switch commands[0].Name() {
+		case "evalsha", "eval", "set":
 			c.count.Add(1)
 		}
 		return next(ctx, commands)
 	}
 }
+
+// aged makes a server look as if it were older than Redis 7.0, which does not
+// take a SET with NX and GET, while old is set.
+type aged struct {
+	old atomic.Bool
+	// refused counts such commands.
+	refused atomic.Int64
+}
+
+func (*aged) DialHook(next redis.DialHook) redis.DialHook          { return next }
+func (*aged) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return next }
+
+func (a *aged) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, commands []redis.Cmder) error {
+		var known []redis.Cmder
+		for _, command := range commands {
+			if a.old.Load() && command.Name() == "set" {
+				a.refused.Add(1)
+				command.SetErr(reply("ERR syntax error"))
+				continue
+			}
+			known = append(known, command)
+		}
+		if len(known) == 0 {
+			return commands[0].Err()
+		}
+		return next(ctx, known)
+	}
+}
+
+// reply is an error that a server answers with.
+type reply string
+
+func (e reply) Error() string { return string(e) }
+func (reply) RedisError()     {}
 
 // proxy stands between a client and a server and can lose an answer.
 type proxy struct {

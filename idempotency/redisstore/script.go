@@ -25,28 +25,33 @@ const (
 	answerLate = 2
 )
 
-// script is a Lua script on one key.
+// script is a Lua script on one key. Its arguments are the first of: token,
+// duration in milliseconds, attempt.
 type script struct {
-	op     string // the step, for errors
-	source string
-	sha    string
+	op        string // the step, for errors
+	arguments int
+	source    string
+	sha       string
+	// answersValue is set for claim: it answers the value that stands afterwards.
+	answersValue bool
 }
 
-func newScript(op, source string) *script {
+func newScript(op string, arguments int, source string) *script {
 	sum := sha1.Sum([]byte(source)) //nolint:gosec // see above
-	return &script{op: op, source: source, sha: hex.EncodeToString(sum[:])}
+	return &script{op: op, arguments: arguments, source: source, sha: hex.EncodeToString(sum[:])}
 }
 
-// scripts are the steps. Durations are in milliseconds.
+// scripts are the steps.
 type scripts struct {
 	claim, renew, complete, schedule, release *script
+	// completeMany is complete for many keys.
+	completeMany *script
 }
 
 func newScripts() scripts {
-	return scripts{
-		// KEYS key; ARGV token, attempt, lease. Answers the value that stands
-		// afterwards.
-		claim: newScript("claim", `
+	s := scripts{
+		// ARGV token, lease, attempt.
+		claim: newScript("claim", 3, `
 local value = redis.call('GET', KEYS[1])
 local mine = 'L' .. ARGV[1]
 if value and value ~= mine then
@@ -58,35 +63,33 @@ if value and value ~= mine then
     return redis.error_reply('ERR the key holds a value of something else')
   end
   local scheduled = tonumber(string.sub(value, 2, string.find(value, ':', 1, true) - 1))
-  if tonumber(ARGV[2]) < scheduled then
+  if tonumber(ARGV[3]) < scheduled then
     return value
   end
 end
-redis.call('SET', KEYS[1], mine, 'PX', ARGV[3])
+redis.call('SET', KEYS[1], mine, 'PX', ARGV[2])
 return mine
 `),
-		// KEYS key; ARGV token, lease.
-		renew: newScript("renew", `
+		// ARGV token, lease.
+		renew: newScript("renew", 2, `
 if redis.call('GET', KEYS[1]) == 'L' .. ARGV[1] then
   redis.call('PEXPIRE', KEYS[1], ARGV[2])
   return 1
 end
 return 0
 `),
-		// KEYS key; ARGV token, window.
-		complete: newScript("complete", `
+		// ARGV token, window.
+		complete: newScript("complete", 2, `
 local value = redis.call('GET', KEYS[1])
 local answer = 2
-if value then
+if value == 'L' .. ARGV[1] then
+  answer = 1
+elseif value then
   local letter = string.sub(value, 1, 1)
   if letter == 'D' then
     return 1
   end
-  local from = 2
-  if letter == 'R' then
-    from = string.find(value, ':', 1, true) + 1
-  end
-  if (letter ~= 'L' and letter ~= 'R') or string.sub(value, from) ~= ARGV[1] then
+  if letter ~= 'R' or string.sub(value, string.find(value, ':', 1, true) + 1) ~= ARGV[1] then
     return 0
   end
   answer = 1
@@ -94,8 +97,39 @@ end
 redis.call('SET', KEYS[1], 'D' .. ARGV[1], 'PX', ARGV[2])
 return answer
 `),
-		// KEYS key; ARGV token, attempt, ttl.
-		schedule: newScript("schedule", `
+		// ARGV window, and each key's token. Answers a list of what complete answers,
+		// and of errors. The values are read at once, because calls are what a script
+		// spends its time on; what is not as usual is read again, since MGET shows
+		// nothing of values that are no strings.
+		completeMany: newScript("complete", 0, `
+local window, answers = ARGV[1], {}
+local values = redis.call('MGET', unpack(KEYS))
+for i, key in ipairs(KEYS) do
+  local token = ARGV[i + 1]
+  local answer = 1
+  if values[i] ~= 'L' .. token then
+    local value = redis.pcall('GET', key)
+    if type(value) == 'table' then
+      answer = value
+    elseif not value then
+      answer = 2
+    elseif string.sub(value, 1, 1) == 'D' then
+      answer = 3
+    elseif string.match(value, '^R[^:]*:(.*)$') ~= token and value ~= 'L' .. token then
+      answer = 0
+    end
+  end
+  if answer == 1 or answer == 2 then
+    redis.call('PSETEX', key, window, 'D' .. token)
+  elseif answer == 3 then
+    answer = 1
+  end
+  answers[i] = answer
+end
+return answers
+`),
+		// ARGV token, ttl, attempt.
+		schedule: newScript("schedule", 3, `
 local value = redis.call('GET', KEYS[1])
 if not value then
   return 0
@@ -108,11 +142,11 @@ end
 if (letter ~= 'L' and letter ~= 'R') or string.sub(value, from) ~= ARGV[1] then
   return 0
 end
-redis.call('SET', KEYS[1], 'R' .. ARGV[2] .. ':' .. ARGV[1], 'PX', ARGV[3])
+redis.call('SET', KEYS[1], 'R' .. ARGV[3] .. ':' .. ARGV[1], 'PX', ARGV[2])
 return 1
 `),
-		// KEYS key; ARGV token.
-		release: newScript("release", `
+		// ARGV token.
+		release: newScript("release", 1, `
 local value = redis.call('GET', KEYS[1])
 if not value then
   return 1
@@ -124,4 +158,6 @@ end
 return 0
 `),
 	}
+	s.claim.answersValue = true
+	return s
 }

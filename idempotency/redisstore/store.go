@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
-	"strconv"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -24,6 +22,11 @@ type Store struct {
 	fault   error
 	scripts scripts
 	batcher *batcher
+	// scriptedClaims is set once a server did not understand a native claim.
+	scriptedClaims atomic.Bool
+	// singleKeys is set where keys may be in different slots, and once a server
+	// refused a script with more than one.
+	singleKeys atomic.Bool
 	// checked is set once all masters have been found not to evict keys. checking
 	// lets one at a time find out.
 	checked  atomic.Bool
@@ -50,6 +53,8 @@ func New(client redis.UniversalClient, config Config) *Store {
 	}
 	if s.fault == nil {
 		s.batcher = newBatcher(config, s.send)
+		_, oneServer := client.(*redis.Client)
+		s.singleKeys.Store(!oneServer)
 	}
 	return s
 }
@@ -76,16 +81,12 @@ func (s *Store) Claim(ctx context.Context, key, token string, attempt int, lease
 	if err := s.usable(ctx, "claim", key, token, lease); err != nil {
 		return idempotency.Answer{}, err
 	}
-	reply, err := s.do(ctx, s.scripts.claim, key, token, strconv.Itoa(attempt), milliseconds(lease))
-	if err != nil {
-		return idempotency.Answer{}, err
+	c := s.newCall(s.scripts.claim, key, token, attempt, lease)
+	if !s.scriptedClaims.Load() {
+		c.makeNative()
 	}
-	value, _ := reply.(string)
-	found, ok := parse(value, token)
-	if !ok {
-		return idempotency.Answer{}, unexpected("claim", reply)
-	}
-	return found, nil
+	got, err := s.do(ctx, c)
+	return got.found, err
 }
 
 // Renew implements idempotency.Store.
@@ -93,8 +94,7 @@ func (s *Store) Renew(ctx context.Context, key, token string, lease time.Duratio
 	if err := s.usable(ctx, "renew", key, token, lease); err != nil {
 		return err
 	}
-	reply, err := s.do(ctx, s.scripts.renew, key, token, milliseconds(lease))
-	return settled("renew", reply, err)
+	return settled(s.do(ctx, s.newCall(s.scripts.renew, key, token, 0, lease)))
 }
 
 // Complete implements idempotency.Store.
@@ -102,11 +102,15 @@ func (s *Store) Complete(ctx context.Context, key, token string, window time.Dur
 	if err := s.usable(ctx, "complete", key, token, window); err != nil {
 		return 0, err
 	}
-	reply, err := s.do(ctx, s.scripts.complete, key, token, milliseconds(window))
-	if err == nil && reply == int64(answerLate) {
+	c := s.newCall(s.scripts.complete, key, token, 0, window)
+	if !s.singleKeys.Load() {
+		c.form = jointByHash
+	}
+	got, err := s.do(ctx, c)
+	if err == nil && got.number == answerLate {
 		return idempotency.Late, nil
 	}
-	return idempotency.InTime, settled("complete", reply, err)
+	return idempotency.InTime, settled(got, err)
 }
 
 // Schedule implements idempotency.Store.
@@ -114,8 +118,7 @@ func (s *Store) Schedule(ctx context.Context, key, token string, attempt int, tt
 	if err := s.usable(ctx, "schedule", key, token, ttl); err != nil {
 		return err
 	}
-	reply, err := s.do(ctx, s.scripts.schedule, key, token, strconv.Itoa(attempt), milliseconds(ttl))
-	return settled("schedule", reply, err)
+	return settled(s.do(ctx, s.newCall(s.scripts.schedule, key, token, attempt, ttl)))
 }
 
 // Release implements idempotency.Store.
@@ -123,8 +126,7 @@ func (s *Store) Release(ctx context.Context, key, token string) error {
 	if err := s.usable(ctx, "release", key, token, 1); err != nil {
 		return err
 	}
-	reply, err := s.do(ctx, s.scripts.release, key, token)
-	return settled("release", reply, err)
+	return settled(s.do(ctx, s.newCall(s.scripts.release, key, token, 0, 0)))
 }
 
 // Close fails the calls that wait, waits for those on their way, and ends the
@@ -151,106 +153,73 @@ func (s *Store) usable(ctx context.Context, op, key, token string, duration time
 	return ctx.Err()
 }
 
-func (s *Store) do(ctx context.Context, script *script, key string, args ...any) (any, error) {
-	reply, err := s.batcher.do(ctx, &call{
-		script:   script,
-		key:      s.config.Prefix + key,
-		args:     args,
-		answered: make(chan answer, 1),
-	})
-	return reply, idempotency.Unavailable(ctx, script.op, err)
+func (s *Store) newCall(script *script, key, token string, attempt int, duration time.Duration) *call {
+	return newCall(script, s.config.Prefix+key, token, attempt, duration)
 }
 
-// send sends a batch as one pipeline. What finds its script missing, because
-// the server is new or was told to forget it, is sent once more with the script's
-// source; the rest is not.
+func (s *Store) do(ctx context.Context, c *call) (answer, error) {
+	got := s.batcher.do(ctx, c)
+	return got, idempotency.Unavailable(ctx, c.script.op, got.err)
+}
+
+// send sends a batch as one pipeline. What the server does not understand,
+// because it is old, or new to our scripts, or was told to forget them, is sent
+// once more in the next form; the rest is not.
 func (s *Store) send(batch []*call) {
 	ctx, cancel := context.WithTimeout(context.Background(), s.config.Timeout)
 	defer cancel()
 	if err := s.ensureChecked(ctx); err != nil {
 		for _, c := range batch {
-			c.answer(nil, err)
+			c.answered <- answer{err: err}
 		}
 		return
 	}
-	missed := s.exec(ctx, batch, func(c *call) []any { return []any{"evalsha", c.script.sha} })
-	if len(missed) > 0 {
-		s.exec(ctx, missed, func(c *call) []any { return []any{"eval", c.script.source} })
+	for len(batch) > 0 {
+		batch = s.exec(ctx, batch)
 	}
 }
 
-// exec sends calls and answers them, but for those whose script is missing,
-// which it returns. Calls that nobody waits for any more are left out.
-func (s *Store) exec(ctx context.Context, calls []*call, verb func(*call) []any) (missed []*call) {
-	sent := make([]*call, 0, len(calls))
-	commands := make([]*redis.Cmd, 0, len(calls))
+// exec sends calls and answers them, but for those that need another form, which
+// it returns. Calls that nobody waits for any more are left out.
+func (s *Store) exec(ctx context.Context, calls []*call) (again []*call) {
+	parcels := pack(calls, s.scripts.completeMany)
+	commands := make([]redis.Cmder, len(parcels))
+	for i, p := range parcels {
+		commands[i] = p.command
+	}
 	pipeline := s.client.Pipeline()
-	for _, c := range calls {
-		if c.abandoned.Load() {
-			continue
-		}
-		args := append(verb(c), 1, c.key)
-		command := redis.NewCmd(ctx, append(args, c.args...)...)
-		command.SetFirstKeyPos(3)
-		_ = pipeline.Process(ctx, command) // only queues
-		sent = append(sent, c)
-		commands = append(commands, command)
+	_ = pipeline.BatchProcess(ctx, commands...) // only queues
+	_, _ = pipeline.Exec(ctx)                   // each command has its own error
+	for _, p := range parcels {
+		p.open(func(c *call, reply any, err error) {
+			got, ok := c.read(reply, err)
+			if ok {
+				c.answered <- got
+				return
+			}
+			s.refused(c.form, err)
+			c.form = c.form.next(err)
+			again = append(again, c)
+		})
 	}
-	_, _ = pipeline.Exec(ctx) // each command has its own error
-	for i, c := range sent {
-		reply, err := commands[i].Result()
-		if redis.HasErrorPrefix(err, "NOSCRIPT") {
-			missed = append(missed, c)
-			continue
-		}
-		c.answer(reply, err)
-	}
-	return missed
+	return again
 }
 
-// parse reads the value that claim answers with.
-func parse(value, token string) (idempotency.Answer, bool) {
-	if value == "" {
-		return idempotency.Answer{}, false
+// refused notes what a server can't do at all.
+func (s *Store) refused(form form, err error) {
+	switch {
+	case err == nil || isMissing(err):
+	case form == native && isSyntaxError(err):
+		s.scriptedClaims.Store(true)
+	case form.joint() && refusesJoint(err):
+		s.singleKeys.Store(true)
 	}
-	holder := value[1:]
-	switch value[0] {
-	case letterLeased:
-		if holder == token {
-			return idempotency.Answer{State: idempotency.Claimed, Holder: holder}, true
-		}
-		return idempotency.Answer{State: idempotency.Busy, Holder: holder}, true
-	case letterDone:
-		return idempotency.Answer{State: idempotency.Done, Holder: holder}, true
-	case letterRetry:
-		_, scheduler, found := strings.Cut(holder, ":")
-		return idempotency.Answer{State: idempotency.Stale, Holder: scheduler}, found
-	}
-	return idempotency.Answer{}, false
 }
 
 // settled reads the answer of the scripts other than claim.
-func settled(op string, reply any, err error) error {
-	switch {
-	case err != nil:
-		return err
-	case reply == int64(answerOK):
-		return nil
-	case reply == int64(answerLost):
+func settled(got answer, err error) error {
+	if err == nil && got.number == answerLost {
 		return idempotency.ErrLost
 	}
-	return unexpected(op, reply)
-}
-
-func unexpected(op string, reply any) error {
-	return &idempotency.UnavailableError{Op: op, Err: fmt.Errorf("redisstore: Redis answered with an unexpected %T", reply)}
-}
-
-// milliseconds rounds up: Redis knows no shorter time, and none of nothing.
-func milliseconds(d time.Duration) string {
-	whole := int64(d / time.Millisecond)
-	if d%time.Millisecond > 0 {
-		whole++
-	}
-	return strconv.FormatInt(whole, 10)
+	return err
 }

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -34,6 +36,63 @@ func TestStoreIsAStoreWithSmallBatches(t *testing.T) {
 	idempotencytest.TestStore(t, func(t *testing.T) idempotencytest.Harness {
 		return idempotencytest.Harness{Store: open(t, client, redisstore.Config{MaxBatch: 1, MaxInFlight: 1, MaxQueue: 1})}
 	})
+}
+
+// The same on a server that takes claims by script only.
+func TestStoreIsAStoreOnOldServers(t *testing.T) {
+	client := connect(t, shared.RedisURL(t))
+	var server aged
+	server.old.Store(true)
+	client.AddHook(&server)
+	stores := 0
+	idempotencytest.TestStore(t, func(t *testing.T) idempotencytest.Harness {
+		stores++
+		return idempotencytest.Harness{Store: open(t, client, redisstore.Config{})}
+	})
+	assert.GreaterOrEqual(t, server.refused.Load(), int64(stores))
+}
+
+// After a failover the primary may be an older server than the one before.
+func TestTheServerBecomesOlder(t *testing.T) {
+	client := connect(t, shared.RedisURL(t))
+	var server aged
+	client.AddHook(&server)
+	store := open(t, client, redisstore.Config{})
+	claimAll(t, store, "before", 100)
+	requireClaimed(t, store, "key", "token")
+	require.Zero(t, server.refused.Load())
+
+	server.old.Store(true)
+	claimAll(t, store, "after", 100)
+	refused := server.refused.Load()
+	assert.Positive(t, refused)
+	requireAnswer(t, store, "key", "other", idempotency.Answer{State: idempotency.Busy, Holder: "token"})
+	claimAll(t, store, "later", 100)
+	assert.Equal(t, refused, server.refused.Load(), "the store does not ask again")
+
+	// Neither after that, nor when the scripts are gone.
+	require.NoError(t, client.ScriptFlush(t.Context()).Err())
+	server.old.Store(false)
+	claimAll(t, store, "at last", 100)
+	requireAnswer(t, store, "key", "other", idempotency.Answer{State: idempotency.Busy, Holder: "token"})
+	requireClaimed(t, store, "key", "token")
+}
+
+// A claim that is made again lets the lease begin anew, which takes the script.
+func TestAClaimAgainExtendsItsLease(t *testing.T) {
+	client := connect(t, shared.RedisURL(t))
+	prefix := servers.Unique(t) + ":"
+	store := open(t, client, redisstore.Config{Prefix: prefix})
+	for _, lease := range []time.Duration{long, 2 * long} {
+		answer, err := store.Claim(t.Context(), "key", "token", 0, lease)
+		require.NoError(t, err)
+		require.Equal(t, idempotency.Claimed, answer.State)
+		assert.InDelta(t, lease, client.PTTL(t.Context(), prefix+"key").Val(), float64(time.Minute))
+	}
+	// Those who are turned away leave it as it is.
+	_, err := store.Claim(t.Context(), "key", "other", 0, 4*long)
+	require.NoError(t, err)
+	assert.InDelta(t, 2*long, client.PTTL(t.Context(), prefix+"key").Val(), float64(time.Minute))
 }
 
 func TestKeysExpireInRedis(t *testing.T) {
@@ -265,25 +324,53 @@ func TestConfig(t *testing.T) {
 }
 
 func BenchmarkClaimComplete(b *testing.B) {
-	for _, callers := range []int{1, 64} {
+	for _, callers := range []int{1, 16, 100} {
 		b.Run(fmt.Sprint("callers=", callers), func(b *testing.B) {
 			b.ReportAllocs()
-			store := open(b, connect(b, shared.RedisURL(b)), redisstore.Config{})
-			work := make(chan string)
+			client := connect(b, shared.RedisURL(b))
+			var counter trips
+			client.AddHook(&counter)
+			store := open(b, client, redisstore.Config{})
+			requireClaimed(b, store, "connects", "token")
+			keys := make([]string, b.N)
+			for i := range keys {
+				keys[i] = fmt.Sprintf("7:compare:0:018f3c1e-0000-7000-8000-%012d", i)
+			}
+			counter.count.Store(0)
+			var next atomic.Int64
 			var all sync.WaitGroup
+			before := serverTime(b, client)
+			b.ResetTimer()
 			for range callers {
 				all.Go(func() {
-					for key := range work {
-						_, _ = store.Claim(context.Background(), key, "token", 0, time.Second)
-						_, _ = store.Complete(context.Background(), key, "token", time.Second)
+					for i := next.Add(1); i <= int64(b.N); i = next.Add(1) {
+						_, err := store.Claim(context.Background(), keys[i-1], "0123456789012345678901", 0, time.Minute)
+						if assert.NoError(b, err) {
+							_, err = store.Complete(context.Background(), keys[i-1], "0123456789012345678901", time.Minute)
+							assert.NoError(b, err)
+						}
 					}
 				})
 			}
-			for i := 0; b.Loop(); i++ {
-				work <- fmt.Sprint(i)
-			}
-			close(work)
 			all.Wait()
+			b.StopTimer()
+			b.ReportMetric(2*float64(b.N)/float64(counter.count.Load()), "commands/trip")
+			b.ReportMetric(float64(serverTime(b, client)-before)/float64(b.N), "server-ns/op")
 		})
 	}
+}
+
+// serverTime is how much processor time a server has used.
+func serverTime(tb testing.TB, client *redis.Client) (used time.Duration) {
+	info, err := client.Info(context.Background(), "cpu").Result()
+	require.NoError(tb, err)
+	for line := range strings.Lines(info) {
+		name, value, _ := strings.Cut(strings.TrimSpace(line), ":")
+		if name == "used_cpu_sys" || name == "used_cpu_user" {
+			seconds, err := time.ParseDuration(value + "s")
+			require.NoError(tb, err)
+			used += seconds
+		}
+	}
+	return used
 }
