@@ -93,7 +93,10 @@ type Manager struct {
 	kept   kept
 }
 
-var _ delivery.DeadLetterer = (*Manager)(nil)
+var (
+	_ delivery.DeadLetterer = (*Manager)(nil)
+	_ delivery.Resolver     = (*Manager)(nil)
+)
 
 // NewManager returns a Manager over store. Without a sender Requeue is
 // ErrNoSender, and everything else works. What can't be used is told by Err and
@@ -211,6 +214,26 @@ func (m *Manager) Delete(ctx context.Context, ids ...string) ([]Result, error) {
 	return m.inBatches(ctx, ids, "dead letters deleted", func(batch []string) []error {
 		return m.store.Delete(ctx, time.Now(), batch...)
 	})
+}
+
+// Resolve implements delivery.Resolver: it deletes entries whose messages turned
+// out to be delivered after all. One that is not there is no error. See
+// ResultsError for the error; ErrClaimed: the entry is being requeued, resolve
+// it again a little later.
+func (m *Manager) Resolve(ctx context.Context, ids ...string) error {
+	results, err := m.Delete(ctx, ids...)
+	var failed *ResultsError
+	if !errors.As(err, &failed) {
+		return err
+	}
+	errs := make([]error, len(results))
+	for i, result := range results {
+		if !errors.Is(result.Err, ErrNotFound) {
+			errs[i] = result.Err
+		}
+	}
+	_, err = resultsOf(ids, errs)
+	return err
 }
 
 // Stats counts what is kept, with the ten most frequent fingerprints.
