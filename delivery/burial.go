@@ -68,7 +68,7 @@ func (p *patrol) bury(ctx context.Context, batch *claimed, b *burials) []*Update
 }
 
 func (p *patrol) put(ctx context.Context, letters []DeadLetter) error {
-	limited := within(ctx, settleTimeout)
+	limited := within(ctx, time.Now(), settleTimeout)
 	defer limited.end()
 	return p.config.DeadLetters.DeadLetter(limited, letters...)
 }
@@ -96,7 +96,7 @@ func (p *patrol) takeBack(ctx context.Context, batch *claimed, ids []string) {
 }
 
 func resolve(ctx context.Context, resolver Resolver, ids []string) error {
-	limited := within(ctx, settleTimeout)
+	limited := within(ctx, time.Now(), settleTimeout)
 	defer limited.end()
 	return resolver.Resolve(limited, ids...)
 }

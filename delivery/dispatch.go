@@ -15,7 +15,7 @@ func (p *patrol) dispatch(ctx context.Context, batch *claimed) {
 	for i := range batch.records {
 		envelopes[i] = batch.records[i].Envelope()
 	}
-	limited := within(ctx, time.Until(batch.at.Add(p.config.Lease/2)))
+	limited := within(ctx, batch.at, p.config.Lease/2)
 	errs := eachOf(p.transport.Send(limited, envelopes), len(envelopes))
 	limited.end()
 

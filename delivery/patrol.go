@@ -112,7 +112,7 @@ func (p *patrol) round(ctx, work context.Context) (full bool) {
 
 // claim returns nil when nothing is due or can be had.
 func (p *patrol) claim(ctx context.Context, status Status) *claimed {
-	limited := within(ctx, settleTimeout)
+	limited := within(ctx, time.Now(), settleTimeout)
 	defer limited.end()
 	now := time.Now()
 	claim := Claim{Status: status, Token: NewID(), Now: now, Lease: p.config.Lease, Limit: p.config.BatchSize}
@@ -168,7 +168,7 @@ func (p *patrol) sleep(ctx context.Context) bool {
 }
 
 func (p *patrol) nextDue(ctx context.Context, statuses []Status) (time.Time, error) {
-	limited := within(ctx, settleTimeout)
+	limited := within(ctx, time.Now(), settleTimeout)
 	defer limited.end()
 	return p.store.NextDue(limited, statuses...)
 }
@@ -209,7 +209,7 @@ func (p *patrol) mark(ctx context.Context, batch *claimed, updates []Update) ([]
 }
 
 func (p *patrol) update(ctx context.Context, updates []Update) ([]Progress, []error) {
-	limited := within(ctx, settleTimeout)
+	limited := within(ctx, time.Now(), settleTimeout)
 	defer limited.end()
 	progress, errs := p.store.Update(limited, updates...)
 	errs = eachOf(errs, len(updates))

@@ -63,7 +63,7 @@ func (r *renewal) renew(ctx context.Context) bool {
 }
 
 func (r *renewal) until(ctx context.Context, until time.Time) bool {
-	limited := within(ctx, settleTimeout)
+	limited := within(ctx, time.Now(), settleTimeout)
 	defer limited.end()
 	_, err := r.store.Renew(limited, r.session, until)
 	switch {
