@@ -711,3 +711,74 @@ func TestReplayIsPickedUpElsewhere(t *testing.T) {
 		assert.Len(t, jobs, 1)
 	})
 }
+
+// An error that nobody knows befalls one entry for a while, and others are sent
+// meanwhile: it is tried again before it counts against the entry.
+func TestReplayTriesAgainWhatMayBeAnEntrysFault(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var tries atomic.Int32
+		sender := &sender{forward: func(ctx context.Context, envelopes []delivery.Envelope) error {
+			return partly(map[string]error{"message of letter-00003": func() error {
+				if slices.ContainsFunc(envelopes, func(e delivery.Envelope) bool { return e.ID == "message of letter-00003" }) && tries.Add(1) <= 4 {
+					return errors.New("odd")
+				}
+				return nil
+			}()})(ctx, envelopes)
+		}}
+		manager := dlq.NewManager(filled(t, 10), sender, dlq.Config{BatchSize: 5})
+		defer running(t, manager)()
+		job := start(t, manager, dlq.Filter{}, 0)
+		<-time.After(time.Minute)
+		job = progress(t, manager, job.ID)
+		assert.Equal(t, []int{10, 0}, []int{job.Requeued, job.Failed})
+		assert.EqualValues(t, 5, tries.Load())
+	})
+}
+
+// A job that waits for longer than its lease lasts stays with its runner.
+func TestReplayKeepsItsLease(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := filled(t, 50)
+		config := dlq.Config{Lease: 10 * time.Second}
+		manager := dlq.NewManager(store, &sender{}, config)
+		defer running(t, manager)()
+		defer running(t, dlq.NewManager(store, &sender{}, config))()
+		job := start(t, manager, dlq.Filter{}, 0.01)
+		synctest.Wait()
+		owner := progress(t, manager, job.ID).Owner
+		assert.NotEmpty(t, owner)
+		for range 500 {
+			<-time.After(time.Second)
+			job = progress(t, manager, job.ID)
+			require.Equal(t, owner, job.Owner)
+			require.True(t, time.Now().Before(job.LeaseUntil))
+		}
+	})
+}
+
+// A runner that stops could not give back what it claimed: nobody takes its job
+// before the claims have ended, or they would be in the way.
+func TestReplayIsHeldAsLongAsItsClaims(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		memory := filled(t, 10)
+		store := &flaky{Memory: memory, fail: func(op string) error {
+			if op == "release" {
+				return errors.New("store is down")
+			}
+			return nil
+		}}
+		blocked := &sender{forward: func(context.Context, []delivery.Envelope) error { return delivery.ErrBlocked }}
+		stop := running(t, dlq.NewManager(store, blocked, dlq.Config{}))
+		sender := &sender{}
+		heir := dlq.NewManager(memory, sender, dlq.Config{})
+		job := start(t, heir, dlq.Filter{}, 0)
+		<-time.After(time.Minute)
+		stop()
+		assert.NotEmpty(t, progress(t, heir, job.ID).Owner)
+		defer running(t, heir)()
+		<-time.After(5 * time.Minute)
+		job = progress(t, heir, job.ID)
+		assert.Equal(t, []int{10, 0}, []int{job.Requeued, job.Skipped})
+		requireSentOnce(t, sender, 10)
+	})
+}
