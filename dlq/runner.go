@@ -77,8 +77,16 @@ func (m *Manager) takeJobs(ctx context.Context, store JobStore, working *sync.Wa
 		if !job.free(time.Now()) || m.replays.has(job.ID) {
 			continue
 		}
+		if ctx.Err() != nil {
+			break
+		}
 		r := newRun(m, store, job)
-		switch err := r.save(ctx, func(job *Job) { job.Owner = r.token }); {
+		// Whether the job is ours must be known even if ctx ends meanwhile, or it
+		// would have an owner that doesn't work.
+		taking, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
+		err := r.save(taking, func(job *Job) { job.Owner = r.token })
+		cancel()
+		switch {
 		case err == nil:
 			m.config.Logger.LogAttrs(ctx, slog.LevelInfo, "replay picked up", slog.String("job", job.ID))
 			working.Go(func() { r.work(ctx) })
