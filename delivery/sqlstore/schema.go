@@ -84,6 +84,39 @@ var steps = []struct { //nolint:gochecknoglobals // a constant
 		){keyed}`,
 		`CREATE INDEX {p}keys_expired ON {p}keys (expires_at)`,
 	}},
+	{name: "dead letters", statements: []string{
+		// What filters, counts and claims need is apart from the bulk.
+		`CREATE TABLE {p}dead_letters (
+			id {bytes} NOT NULL PRIMARY KEY,
+			dead_at {int} NOT NULL,
+			reason {bytes} NOT NULL,
+			recipient {bytes} NOT NULL,
+			type {bytes} NOT NULL,
+			fingerprint {bytes} NOT NULL,
+			source {bytes} NOT NULL,
+			claim_token {bytes},
+			claimed_until {int} NOT NULL,
+			replaced {int} NOT NULL
+		){keyed}`,
+		`CREATE INDEX {p}dead_letters_dead ON {p}dead_letters (dead_at, id)`,
+		`CREATE INDEX {p}dead_letters_reason ON {p}dead_letters (reason, dead_at, id)`,
+		`CREATE INDEX {p}dead_letters_recipient ON {p}dead_letters (recipient, dead_at, id)`,
+		`CREATE INDEX {p}dead_letters_type ON {p}dead_letters (type, dead_at, id)`,
+		`CREATE INDEX {p}dead_letters_fingerprint ON {p}dead_letters (fingerprint, dead_at, id)`,
+		`CREATE INDEX {p}dead_letters_source ON {p}dead_letters (source, dead_at, id)`,
+		`CREATE TABLE {p}dead_letter_contents (
+			id {bytes} NOT NULL PRIMARY KEY,
+			entry {bytes} NOT NULL,
+			error {bytes},
+			body {bytes},
+			raw {bytes}
+		)`,
+		`CREATE TABLE {p}jobs (
+			id {bytes} NOT NULL PRIMARY KEY,
+			version {int} NOT NULL,
+			job {bytes} NOT NULL
+		)`,
+	}},
 }
 
 // The predicates of partial indexes, which queries repeat word by word.

@@ -25,6 +25,8 @@ type Store struct {
 	records *records
 	watches watches
 	keys    *keys
+	letters *letters
+	jobs    *jobs
 
 	save, update, claim, renew, purge *operation
 }
@@ -75,6 +77,8 @@ func Open(ctx context.Context, db *sql.DB, config Config) (*Store, error) {
 	s.renew.alone = true
 	s.purge = newOperation("purge", 40, s.runPurges, nil)
 	s.keys = newKeys(d, config.TablePrefix)
+	s.letters = newLetters(d, config.TablePrefix)
+	s.jobs = newJobs(d, config.TablePrefix)
 	s.writer = newWriter(db, d, config)
 	s.reader = newReader(s)
 	return s, nil
