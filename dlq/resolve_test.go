@@ -20,7 +20,7 @@ func TestResolveForgivesWhatIsGone(t *testing.T) {
 	require.NoError(t, manager.Resolve(ctx))
 	require.NoError(t, manager.Resolve(ctx, ids[0], "unknown", ids[0]))
 	require.NoError(t, manager.Resolve(ctx, ids[0]))
-	left, err := store.Count(ctx)
+	left, err := store.Count(ctx, dlq.Filter{})
 	require.NoError(t, err)
 	require.Equal(t, 2, left)
 
@@ -33,7 +33,7 @@ func TestResolveForgivesWhatIsGone(t *testing.T) {
 	var failed *dlq.ResultsError
 	require.ErrorAs(t, err, &failed)
 	require.Equal(t, []dlq.Result{{ID: "unknown"}, {ID: ids[1], Err: dlq.ErrClaimed}, {ID: ids[2]}}, failed.Results)
-	left, err = store.Count(ctx)
+	left, err = store.Count(ctx, dlq.Filter{})
 	require.NoError(t, err)
 	require.Equal(t, 1, left)
 
