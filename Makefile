@@ -17,7 +17,8 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
-demo: ## build and run the quickstart: the whole pipeline in one process, no server
+demo: ## build and run the quickstart: the whole pipeline on a SQLite file, no server, killed in the middle
+	@echo "building; SQLite takes a minute the first time"
 	@go run ./examples/quickstart
 
 .PHONY: test

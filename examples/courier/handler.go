@@ -27,7 +27,7 @@ func NewHandler(url string) delivery.Handler {
 		if err != nil {
 			return retry.Permanent(err)
 		}
-		request, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(body))
+		request, err := http.NewRequestWithContext(ctx, http.MethodPost, url+"/messages", bytes.NewReader(body))
 		if err != nil {
 			return retry.Permanent(err)
 		}

@@ -14,8 +14,12 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/http"
+	"net/url"
 	"os"
+	"path/filepath"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -33,6 +37,21 @@ type Config struct {
 	Transport delivery.Transport
 	// Idempotency suppresses duplicates.
 	Idempotency idempotency.Store
+	// Store, when set, keeps the messages' records, and DeadLetters the dead
+	// letters, beyond the process. Default: none, and dlq.Memory.
+	Store       delivery.Store
+	DeadLetters dlq.Store
+	// Folder, when set, has the books of a job that several processes take up one
+	// after the other: Effects, the provider's ledger, and Published, the host's.
+	// The provider runs at URL. Default: a temporary one, and the job's own
+	// provider.
+	Folder string
+	URL    string
+	// Run begins the messages' IDs. Default: a new one.
+	Run string
+	// KillAfter, when not 0, has the process kill itself after so many
+	// deliveries.
+	KillAfter int
 	// Messages is how many to publish. Default 2,000.
 	Messages int
 	// Patience is how long to wait for the end of each part. Default 2 min.
@@ -43,11 +62,22 @@ type Config struct {
 	Logger *slog.Logger
 }
 
-// ErrLedger is returned by Run when a message was lost or delivered twice.
+// Effects and Published are the names of the ledgers in Config.Folder.
+const (
+	Effects   = "effects.log"
+	Published = "published.log"
+)
+
+// ErrLedger is returned by Run when a message was lost, or delivered twice
+// without a crash to account for it.
 var ErrLedger = errors.New("courier: the ledger does not balance")
 
-// Run runs the job, shows how it goes and what came of it.
-func Run(ctx context.Context, config Config) error {
+// lease is for how long what a process has in hand stays its own when it dies.
+const lease = 2 * time.Second
+
+// Run runs the job, or goes on with one whose process died, shows how it goes
+// and what came of it.
+func Run(ctx context.Context, config Config) (err error) {
 	if config.Messages == 0 {
 		config.Messages = 2000
 	}
@@ -60,56 +90,99 @@ func Run(ctx context.Context, config Config) error {
 	if config.Logger == nil {
 		config.Logger = slog.New(slog.DiscardHandler)
 	}
-	provider, err := StartProvider(config.Messages / 3)
-	if err != nil {
-		return err
+	if config.Run == "" {
+		config.Run = delivery.NewID()
 	}
-	defer func() { _ = provider.Close() }()
-
-	j := &job{config: config, provider: provider, collector: metrics.NewCollector(metrics.CollectorConfig{})}
+	if config.DeadLetters == nil {
+		config.DeadLetters = dlq.NewMemory(dlq.MemoryConfig{})
+	}
+	if config.Folder == "" {
+		if config.Folder, err = os.MkdirTemp("", "courier-"); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, os.RemoveAll(config.Folder)) }()
+	}
+	j := &job{
+		config:    config,
+		effects:   OpenLedger(filepath.Join(config.Folder, Effects)),
+		published: OpenLedger(filepath.Join(config.Folder, Published)),
+		collector: metrics.NewCollector(metrics.CollectorConfig{}),
+	}
+	defer func() { err = errors.Join(err, j.effects.Close(), j.published.Close()) }()
+	if config.URL == "" {
+		provider, err := StartProvider(j.effects, config.Messages/3)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = provider.Close() }()
+		j.config.URL = provider.URL
+	}
 	return j.run(ctx)
 }
 
 type job struct {
 	config    Config
-	provider  *Provider
+	effects   *Ledger // the provider's
+	published *Ledger // what Publish has returned nil for
 	collector *metrics.Collector
 	letters   *dlq.Manager
 	breaker   *breaker.Breaker
-	published atomic.Int64 // messages, each counted once
+	between   int // handlers between effect and mark when the process before died
 }
 
 func (j *job) run(ctx context.Context) error {
 	publisher, err := delivery.NewPublisher(j.config.Transport, delivery.PublisherConfig{
-		Metrics: j.collector,
-		Logger:  j.config.Logger,
+		Store:        j.config.Store,
+		PendingGrace: lease,
+		Metrics:      j.collector,
+		Logger:       j.config.Logger,
 	})
 	if err != nil {
 		return err
 	}
-	j.letters = dlq.NewManager(dlq.NewMemory(dlq.MemoryConfig{}), publisher, dlq.Config{Metrics: j.collector})
+	j.letters = dlq.NewManager(j.config.DeadLetters, publisher, dlq.Config{Metrics: j.collector})
 	j.breaker = breaker.New(breaker.Config{Name: "provider", SampleSize: 20, OpenFor: 300 * time.Millisecond})
-	consumer, err := delivery.NewConsumer(j.config.Transport, NewHandler(j.provider.URL), delivery.ConsumerConfig{
-		Concurrency:    32,
-		HandlerTimeout: 250 * time.Millisecond,
-		DrainTimeout:   5 * time.Second,
-		Retry:          retry.Exponential{Base: 200 * time.Millisecond, Max: 2 * time.Second, MaxRetries: 6, Jitter: retry.JitterFull},
-		Idempotency:    j.config.Idempotency,
-		Breaker:        j.breaker,
-		DeadLetters:    j.letters,
-		Metrics:        j.collector,
-		Logger:         j.config.Logger,
+	consumer, err := delivery.NewConsumer(j.config.Transport, NewHandler(j.config.URL), delivery.ConsumerConfig{
+		Concurrency:      32,
+		HandlerTimeout:   250 * time.Millisecond,
+		DrainTimeout:     5 * time.Second,
+		Retry:            retry.Exponential{Base: 200 * time.Millisecond, Max: 2 * time.Second, MaxRetries: 6, Jitter: retry.JitterFull},
+		Store:            j.config.Store,
+		Idempotency:      j.config.Idempotency,
+		IdempotencyLease: lease,
+		Breaker:          j.breaker,
+		DeadLetters:      j.letters,
+		Middleware:       []delivery.Middleware{j.killer()},
+		Metrics:          j.collector,
+		Logger:           j.config.Logger,
 	})
 	if err != nil {
 		return err
 	}
+	work := []func(context.Context) error{consumer.Run}
+	if j.config.Store != nil {
+		worker, err := delivery.NewRetryWorker(j.config.Store, j.config.Transport, delivery.RetryWorkerConfig{
+			Lease:       lease,
+			DeadLetters: j.letters,
+			Metrics:     j.collector,
+			Logger:      j.config.Logger,
+		})
+		if err != nil {
+			return err
+		}
+		work = append(work, worker.Run)
+	}
+	messages, err := j.takeUp(ctx)
+	if err != nil {
+		return err
+	}
 
-	consuming, stop := context.WithCancel(ctx)
+	working, stop := context.WithCancel(ctx)
 	defer stop()
-	ended := make(chan error, 1)
-	go func() { ended <- consumer.Run(consuming) }()
-
-	messages := compose(j.config.Messages)
+	ended := make(chan error, len(work))
+	for _, run := range work {
+		go func() { ended <- run(working) }()
+	}
 	publishing := make(chan error, 1)
 	go func() { publishing <- j.publish(ctx, publisher, messages) }()
 
@@ -121,12 +194,9 @@ func (j *job) run(ctx context.Context) error {
 		return err
 	}
 	fmt.Fprintln(j.config.Output)
-	first, err := j.stats(ctx)
-	if err != nil {
+	if err := j.show(ctx, messages); err != nil {
 		return err
 	}
-	showTable(j.config.Output, j.collector.Snapshot(), len(messages), len(j.provider.Effects()), first)
-
 	requeued, err := j.mend(ctx)
 	if err != nil {
 		return err
@@ -134,21 +204,78 @@ func (j *job) run(ctx context.Context) error {
 	if err := j.await(ctx, nil, nil, ended, settled); err != nil {
 		return err
 	}
-	stop()
-	if err := <-ended; err != nil {
+	if err := publisher.Close(ctx); err != nil {
 		return err
+	}
+	stop()
+	for range work {
+		if err := <-ended; err != nil {
+			return err
+		}
 	}
 	return j.settle(ctx, messages, requeued)
 }
 
+// killer kills the process in the middle, when it is told to, as kill -9 does:
+// after an effect, and before anybody knows of it.
+func (j *job) killer() delivery.Middleware {
+	var delivered atomic.Int64
+	return func(next delivery.Handler) delivery.Handler {
+		return func(ctx context.Context, message delivery.Message) error {
+			err := next(ctx, message)
+			if err == nil && int(delivered.Add(1)) == j.config.KillAfter {
+				if self, err := os.FindProcess(os.Getpid()); err == nil {
+					_ = self.Kill()
+				}
+			}
+			return err
+		}
+	}
+}
+
+// takeUp returns all messages of the job. Where a process before has begun with
+// it, that counts the handlers that had been between effect and mark: whose
+// message is in the provider's ledger and has no record of that.
+func (j *job) takeUp(ctx context.Context) ([]delivery.Message, error) {
+	messages := compose(j.config.Run, j.config.Messages)
+	effects, err := j.effects.Counts()
+	if err != nil || j.config.Store == nil {
+		return messages, err
+	}
+	for id := range effects {
+		records, errs := j.config.Store.Get(ctx, id)
+		if errs != nil && errs[0] != nil {
+			return nil, errs[0]
+		}
+		if records[0].Status != delivery.StatusDelivered {
+			j.between++
+		}
+	}
+	return messages, nil
+}
+
+// show shows what the first part of the job came to.
+func (j *job) show(ctx context.Context, messages []delivery.Message) error {
+	dead, err := j.stats(ctx)
+	if err != nil {
+		return err
+	}
+	effects, err := j.effects.Counts()
+	if err != nil {
+		return err
+	}
+	showTable(j.config.Output, j.collector.Snapshot(), len(messages), len(effects), dead)
+	return nil
+}
+
 // compose makes messages of mixed priority, for numbers of which a few are
 // unknown or blocked.
-func compose(n int) []delivery.Message {
+func compose(run string, n int) []delivery.Message {
 	priorities := delivery.Priorities()
 	messages := make([]delivery.Message, n)
 	for i := range messages {
 		messages[i] = delivery.Message{
-			ID:        delivery.NewID(),
+			ID:        fmt.Sprintf("%s-%06d", run, i),
 			Recipient: fmt.Sprintf("+9665%08d", i),
 			Type:      "sms.reminder",
 			Body:      []byte("Your appointment is tomorrow. Ref " + strconv.Itoa(i)),
@@ -159,15 +286,29 @@ func compose(n int) []delivery.Message {
 }
 
 // publish publishes in small calls, as requests come in, and now and then twice:
-// a caller that saw no answer publishes again, with the same ID.
+// a caller that saw no answer publishes again, with the same ID. What a process
+// before has published is left out.
 func (j *job) publish(ctx context.Context, publisher *delivery.Publisher, messages []delivery.Message) error {
 	const step = 25
+	before, err := j.published.Counts()
+	if err != nil {
+		return err
+	}
 	for i := 0; i < len(messages); i += step {
 		part := messages[i:min(i+step, len(messages))]
+		if before[part[0].ID] > 0 {
+			continue
+		}
 		if err := publisher.Publish(ctx, part...); err != nil {
 			return err
 		}
-		j.published.Add(int64(len(part)))
+		ids := make([]string, len(part))
+		for k := range part {
+			ids[k] = part[k].ID
+		}
+		if err := j.published.Add(ids...); err != nil {
+			return err
+		}
 		if err := publisher.Publish(ctx, part[0]); err != nil {
 			return err
 		}
@@ -176,7 +317,7 @@ func (j *job) publish(ctx context.Context, publisher *delivery.Publisher, messag
 }
 
 // await waits until all is published and settled.
-func (j *job) await(ctx context.Context, show *progress, publishing, consuming <-chan error, settled func(context.Context) (bool, error)) error {
+func (j *job) await(ctx context.Context, show *progress, publishing, working <-chan error, settled func(context.Context) (bool, error)) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, j.config.Patience, fmt.Errorf("courier: not done after %s", j.config.Patience))
 	defer cancel()
 	tick := time.NewTicker(100 * time.Millisecond)
@@ -185,8 +326,8 @@ func (j *job) await(ctx context.Context, show *progress, publishing, consuming <
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
-		case err := <-consuming:
-			return fmt.Errorf("courier: the consumer ended early: %w", err)
+		case err := <-working:
+			return fmt.Errorf("courier: the consumer or the retry worker ended early: %w", err)
 		case err := <-publishing:
 			if err != nil {
 				return err
@@ -197,7 +338,11 @@ func (j *job) await(ctx context.Context, show *progress, publishing, consuming <
 			if err != nil {
 				return err
 			}
-			show.update(j.provider.Accepted(), stats.Total, j.collector.Snapshot(), j.breaker.State())
+			effects, err := j.effects.Counts()
+			if err != nil {
+				return err
+			}
+			show.update(len(effects), stats.Total, j.collector.Snapshot(), j.breaker.State())
 			if publishing != nil {
 				continue
 			}
@@ -216,8 +361,13 @@ func (j *job) settled(ctx context.Context, messages []delivery.Message) (bool, e
 	if err != nil {
 		return false, err
 	}
-	if len(j.provider.Effects())+stats.Total < len(messages) {
-		return false, nil
+	effects, err := j.effects.Counts()
+	if err != nil || len(effects)+stats.Total < len(messages) {
+		return false, err
+	}
+	if j.config.Store != nil {
+		records, err := j.config.Store.Stats(ctx)
+		return records.Of(delivery.StatusDelivered)+records.Of(delivery.StatusFailed) == len(messages), err
 	}
 	depther, ok := j.config.Transport.(delivery.Depther)
 	if !ok {
@@ -268,7 +418,9 @@ func (j *job) mend(ctx context.Context) (int, error) {
 		case isBlocked(number):
 			continue
 		case isUnknown(number):
-			j.provider.Register(number)
+			if err := j.register(ctx, number); err != nil {
+				return 0, err
+			}
 		}
 		mendable = append(mendable, entry.ID)
 	}
@@ -279,10 +431,29 @@ func (j *job) mend(ctx context.Context) (int, error) {
 	return len(mendable), nil
 }
 
+// register has the provider know a number.
+func (j *job) register(ctx context.Context, number string) error {
+	form := strings.NewReader(url.Values{"number": {number}}.Encode())
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, j.config.URL+"/numbers", form)
+	if err != nil {
+		return err
+	}
+	request.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = response.Body.Close() }()
+	return retry.FromResponse(response)
+}
+
 // settle settles the ledger: every message that was published is among the
 // provider's effects, once, or among the dead letters.
 func (j *job) settle(ctx context.Context, messages []delivery.Message, requeued int) error {
-	effects := j.provider.Effects()
+	effects, err := j.effects.Counts()
+	if err != nil {
+		return err
+	}
 	entries, err := j.entries(ctx)
 	if err != nil {
 		return err
@@ -303,9 +474,12 @@ func (j *job) settle(ctx context.Context, messages []delivery.Message, requeued 
 	}
 	fmt.Fprintf(j.config.Output, "ledger: %d published = %d delivered (some of the %d requeued among them) + %d dead letters kept + %d lost\n",
 		len(messages), delivered, requeued, len(dead), lost)
+	if j.config.Store != nil {
+		fmt.Fprintf(j.config.Output, "limit: %d handlers were between effect and mark when the process was killed; each may run once more\n", j.between)
+	}
 	fmt.Fprintf(j.config.Output, "demo: published=%d delivered=%d dead_lettered=%d requeued=%d lost=%d duplicates=%d\n",
 		len(messages), delivered, len(dead), requeued, lost, duplicates)
-	if lost != 0 || duplicates != 0 {
+	if lost != 0 || duplicates > j.between {
 		return ErrLedger
 	}
 	return nil

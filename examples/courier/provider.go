@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"hash/fnv"
-	"maps"
 	"net"
 	"net/http"
 	"strings"
@@ -21,13 +20,15 @@ import (
 // judged by. It does not look at the Idempotency-Key that it is sent, so that a
 // message delivered twice shows.
 type Provider struct {
-	// URL takes messages by POST.
+	// URL takes messages by POST at /messages, and numbers to be made known by
+	// POST at /numbers.
 	URL string
 
+	ledger *Ledger
 	server *http.Server
+	busy   sync.WaitGroup // requests
 
 	mu         sync.Mutex
-	effects    map[string]int // by message ID: how often it was accepted
 	hung       map[string]bool
 	registered map[string]bool // numbers that were unknown at first
 	accepted   int
@@ -50,20 +51,24 @@ type order struct {
 	Text string `json:"text"`
 }
 
-// StartProvider starts a provider that goes down once, after downFrom messages.
-func StartProvider(downFrom int) (*Provider, error) {
+// StartProvider starts a provider that keeps its ledger, and goes down once, after
+// downFrom messages.
+func StartProvider(ledger *Ledger, downFrom int) (*Provider, error) {
 	listener, err := new(net.ListenConfig).Listen(context.Background(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
 	}
 	p := &Provider{
-		URL:        "http://" + listener.Addr().String() + "/messages",
-		effects:    map[string]int{},
+		URL:        "http://" + listener.Addr().String(),
+		ledger:     ledger,
 		hung:       map[string]bool{},
 		registered: map[string]bool{},
 		downFrom:   downFrom,
 	}
-	p.server = &http.Server{Handler: p, ReadHeaderTimeout: 5 * time.Second}
+	routes := http.NewServeMux()
+	routes.HandleFunc("POST /messages", p.take)
+	routes.HandleFunc("POST /numbers", p.register)
+	p.server = &http.Server{Handler: routes, ReadHeaderTimeout: 5 * time.Second}
 	go func() { _ = p.server.Serve(listener) }()
 	return p, nil
 }
@@ -71,8 +76,14 @@ func StartProvider(downFrom int) (*Provider, error) {
 // Close stops the server.
 func (p *Provider) Close() error { return p.server.Close() }
 
-// ServeHTTP takes one message.
-func (p *Provider) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+// Quiesce waits until no message is being taken: those whose caller has died are
+// either in the ledger then, or will never be.
+func (p *Provider) Quiesce() { p.busy.Wait() }
+
+// take takes one message.
+func (p *Provider) take(w http.ResponseWriter, r *http.Request) {
+	p.busy.Add(1)
+	defer p.busy.Done()
 	var sms order
 	id := r.Header.Get("Idempotency-Key")
 	if err := json.NewDecoder(r.Body).Decode(&sms); err != nil || id == "" {
@@ -124,30 +135,19 @@ func (p *Provider) judge(id, number string) int {
 	if p.inWindow++; p.inWindow > ratePerWindow {
 		return http.StatusTooManyRequests
 	}
+	if err := p.ledger.Add(id); err != nil {
+		return http.StatusInternalServerError
+	}
 	p.accepted++
-	p.effects[id]++
 	return http.StatusOK
 }
 
-// Register makes a number known that was not.
-func (p *Provider) Register(number string) {
+// register makes a number known that was not.
+func (p *Provider) register(w http.ResponseWriter, r *http.Request) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.registered[number] = true
-}
-
-// Effects returns how often each message was accepted, by ID.
-func (p *Provider) Effects() map[string]int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return maps.Clone(p.effects)
-}
-
-// Accepted is how many messages were accepted, each time counted.
-func (p *Provider) Accepted() int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.accepted
+	p.registered[r.FormValue("number")] = true
+	w.WriteHeader(http.StatusNoContent)
 }
 
 // Numbers that end like this are not known yet; they can be registered.
