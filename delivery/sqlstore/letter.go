@@ -102,9 +102,17 @@ func encodeLetter(entry *dlq.Entry) (letterRows, error) {
 		short(entry.Fingerprint), short(entry.Source),
 	}
 	r.content = &letterContent{
-		id: id, entry: encoded, err: entry.Error, body: bytes.Clone(entry.Envelope.Body), raw: bytes.Clone(entry.Raw),
+		id: id, entry: encoded, err: entry.Error, body: cloneOf(entry.Envelope.Body), raw: cloneOf(entry.Raw),
 	}
 	return r, nil
+}
+
+// cloneOf is a copy, or nil of nothing, as it comes back from the database.
+func cloneOf(b []byte) []byte {
+	if len(b) == 0 {
+		return nil
+	}
+	return bytes.Clone(b)
 }
 
 // wholeMicros is t as entries have it; a time before 1970 is cut as any other is.
