@@ -2,7 +2,6 @@ package sqlstore_test
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -39,12 +38,12 @@ func TestJobs(t *testing.T) {
 
 func openSQLiteStore(tb testing.TB) *sqlstore.Store {
 	tb.Helper()
-	return open(tb, openSQLite(tb), sqlstore.Config{})
+	return open(tb, connectSQLite(tb), sqlstore.Config{})
 }
 
 func openPostgresStore(tb testing.TB) *sqlstore.Store {
 	tb.Helper()
-	return open(tb, openPostgres(tb), sqlstore.Config{TablePrefix: prefix(tb)})
+	return open(tb, connectPostgres(tb), sqlstore.Config{TablePrefix: unique(tb)})
 }
 
 // died is when the first entry died.
@@ -166,7 +165,7 @@ func TestManyLetters(t *testing.T) {
 // A row that is no entry is told by its name, without what is in it, and can be
 // deleted.
 func TestDamagedLetters(t *testing.T) {
-	db := openSQLite(t)
+	db := connectSQLite(t)
 	store := open(t, db, sqlstore.Config{})
 	letters := store.DeadLetters()
 	require.NoError(t, letters.Put(t.Context(), letter("good", 0), letter("bad", 1), letter("half", 2)))
@@ -277,14 +276,12 @@ func TestInvalidLetters(t *testing.T) {
 // A disk that is full is a store that is full, as long as nothing was put.
 func TestLettersOnAFullDisk(t *testing.T) {
 	dsn := sqlstore.SQLiteDSN(filepath.Join(t.TempDir(), "barid.db"))
-	db, err := sql.Open("sqlite", dsn+"&_pragma=max_page_count(200)")
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, db.Close()) })
+	db := connect(t, "sqlite", dsn+"&_pragma=max_page_count(200)")
 	letters := open(t, db, sqlstore.Config{}).DeadLetters()
 	require.NoError(t, letters.Put(t.Context(), letter("small", 0)))
 	large := letter("large", 1)
 	large.Envelope.Body = make([]byte, 1<<20)
-	err = letters.Put(t.Context(), large)
+	err := letters.Put(t.Context(), large)
 	require.ErrorIs(t, err, dlq.ErrFull)
 	require.ErrorIs(t, err, sqlstore.ErrDiskFull)
 	require.ErrorIs(t, err, delivery.ErrStoreDown)
@@ -300,13 +297,9 @@ func TestLettersOnAFullDisk(t *testing.T) {
 
 func TestLettersReadOnly(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "barid.db")
-	writable, err := sql.Open("sqlite", sqlstore.SQLiteDSN(path))
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, writable.Close()) })
+	writable := connect(t, "sqlite", sqlstore.SQLiteDSN(path))
 	require.NoError(t, open(t, writable, sqlstore.Config{}).DeadLetters().Put(t.Context(), letter("id", 0)))
-	db, err := sql.Open("sqlite", sqlstore.SQLiteDSN(path)+"&_pragma=query_only(1)")
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, db.Close()) })
+	db := connect(t, "sqlite", sqlstore.SQLiteDSN(path)+"&_pragma=query_only(1)")
 	letters := open(t, db, sqlstore.Config{Migrate: sqlstore.MigrateCheck}).DeadLetters()
 	require.Equal(t, []string{"id"}, kept(t, letters))
 	for _, err := range []error{letters.Put(t.Context(), letter("other", 0)), letters.Delete(t.Context(), died, "id")[0]} {

@@ -49,10 +49,9 @@ func TestKeySteps(t *testing.T) {
 			}
 			for phase := keyAbsent; phase <= keyDone; phase++ {
 				state := keyState{phase: phase, token: token, expires: expires}
-				switch {
-				case phase == keyAbsent:
+				if phase == keyAbsent {
 					state = keyState{}
-				case phase == keyFenced:
+				} else if phase == keyFenced {
 					state.attempt = fence
 				}
 				if expires <= now {

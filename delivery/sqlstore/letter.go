@@ -27,7 +27,7 @@ type letters struct {
 }
 
 var claimColumns = []column{ //nolint:gochecknoglobals // a constant
-	{"claim_token", blob}, {"claimed_until", integer}, {"replaced", integer},
+	{"claim_token", blob}, {"claimed_until", count}, {"replaced", count},
 }
 
 var headColumns = append([]column{ //nolint:gochecknoglobals // a constant

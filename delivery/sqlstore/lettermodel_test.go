@@ -21,29 +21,29 @@ import (
 // and to leave the same behind.
 func TestLetterBatches(t *testing.T) {
 	t.Run("SQLite", func(t *testing.T) {
-		checkLetterBatches(t, open(t, openSQLite(t), sqlstore.Config{}))
+		checkLetterBatches(t, open(t, connectSQLite(t), sqlstore.Config{}))
 	})
 	t.Run("PostgreSQL", func(t *testing.T) {
-		checkLetterBatches(t, open(t, openPostgres(t), sqlstore.Config{TablePrefix: prefix(t), InFlight: 1}))
+		checkLetterBatches(t, open(t, connectPostgres(t), sqlstore.Config{TablePrefix: unique(t), InFlight: 1}))
 	})
 }
 
 func checkLetterBatches(t *testing.T, store *sqlstore.Store) {
-	real := store.DeadLetters()
+	stored := store.DeadLetters()
 	rapid.Check(t, func(t *rapid.T) {
 		ctx := context.Background()
-		_, err := real.Purge(ctx, died.Add(time.Hour), died.Add(time.Hour))
+		_, err := stored.Purge(ctx, died.Add(time.Hour), died.Add(time.Hour))
 		require.NoError(t, err)
 		ideal := dlq.NewMemory(dlq.MemoryConfig{})
 		now := died
 		for range rapid.IntRange(1, 4).Draw(t, "batches") {
 			now = now.Add(time.Duration(rapid.IntRange(0, 40).Draw(t, "wait")) * time.Second)
 			calls := rapid.SliceOfN(rapid.Custom(func(t *rapid.T) letterCall { return drawLetterCall(t, now) }), 1, 8).Draw(t, "calls")
-			got := together(t, store, real, calls)
+			got := together(t, store, stored, calls)
 			for i, call := range calls {
 				requireSameOutcome(t, call.do(ideal), got[i], "call %d, %s", i, call)
 			}
-			requireSameLetters(t, ideal, real)
+			requireSameLetters(t, ideal, stored)
 		}
 	})
 }
@@ -136,26 +136,26 @@ func requireSameEntries(t *rapid.T, want, got []dlq.Entry) {
 	}
 }
 
-func requireSameLetters(t *rapid.T, ideal, real dlq.Store) {
+func requireSameLetters(t *rapid.T, ideal, stored dlq.Store) {
 	ctx := context.Background()
 	for _, filter := range []dlq.Filter{{}, {Reason: "x"}} {
 		query := dlq.Query{Filter: filter, Order: dlq.OldestFirst, Limit: 3}
 		for more := true; more; more = query.Cursor != "" {
 			want, err := ideal.List(ctx, query)
 			require.NoError(t, err)
-			got, err := real.List(ctx, query)
+			got, err := stored.List(ctx, query)
 			require.NoError(t, err)
 			requireSameEntries(t, want.Entries, got.Entries)
 			require.Equal(t, want.Next, got.Next)
 			query.Cursor = want.Next
 		}
 		want, wantErr := ideal.Count(ctx, filter)
-		got, gotErr := real.Count(ctx, filter)
+		got, gotErr := stored.Count(ctx, filter)
 		require.NoError(t, errors.Join(wantErr, gotErr))
 		require.Equal(t, want, got)
 	}
 	want, wantErr := ideal.Stats(ctx, 2)
-	got, gotErr := real.Stats(ctx, 2)
+	got, gotErr := stored.Stats(ctx, 2)
 	require.NoError(t, errors.Join(wantErr, gotErr))
 	for i := range want.Fingerprints {
 		want.Fingerprints[i].Example = got.Fingerprints[i].Example // of any of them

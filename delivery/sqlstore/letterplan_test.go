@@ -58,7 +58,7 @@ func TestListsOfLettersUseIndexes(t *testing.T) {
 		}
 	}
 	t.Run("SQLite", func(t *testing.T) {
-		db := openSQLite(t)
+		db := connectSQLite(t)
 		store := open(t, db, sqlstore.Config{})
 		require.NoError(t, store.DeadLetters().Put(t.Context(), entries...))
 		check(t, db, store, "EXPLAIN QUERY PLAN ", "TEMP B-TREE", func(name string) string {
@@ -66,8 +66,8 @@ func TestListsOfLettersUseIndexes(t *testing.T) {
 		})
 	})
 	t.Run("PostgreSQL", func(t *testing.T) {
-		db := openPostgres(t)
-		store := open(t, db, sqlstore.Config{TablePrefix: prefix(t)})
+		db := connectPostgres(t)
+		store := open(t, db, sqlstore.Config{TablePrefix: unique(t)})
 		require.NoError(t, store.DeadLetters().Put(t.Context(), entries...))
 		_, err := db.ExecContext(t.Context(), "ANALYZE "+store.Prefix()+"dead_letters")
 		require.NoError(t, err)

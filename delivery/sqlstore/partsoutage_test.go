@@ -28,9 +28,7 @@ const patience = time.Minute
 
 func TestPartsWithoutPostgres(t *testing.T) {
 	server := servers.StartPostgres(t, servers.PostgresConfig{NoSync: true})
-	db, err := sql.Open("pgx", server.URL())
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, db.Close()) })
+	db := connect(t, "pgx", server.URL())
 	store := open(t, db, sqlstore.Config{})
 	require.NoError(t, store.DeadLetters().Put(t.Context(), letter("before", 0)))
 
@@ -46,7 +44,7 @@ func TestPartsWithoutPostgres(t *testing.T) {
 	}
 	// Many ids have the error each.
 	require.Len(t, store.DeadLetters().Delete(t.Context(), died, make([]string, 600)...), 600)
-	_, err = store.Keys().Claim(t.Context(), "key", "token", 0, time.Minute)
+	_, err := store.Keys().Claim(t.Context(), "key", "token", 0, time.Minute)
 	require.ErrorIs(t, err, idempotency.ErrUnavailable)
 	require.ErrorIs(t, err, delivery.ErrStoreDown)
 
@@ -59,9 +57,7 @@ func TestPartsWithoutPostgres(t *testing.T) {
 // Whatever was acknowledged is there.
 func TestPartsWhilePostgresRestarts(t *testing.T) {
 	server := servers.StartPostgres(t, servers.PostgresConfig{NoSync: true})
-	db, err := sql.Open("pgx", server.URL())
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, db.Close()) })
+	db := connect(t, "pgx", server.URL())
 	store := open(t, db, sqlstore.Config{})
 	var known ledger
 	for round, end := range []func() error{server.Stop, server.Kill, server.Kill, server.Stop} {

@@ -2,7 +2,6 @@ package sqlstore_test
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -26,16 +25,14 @@ func onTwo(t *testing.T, test func(t *testing.T, stores [2]*sqlstore.Store)) {
 		path := filepath.Join(t.TempDir(), "barid.db")
 		var stores [2]*sqlstore.Store
 		for i := range stores {
-			db, err := sql.Open("sqlite", sqlstore.SQLiteDSN(path))
-			require.NoError(t, err)
-			t.Cleanup(func() { require.NoError(t, db.Close()) })
+			db := connect(t, "sqlite", sqlstore.SQLiteDSN(path))
 			stores[i] = open(t, db, sqlstore.Config{})
 		}
 		test(t, stores)
 	})
 	t.Run("PostgreSQL", func(t *testing.T) {
-		config := sqlstore.Config{TablePrefix: prefix(t)}
-		test(t, [2]*sqlstore.Store{open(t, openPostgres(t), config), open(t, openPostgres(t), config)})
+		config := sqlstore.Config{TablePrefix: unique(t)}
+		test(t, [2]*sqlstore.Store{open(t, connectPostgres(t), config), open(t, connectPostgres(t), config)})
 	})
 }
 
