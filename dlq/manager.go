@@ -28,11 +28,12 @@ const topFingerprints = 10
 type Config struct {
 	// Lease is how long an entry that is being requeued is kept from others.
 	// After a crash it can't be requeued or deleted for as long. Sending one
-	// batch may take half of it. Default DefaultLease, at least MinLease.
+	// batch may take half of it. It is also how long a replay job waits for a
+	// runner that died. Default DefaultLease, at least MinLease.
 	Lease time.Duration
 	// BatchSize is how many entries are requeued or deleted together, which is
-	// also how many bodies are in memory at once. Default DefaultBatchSize, from
-	// 1 to MaxBatchSize.
+	// also how many bodies are in memory at once, for each replay job that is
+	// running too. Default DefaultBatchSize, from 1 to MaxBatchSize.
 	BatchSize int
 	// Metrics gets metrics.DeadLettersTotal, which counts every letter stored, a
 	// repeated one included, and metrics.DeadLetters, which is counted anew
@@ -91,6 +92,8 @@ type Manager struct {
 
 	stored map[delivery.Reason]metrics.Counter // read-only
 	kept   kept
+
+	replays *replays
 }
 
 var _ delivery.DeadLetterer = (*Manager)(nil)
@@ -100,7 +103,7 @@ var _ delivery.DeadLetterer = (*Manager)(nil)
 // by every use.
 func NewManager(store Store, sender Sender, config Config) *Manager {
 	config = config.withDefaults()
-	m := &Manager{store: store, sender: sender, config: config, fault: config.validate()}
+	m := &Manager{store: store, sender: sender, config: config, fault: config.validate(), replays: newReplays(store)}
 	if store == nil {
 		m.fault = errors.Join(fmt.Errorf("%w: store is nil", ErrConfig), m.fault)
 	} else if faulty, ok := store.(interface{ Err() error }); ok {

@@ -180,8 +180,10 @@ func TestPostgresThatDoesNotAnswer(t *testing.T) {
 
 func TestReadOnlyFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "barid.db")
-	require.Empty(t, open(t, connect(t, "sqlite", sqlstore.SQLiteDSN(path)), sqlstore.Config{}).Save(t.Context(), pending("kept")))
 	db := connect(t, "sqlite", sqlstore.SQLiteDSN(path)+"&_pragma=query_only(ON)")
+	_, err := sqlstore.Open(t.Context(), db, sqlstore.Config{})
+	require.ErrorIs(t, err, sqlstore.ErrReadOnly, "the schema is missing and can't be made")
+	require.Empty(t, open(t, connect(t, "sqlite", sqlstore.SQLiteDSN(path)), sqlstore.Config{}).Save(t.Context(), pending("kept")))
 	store := open(t, db, sqlstore.Config{})
 	errs := store.Save(t.Context(), pending("new"))
 	require.ErrorIs(t, errs[0], sqlstore.ErrReadOnly)
@@ -191,7 +193,7 @@ func TestReadOnlyFile(t *testing.T) {
 	require.ErrorAs(t, errs[0], &failed)
 	var code interface{ Code() int }
 	require.ErrorAs(t, errs[0], &code, "the driver's error is in the chain")
-	_, err := store.Claim(t.Context(), delivery.Claim{Status: delivery.StatusPending, Token: "me", Now: time.Now(), Lease: time.Second, Limit: 1})
+	_, err = store.Claim(t.Context(), delivery.Claim{Status: delivery.StatusPending, Token: "me", Now: time.Now(), Lease: time.Second, Limit: 1})
 	require.ErrorIs(t, err, sqlstore.ErrReadOnly)
 	_, errs = store.Get(t.Context(), "kept")
 	require.Empty(t, errs, "reading goes on")

@@ -44,7 +44,8 @@ func TestTwoStoresClaimApart(t *testing.T) {
 						got, err := stores[n%2].Claim(t.Context(), delivery.Claim{
 							Status: delivery.StatusPending, Token: token, Now: now.Add(time.Second), Lease: time.Minute, Limit: 7,
 						})
-						if !assert.NoError(t, err) || len(got) == 0 {
+						if err != nil || len(got) == 0 {
+							assert.NoError(t, err)
 							return
 						}
 						mu.Lock()

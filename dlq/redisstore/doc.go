@@ -28,6 +28,7 @@
 //     fingerprint that Stats tells; a Count by several fields at once filters
 //     as List does.
 //   - Purge deletes 256 entries at a time, so that it holds nobody up for long.
+//   - Bulk replays are JSON in one hash. Storing progress takes one round trip.
 //   - An entry takes about 2.4 KB of Redis's memory beside its body, headers and
 //     history.
 //
