@@ -27,7 +27,7 @@ type letters struct {
 }
 
 var claimColumns = []column{ //nolint:gochecknoglobals // a constant
-	{"claim_token", blob}, {"claimed_until", integer}, {"replaced", integer},
+	{"claim_token", blob}, {"claimed_until", count}, {"replaced", count},
 }
 
 var headColumns = append([]column{ //nolint:gochecknoglobals // a constant
@@ -102,9 +102,17 @@ func encodeLetter(entry *dlq.Entry) (letterRows, error) {
 		short(entry.Fingerprint), short(entry.Source),
 	}
 	r.content = &letterContent{
-		id: id, entry: encoded, err: entry.Error, body: bytes.Clone(entry.Envelope.Body), raw: bytes.Clone(entry.Raw),
+		id: id, entry: encoded, err: entry.Error, body: cloneOf(entry.Envelope.Body), raw: cloneOf(entry.Raw),
 	}
 	return r, nil
+}
+
+// cloneOf is a copy, or nil of nothing, as it comes back from the database.
+func cloneOf(b []byte) []byte {
+	if len(b) == 0 {
+		return nil
+	}
+	return bytes.Clone(b)
 }
 
 // wholeMicros is t as entries have it; a time before 1970 is cut as any other is.

@@ -3,6 +3,7 @@ package sqlstore
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -87,12 +88,13 @@ func (s *Store) listQuery(scan *delivery.RecordScan) (text string, args []any) {
 		c.add("m.type = %s", []byte(scan.Type))
 	}
 	if key := []byte(scan.IdempotencyKey); len(key) > 0 {
-		c.add("(m.idempotency_key = %s OR m.idempotency_key IS NULL AND m.id = %s)", key, key)
+		c.add("m.id IN (SELECT id FROM "+s.records.messages.name+" WHERE idempotency_key = %s UNION ALL SELECT id FROM "+
+			s.records.messages.name+" WHERE idempotency_key IS NULL AND id = %s)", key, key)
 	}
 	if len(scan.Priorities) > 0 {
 		numbers := make([]string, len(scan.Priorities))
 		for i, priority := range scan.Priorities {
-			numbers[i] = fmt.Sprint(int(priority))
+			numbers[i] = strconv.Itoa(int(priority))
 		}
 		c.add("m.priority IN (" + strings.Join(numbers, ", ") + ")")
 	}

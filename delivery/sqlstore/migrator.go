@@ -51,14 +51,16 @@ func (m *migrator) check(ctx context.Context) error {
 	return nil
 }
 
-// run migrates a schema that lacks something. Others may do so at the same time.
+// run migrates a schema that lacks something. Others may do so at the same time:
+// SQLite has no lock that spans transactions, so that somebody may be quicker in
+// the middle, and what failed is looked at again.
 func (m *migrator) run(ctx context.Context) error {
-	err := m.check(ctx)
-	for n := 0; errors.Is(err, ErrMigrationMissing) && n < tries; n++ {
-		if up := m.up(ctx); up != nil {
-			// Without a lock that spans transactions, which SQLite lacks, somebody
-			// may have been quicker: then the schema is there now or soon.
-			err = failed(ctx, "migrating", up)
+	var last error
+	for n := range tries {
+		if err := m.check(ctx); !errors.Is(err, ErrMigrationMissing) {
+			return err
+		}
+		if last = failed(ctx, "migrating", m.up(ctx)); last != nil {
 			pause := time.NewTimer(time.Duration(n) * 50 * time.Millisecond)
 			select {
 			case <-pause.C:
@@ -66,16 +68,12 @@ func (m *migrator) run(ctx context.Context) error {
 				pause.Stop()
 				return ctx.Err()
 			}
-			if now := m.check(ctx); !errors.Is(now, ErrMigrationMissing) {
-				return now
-			} else if n+1 < tries {
-				err = now
-			}
-			continue
 		}
-		err = m.check(ctx)
 	}
-	return err
+	if err := m.check(ctx); !errors.Is(err, ErrMigrationMissing) {
+		return err
+	}
+	return last
 }
 
 func (m *migrator) up(ctx context.Context) error {

@@ -109,15 +109,12 @@ func (s *Store) DeleteJobs(ctx context.Context, ids ...string) error {
 	if err := s.usable(ctx); err != nil || len(ids) == 0 {
 		return err
 	}
-	ids = slices.Clone(ids) // which may still be on their way at ctx's end
+	arguments := make([]any, len(ids))
+	for i, id := range ids {
+		arguments[i] = id
+	}
 	_, err := exchange(ctx, s, "delete jobs", func(ctx context.Context) (struct{}, error) {
-		_, err := s.client.TxPipelined(ctx, func(pipeline redis.Pipeliner) error {
-			for _, key := range s.keys.jobs() {
-				pipeline.HDel(ctx, key, ids...)
-			}
-			return nil
-		})
-		return struct{}{}, err
+		return struct{}{}, s.scripts.deleteJobs.Run(ctx, s.client, s.keys.jobs(), arguments...).Err()
 	})
 	return err
 }

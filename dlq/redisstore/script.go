@@ -17,7 +17,7 @@ const (
 // begins with what needs memory, and is refused as a whole; the others begin
 // with what needs none, so that a full store can still be emptied.
 type scripts struct {
-	put, claim, release, remove, discard, prune, stats, saveJob *redis.Script
+	put, claim, release, remove, discard, prune, stats, saveJob, deleteJobs *redis.Script
 }
 
 // common begins every script. What described returns is the order in which
@@ -239,6 +239,14 @@ end
 redis.call('HSET', KEYS[2], ARGV[1], ARGV[3])
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[4])
 return DONE
+`),
+		// KEYS jobs, job-versions. ARGV ids.
+		deleteJobs: redis.NewScript(`
+for _, id in ipairs(ARGV) do
+  redis.call('HDEL', KEYS[1], id)
+  redis.call('HDEL', KEYS[2], id)
+end
+return redis.status_reply('OK')
 `),
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/esh3artech/barid/delivery"
+	"github.com/esh3artech/barid/delivery/deliverytest"
 	"github.com/esh3artech/barid/delivery/sqlstore"
 )
 
@@ -92,3 +93,6 @@ func fill(tb testing.TB, store *sqlstore.Store, n int, start time.Time) {
 		}
 	}
 }
+
+func BenchmarkSQLiteStore(b *testing.B)   { deliverytest.BenchmarkStore(b, openSQLite) }
+func BenchmarkPostgresStore(b *testing.B) { deliverytest.BenchmarkStore(b, openPostgres) }
