@@ -30,7 +30,7 @@ short: ## run the tests that need no server
 	go test -race -short $(MODULES)
 
 .PHONY: servers
-servers: ## install rabbitmq-server and redis-server if they are missing
+servers: ## install rabbitmq-server, redis-server and postgresql if they are missing
 	@.ci/servers
 
 .PHONY: lint

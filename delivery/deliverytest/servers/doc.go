@@ -1,5 +1,5 @@
-// Package servers runs private RabbitMQ and Redis processes for tests, and for
-// commands that want a server of their own for a while.
+// Package servers runs private RabbitMQ, Redis and PostgreSQL processes for tests,
+// and for commands that want a server of their own for a while.
 //
 // Each server listens on free ports of 127.0.0.1 only, keeps its data in a
 // folder of its own, and shares nothing with a server that the machine may run
@@ -13,9 +13,9 @@
 //
 // # In tests
 //
-// StartRabbitMQ and StartRedis start a server that belongs to one test.
-// A RabbitMQ takes some seconds to start, so that the tests of a package
-// better share one, and keep apart by names (see Unique):
+// StartRabbitMQ, StartRedis and StartPostgres start a server that belongs to one
+// test. A RabbitMQ takes some seconds to start, and so does a PostgreSQL, so that
+// the tests of a package better share one, and keep apart by names (see Unique):
 //
 //	var shared servers.Shared
 //
@@ -26,15 +26,15 @@
 //		...
 //	}
 //
-// A shared server is started by the first test that asks. BARID_TEST_AMQP_URL
-// and BARID_TEST_REDIS_URL name servers that Shared.AMQP and Shared.Redis use
-// instead of starting one.
+// A shared server is started by the first test that asks. BARID_TEST_AMQP_URL,
+// BARID_TEST_REDIS_URL and BARID_TEST_POSTGRES_URL name servers that Shared.AMQP,
+// Shared.RedisURL and Shared.PostgresURL use instead of starting one.
 //
 // A test whose server is not installed fails, and says what to install or which
 // variable to set. Under go test -short such tests are skipped.
 //
 // # Elsewhere
 //
-// NewRabbitMQ and NewRedis do the same without a test: they return errors, and
+// NewRabbitMQ, NewRedis and NewPostgres do the same without a test: they return errors, and
 // Close ends the server and removes its folder.
 package servers

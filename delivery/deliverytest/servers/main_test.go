@@ -32,6 +32,9 @@ func host(how string) {
 	if err == nil && how == "kill" {
 		_, err = servers.NewRabbitMQ(ctx, servers.RabbitMQConfig{Dir: dir})
 	}
+	if err == nil && how == "kill" {
+		_, err = servers.NewPostgres(ctx, servers.PostgresConfig{Dir: dir})
+	}
 	if err != nil {
 		fmt.Println(err)
 		os.Exit(1)

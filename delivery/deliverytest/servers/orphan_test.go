@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"testing"
 	"time"
 
@@ -21,7 +22,10 @@ func TestServersDieWithTheirProcess(t *testing.T) {
 	}
 	for _, how := range []string{"panic", "kill"} {
 		t.Run(how, func(t *testing.T) {
-			dir, err := filepath.EvalSymlinks(t.TempDir())
+			dir, err := os.MkdirTemp("", "barid-orphans-") // what t.TempDir makes is closed to PostgreSQL's user
+			require.NoError(t, err)
+			defer os.RemoveAll(dir) //nolint:errcheck // a temporary folder
+			dir, err = filepath.EvalSymlinks(dir)
 			require.NoError(t, err)
 			program, err := os.Executable()
 			require.NoError(t, err)
@@ -44,12 +48,12 @@ func TestServersDieWithTheirProcess(t *testing.T) {
 	}
 }
 
-// processesIn lists the processes that work in the folder.
+// processesIn lists the processes that work in the folder or below.
 func processesIn(dir string) []string {
 	var found []string
 	links, _ := filepath.Glob("/proc/[0-9]*/cwd")
 	for _, link := range links {
-		if folder, err := os.Readlink(link); err == nil && folder == dir {
+		if folder, err := os.Readlink(link); err == nil && (folder == dir || strings.HasPrefix(folder, dir+"/")) {
 			command, _ := os.ReadFile(filepath.Join(filepath.Dir(link), "comm"))
 			found = append(found, string(command))
 		}

@@ -33,6 +33,10 @@ type process struct {
 	log  string // file that takes stdout and stderr of every run
 	// ready says, by asking it, that the process with this ID does its work.
 	ready func(ctx context.Context, pid int) error
+	// unprivileged runs the program as another user when we are root.
+	unprivileged bool
+	// end asks the program to end. Default terminate.
+	end func(*os.Process) error
 
 	mu     sync.Mutex
 	run    *run
@@ -93,7 +97,9 @@ func (p *process) launch() (*run, error) {
 	command.Env = p.env
 	command.Dir = p.dir
 	command.Stdout, command.Stderr = log, log
-	command.SysProcAttr = attributes()
+	if command.SysProcAttr, err = attributesOf(p.unprivileged); err != nil {
+		return nil, err
+	}
 	started := make(chan error)
 	ended := make(chan struct{})
 	go func() {
@@ -139,7 +145,11 @@ func (p *process) stop() error {
 	if !p.run.alive() {
 		return nil
 	}
-	if err := errors.Join(resume(p.run.process), terminate(p.run.process)); err != nil && p.run.alive() {
+	end := p.end
+	if end == nil {
+		end = terminate
+	}
+	if err := errors.Join(resume(p.run.process), end(p.run.process)); err != nil && p.run.alive() {
 		_ = killGroup(p.run.process)
 		<-p.run.ended
 		return fmt.Errorf("servers: stopping %s: %w", p.name, err)

@@ -4,24 +4,78 @@ package servers
 
 import (
 	"errors"
+	"fmt"
 	"os"
+	"os/user"
+	"strconv"
 	"syscall"
 )
 
 // A server leads a process group of its own, so that signals reach what it
 // started too, and a Ctrl-C in the terminal does not end it before its test.
+// PostgreSQL's processes have groups of their own again, and are signalled one by
+// one.
 
 func killGroup(process *os.Process) error { return signalGroup(process, syscall.SIGKILL) }
 func pause(process *os.Process) error     { return signalGroup(process, syscall.SIGSTOP) }
 func resume(process *os.Process) error    { return signalGroup(process, syscall.SIGCONT) }
 
-// terminate goes to the leader alone: it ends its children in its own order.
+// terminate goes to the leader alone: it ends its children in its own order. So
+// does interrupt.
 func terminate(process *os.Process) error { return process.Signal(syscall.SIGTERM) }
+func interrupt(process *os.Process) error { return process.Signal(syscall.SIGINT) }
 
 func signalGroup(process *os.Process, signal syscall.Signal) error {
+	strays := children(process.Pid)
 	err := syscall.Kill(-process.Pid, signal)
+	for _, pid := range strays {
+		_ = syscall.Kill(pid, signal)
+	}
 	if errors.Is(err, syscall.ESRCH) {
 		return os.ErrProcessDone
 	}
 	return err
+}
+
+// attributesOf are the attributes of a new process. An unprivileged one runs as
+// who is named by unprivilegedUser when we are root.
+func attributesOf(unprivileged bool) (*syscall.SysProcAttr, error) {
+	attributes := attributes()
+	if !unprivileged || os.Geteuid() != 0 {
+		return attributes, nil
+	}
+	uid, gid, err := unprivilegedUser()
+	if err != nil {
+		return nil, err
+	}
+	attributes.Credential = &syscall.Credential{Uid: uid, Gid: gid}
+	return attributes, nil
+}
+
+// unprivilegedUser is PostgreSQL's own user, or else nobody.
+func unprivilegedUser() (uid, gid uint32, err error) {
+	account, err := user.Lookup("postgres")
+	if err != nil {
+		if account, err = user.Lookup("nobody"); err != nil {
+			return 0, 0, fmt.Errorf("servers: no user to run as instead of root: %w", err)
+		}
+	}
+	u, err := strconv.ParseUint(account.Uid, 10, 32)
+	if err != nil {
+		return 0, 0, err
+	}
+	g, err := strconv.ParseUint(account.Gid, 10, 32)
+	return uint32(u), uint32(g), err
+}
+
+// giveAway makes the folder that of who an unprivileged process runs as.
+func giveAway(folder string) error {
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	uid, gid, err := unprivilegedUser()
+	if err != nil {
+		return err
+	}
+	return os.Chown(folder, int(uid), int(gid))
 }

@@ -8,10 +8,13 @@ import (
 	"syscall"
 )
 
-func attributes() *syscall.SysProcAttr { return nil }
+func attributesOf(bool) (*syscall.SysProcAttr, error) { return nil, nil }
+
+func giveAway(string) error { return nil }
 
 func killGroup(process *os.Process) error { return process.Kill() }
 func terminate(process *os.Process) error { return process.Kill() }
+func interrupt(process *os.Process) error { return process.Kill() }
 func resume(*os.Process) error            { return nil }
 
 func pause(*os.Process) error { return errors.ErrUnsupported }

@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -15,10 +16,15 @@ const (
 	// EnvRedisURL names a running Redis for tests that only need some Redis, for
 	// instance redis://127.0.0.1:6379/0.
 	EnvRedisURL = "BARID_TEST_REDIS_URL"
+	// EnvPostgresURL names a running PostgreSQL for tests that only need some
+	// PostgreSQL, for instance postgres://postgres@127.0.0.1:5432/postgres.
+	EnvPostgresURL = "BARID_TEST_POSTGRES_URL"
 	// EnvRabbitMQServer is the path of rabbitmq-server, with rabbitmqctl beside.
 	EnvRabbitMQServer = "BARID_TEST_RABBITMQ_SERVER"
 	// EnvRedisServer is the path of redis-server.
 	EnvRedisServer = "BARID_TEST_REDIS_SERVER"
+	// EnvPostgresServer is the path of postgres, with initdb beside.
+	EnvPostgresServer = "BARID_TEST_POSTGRES_SERVER"
 )
 
 // findRabbitMQ returns the folder with RabbitMQ's own scripts. Debian's and Red
@@ -53,6 +59,34 @@ func findRabbitMQ() (string, error) {
 		}
 	}
 	return "", missing("rabbitmq-server", "apt-get install rabbitmq-server", EnvRabbitMQServer, EnvAMQPURL)
+}
+
+// findPostgres returns the folder with postgres and initdb, of the newest version
+// there is. Debian keeps them off the PATH.
+func findPostgres() (string, error) {
+	if path := os.Getenv(EnvPostgresServer); path != "" {
+		if !executable(path) {
+			return "", missing(path, "apt-get install postgresql", EnvPostgresServer, EnvPostgresURL)
+		}
+		return filepath.Dir(path), nil
+	}
+	var folders []string
+	if path, err := exec.LookPath("postgres"); err == nil {
+		folders = append(folders, filepath.Dir(path))
+	}
+	for _, pattern := range []string{
+		"/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/opt/homebrew/opt/postgresql*/bin", "/usr/local/opt/postgresql*/bin",
+	} {
+		found, _ := filepath.Glob(pattern)
+		slices.Reverse(found)
+		folders = append(folders, found...)
+	}
+	for _, folder := range append(folders, "/usr/local/pgsql/bin", "/usr/bin") {
+		if executable(filepath.Join(folder, "postgres")) && executable(filepath.Join(folder, "initdb")) {
+			return folder, nil
+		}
+	}
+	return "", missing("postgres", "apt-get install postgresql", EnvPostgresServer, EnvPostgresURL)
 }
 
 // findProgram looks for name by its variable, on the PATH, and where systems
@@ -95,7 +129,7 @@ func bareEnv() []string {
 	for _, entry := range os.Environ() {
 		name, _, _ := strings.Cut(entry, "=")
 		switch {
-		case strings.HasPrefix(name, "RABBITMQ_"), strings.HasPrefix(name, "ERL_"),
+		case strings.HasPrefix(name, "RABBITMQ_"), strings.HasPrefix(name, "ERL_"), strings.HasPrefix(name, "PG"),
 			name == "HOME", name == "NOTIFY_SOCKET", name == "CONF_ENV_FILE", name == "NODENAME":
 		default:
 			env = append(env, entry)

@@ -17,6 +17,7 @@ import (
 type Shared struct {
 	rabbitMQ lazy[*RabbitMQ]
 	redis    lazy[*Redis]
+	postgres lazy[*Postgres]
 }
 
 // AMQP is the URL of a running RabbitMQ: the one that BARID_TEST_AMQP_URL
@@ -73,6 +74,33 @@ func (s *Shared) Redis(tb testing.TB) *Redis {
 	return server
 }
 
+// PostgresURL is the URL of a running PostgreSQL: the one that
+// BARID_TEST_POSTGRES_URL names, or else the shared one. It may hold what other
+// tests left: use names of their own.
+func (s *Shared) PostgresURL(tb testing.TB) string {
+	tb.Helper()
+	skipShort(tb, "PostgreSQL")
+	if url := os.Getenv(EnvPostgresURL); url != "" {
+		return url
+	}
+	return s.Postgres(tb).URL()
+}
+
+// Postgres is the shared PostgreSQL itself, never the one of the environment.
+// A test that stops it starts it again before it ends.
+func (s *Shared) Postgres(tb testing.TB) *Postgres {
+	tb.Helper()
+	skipShort(tb, "PostgreSQL")
+	server, err := s.postgres.get(func() (*Postgres, error) {
+		return NewPostgres(context.Background(), PostgresConfig{})
+	})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { logTail(tb, server.server) })
+	return server
+}
+
 // Close ends the servers that were started.
 func (s *Shared) Close() error {
 	var errs []error
@@ -80,6 +108,9 @@ func (s *Shared) Close() error {
 		errs = append(errs, server.Close())
 	}
 	if server := s.redis.take(); server != nil {
+		errs = append(errs, server.Close())
+	}
+	if server := s.postgres.take(); server != nil {
 		errs = append(errs, server.Close())
 	}
 	return errors.Join(errs...)

@@ -1,0 +1,127 @@
+package sqlstore
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"regexp"
+	"time"
+)
+
+// Dialect is the kind of database.
+type Dialect int
+
+// The dialects.
+const (
+	// Detect asks the server which it is.
+	Detect Dialect = iota
+	SQLite
+	PostgreSQL
+)
+
+// String is the dialect's name.
+func (d Dialect) String() string {
+	switch d {
+	case Detect:
+		return "Detect"
+	case SQLite:
+		return "SQLite"
+	case PostgreSQL:
+		return "PostgreSQL"
+	}
+	return fmt.Sprintf("Dialect(%d)", int(d))
+}
+
+// Migrate says what Open does about a schema that is not up to date.
+type Migrate int
+
+// What Open does.
+const (
+	// MigrateAuto brings the schema up to date.
+	MigrateAuto Migrate = iota
+	// MigrateCheck only checks it: a schema that lacks migrations is a
+	// *MigrationMissingError. See Migrations.
+	MigrateCheck
+)
+
+// Config says how a Store uses its database. The zero value is ready.
+type Config struct {
+	// Dialect is the kind of database. Default Detect.
+	Dialect Dialect
+	// TablePrefix begins the name of every table and index, so that several
+	// stores fit into one database. Lower-case letters, digits and underscores,
+	// not a digit first, at most MaxPrefix bytes. Default "barid_".
+	TablePrefix string
+	// Migrate says what to do about a schema that is not up to date. Default
+	// MigrateAuto.
+	Migrate Migrate
+	// MaxBatch is how many records at most share a transaction. A call with more
+	// is carried out in several. Default 256, from 1 to 10,000.
+	MaxBatch int
+	// InFlight is how many transactions the store has open at once for calls that
+	// write, each of which takes a connection. Default 2, from 1 to 64. SQLite has
+	// one writer whatever is set.
+	InFlight int
+	// Timeout bounds each transaction, and how long one waits for a connection.
+	// Default 30 s, at least 1 ms. On SQLite it bounds nothing: there the DSN's
+	// busy_timeout does.
+	Timeout time.Duration
+	// Logger gets what deserves an operator's attention. Default: nobody.
+	Logger *slog.Logger
+}
+
+// MaxPrefix bounds Config.TablePrefix, so that no name that it begins is over
+// PostgreSQL's 63 bytes.
+const MaxPrefix = 32
+
+const defaultPrefix = "barid_"
+
+var prefixes = regexp.MustCompile(`^[a-z_][a-z0-9_]*$`)
+
+func (c Config) withDefaults() (Config, error) {
+	if c.TablePrefix == "" {
+		c.TablePrefix = defaultPrefix
+	}
+	if c.MaxBatch == 0 {
+		c.MaxBatch = 256
+	}
+	if c.InFlight == 0 {
+		c.InFlight = 2
+	}
+	if c.Timeout == 0 {
+		c.Timeout = 30 * time.Second
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	var faults []error
+	fault := func(format string, args ...any) {
+		faults = append(faults, fmt.Errorf("%w: "+format, append([]any{ErrConfig}, args...)...))
+	}
+	if c.Dialect < Detect || c.Dialect > PostgreSQL {
+		fault("Dialect is %d, want Detect, SQLite or PostgreSQL", int(c.Dialect))
+	}
+	if err := checkPrefix(c.TablePrefix); err != nil {
+		faults = append(faults, err)
+	}
+	if c.Migrate < MigrateAuto || c.Migrate > MigrateCheck {
+		fault("Migrate is %d, want MigrateAuto or MigrateCheck", int(c.Migrate))
+	}
+	if c.MaxBatch < 1 || c.MaxBatch > 10_000 {
+		fault("MaxBatch is %d, want 1 to 10000", c.MaxBatch)
+	}
+	if c.InFlight < 1 || c.InFlight > 64 {
+		fault("InFlight is %d, want 1 to 64", c.InFlight)
+	}
+	if c.Timeout < time.Millisecond {
+		fault("Timeout is %s, want at least 1ms", c.Timeout)
+	}
+	return c, errors.Join(faults...)
+}
+
+func checkPrefix(prefix string) error {
+	if len(prefix) > MaxPrefix || !prefixes.MatchString(prefix) {
+		return fmt.Errorf("%w: TablePrefix is %.40q, want %s, at most %d bytes", ErrConfig, prefix, prefixes, MaxPrefix)
+	}
+	return nil
+}

@@ -1,0 +1,111 @@
+package sqlstore
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+)
+
+// querier runs statements: a *sql.DB, *sql.Tx, *sql.Conn or *connection.
+type querier interface {
+	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+}
+
+// connection is one connection that is taken out of the pool for a while. Where
+// the driver doesn't keep prepared statements by itself, the connection does.
+type connection struct {
+	*sql.Conn
+	prepared map[string]*sql.Stmt // nil when the driver does
+}
+
+func connect(ctx context.Context, db *sql.DB, prepare bool) (*connection, error) {
+	conn, err := db.Conn(ctx)
+	if err != nil {
+		return nil, err
+	}
+	c := &connection{Conn: conn}
+	if prepare {
+		c.prepared = make(map[string]*sql.Stmt)
+	}
+	return c, nil
+}
+
+// ExecContext runs query by its prepared statement. What has no arguments runs
+// once in a transaction at most, and is not worth one.
+func (c *connection) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
+	if c.prepared == nil {
+		return c.Conn.ExecContext(ctx, query, args...)
+	}
+	stmt, err := c.prepare(ctx, query)
+	if err != nil {
+		return nil, err
+	}
+	return stmt.ExecContext(ctx, args...)
+}
+
+// QueryContext runs query by its prepared statement.
+func (c *connection) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
+	if c.prepared == nil {
+		return c.Conn.QueryContext(ctx, query, args...)
+	}
+	stmt, err := c.prepare(ctx, query)
+	if err != nil {
+		return nil, err
+	}
+	return stmt.QueryContext(ctx, args...)
+}
+
+func (c *connection) prepare(ctx context.Context, query string) (*sql.Stmt, error) {
+	if stmt := c.prepared[query]; stmt != nil {
+		return stmt, nil
+	}
+	stmt, err := c.PrepareContext(ctx, query)
+	if err == nil {
+		c.prepared[query] = stmt
+	}
+	return stmt, err
+}
+
+// release gives the connection back to the pool.
+func (c *connection) release() {
+	for _, stmt := range c.prepared {
+		_ = stmt.Close()
+	}
+	_ = c.Close()
+}
+
+// discard closes the connection instead: what state it is in is not known.
+func (c *connection) discard() {
+	_ = c.Raw(func(any) error { return driver.ErrBadConn })
+	c.release()
+}
+
+// transaction runs work between begin and COMMIT. A failure before COMMIT has
+// changed nothing; whether one of COMMIT itself has, is not known unless the
+// database answered it, and it comes as a commitError.
+func (c *connection) transaction(ctx context.Context, begin string, work func(querier) error) error {
+	if _, err := c.ExecContext(ctx, begin); err != nil {
+		return err
+	}
+	err := work(c)
+	if err == nil {
+		if _, err = c.ExecContext(ctx, "COMMIT"); err == nil {
+			return nil
+		}
+		err = &commitError{err}
+	}
+	// SQLite has rolled back by itself after some failures, and says then that
+	// there is nothing to roll back.
+	_, undone := c.ExecContext(context.WithoutCancel(ctx), "ROLLBACK")
+	if undone != nil && causeOf(undone) != unknown {
+		err = errors.Join(err, undone)
+	}
+	return err
+}
+
+type commitError struct{ err error }
+
+func (e *commitError) Error() string { return "commit: " + e.err.Error() }
+func (e *commitError) Unwrap() error { return e.err }

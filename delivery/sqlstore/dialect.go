@@ -1,0 +1,186 @@
+package sqlstore
+
+import (
+	"context"
+	"fmt"
+	"strings"
+)
+
+// dialect is what the databases don't share.
+type dialect struct {
+	kind Dialect
+	// beginWrite and beginRead begin transactions.
+	beginWrite, beginRead string
+	// oneWriter: the database has one writer at a time, who may as well keep the
+	// connection.
+	oneWriter bool
+	// prepares: the driver does not keep prepared statements by itself.
+	prepares bool
+	// waitsForServer: statements wait for a server, which may not answer.
+	waitsForServer bool
+	// rowLocks ends a SELECT whose rows are to be changed, skipLocked one that
+	// leaves out what others change.
+	rowLocks, skipLocked string
+	// literals: the driver takes no slices, so that arrays are sent as text.
+	literals bool
+}
+
+func sqlite() *dialect {
+	return &dialect{
+		kind:       SQLite,
+		beginWrite: "BEGIN IMMEDIATE",
+		beginRead:  "BEGIN",
+		oneWriter:  true,
+		prepares:   true,
+	}
+}
+
+// postgreSQL plans each statement for the tables as they are: a plan that was
+// kept from when a table was empty would read all of it, until the next ANALYZE.
+func postgreSQL() *dialect {
+	const settings = "; SET LOCAL plan_cache_mode = force_custom_plan"
+	return &dialect{
+		kind:           PostgreSQL,
+		beginWrite:     "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE" + settings,
+		beginRead:      "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY" + settings,
+		waitsForServer: true,
+		rowLocks:       " FOR UPDATE",
+		skipLocked:     " FOR UPDATE SKIP LOCKED",
+	}
+}
+
+// kind is the type of a column.
+type kind int
+
+const (
+	blob    kind = iota // any bytes: []byte, or nil for NULL
+	text                // UTF-8 without NUL: string, never NULL
+	integer             // int64, or nil for NULL
+)
+
+// pgTypes and sqliteTypes are the columns' types.
+func (k kind) array() string {
+	return [...]string{blob: "bytea[]", text: "text[]", integer: "bigint[]"}[k]
+}
+
+// null stands for NULL among integers that go to PostgreSQL as an array. No time
+// in microseconds and no count has this value.
+const null = -1 << 63
+
+// param is the n-th parameter, from 1.
+func (d *dialect) param(n int) string {
+	if d.kind == SQLite {
+		return fmt.Sprintf("?%d", n)
+	}
+	return fmt.Sprintf("$%d", n)
+}
+
+// lookup reads rows by key.
+type lookup string
+
+// lookup is the SELECT of what stands in sel, from what stands in from, for the
+// rows that a column has one of the keys in. The rows of locked, an alias in
+// from, are locked in the order of their keys.
+func (d *dialect) lookup(sel, from, key, locked string) lookup {
+	query := "SELECT " + sel + " FROM " + from + " WHERE " + key
+	if d.kind == SQLite {
+		return lookup(query + " = ?1")
+	}
+	query += " = ANY($1)"
+	if locked != "" {
+		query += " ORDER BY " + key + d.rowLocks + " OF " + locked
+	}
+	return lookup(query)
+}
+
+// scanner is one row of an answer.
+type scanner interface{ Scan(dest ...any) error }
+
+// fetch has scan read each row of the keys.
+func (d *dialect) fetch(ctx context.Context, q querier, find lookup, keys [][]byte, scan func(scanner) error) error {
+	if d.kind != SQLite {
+		return query(ctx, q, scan, string(find), d.blobs(keys))
+	}
+	for _, key := range keys {
+		if err := query(ctx, q, scan, string(find), key); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// query has scan read each row of the answer.
+func query(ctx context.Context, q querier, scan func(scanner) error, text string, args ...any) error {
+	answer, err := q.QueryContext(ctx, text, args...)
+	if err != nil {
+		return err
+	}
+	defer answer.Close() //nolint:errcheck // Err tells
+	for answer.Next() {
+		if err := scan(answer); err != nil {
+			return err
+		}
+	}
+	return answer.Err()
+}
+
+// remove deletes the rows of the keys.
+func (d *dialect) remove(ctx context.Context, q querier, table, key string, keys [][]byte) error {
+	if d.kind != SQLite {
+		_, err := q.ExecContext(ctx, "DELETE FROM "+table+" WHERE "+key+" = ANY($1)", d.blobs(keys))
+		return err
+	}
+	for _, k := range keys {
+		if _, err := q.ExecContext(ctx, "DELETE FROM "+table+" WHERE "+key+" = ?1", k); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// blobs, texts and integers are slices as arguments for arrays.
+func (d *dialect) blobs(values [][]byte) any {
+	if !d.literals {
+		return values
+	}
+	return arrayLiteral(values, func(b *strings.Builder, value []byte) {
+		if value == nil {
+			b.WriteString("NULL")
+			return
+		}
+		fmt.Fprintf(b, `"\\x%x"`, value)
+	})
+}
+
+func (d *dialect) texts(values []string) any {
+	if !d.literals {
+		return values
+	}
+	return arrayLiteral(values, func(b *strings.Builder, value string) {
+		b.WriteByte('"')
+		b.WriteString(strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(value))
+		b.WriteByte('"')
+	})
+}
+
+func (d *dialect) integers(values []int64) any {
+	if !d.literals {
+		return values
+	}
+	return arrayLiteral(values, func(b *strings.Builder, value int64) { fmt.Fprint(b, value) })
+}
+
+// arrayLiteral is an array as text (PostgreSQL documentation, "Array Input and
+// Output Syntax").
+func arrayLiteral[V any](values []V, write func(*strings.Builder, V)) string {
+	var b strings.Builder
+	b.WriteByte('{')
+	for i, value := range values {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		write(&b, value)
+	}
+	b.WriteByte('}')
+	return b.String()
+}

@@ -1,0 +1,100 @@
+package sqlstore
+
+import (
+	"bytes"
+	"context"
+	"maps"
+	"slices"
+
+	"github.com/esh3artech/barid/delivery"
+)
+
+// getCall is one call of Get on its way.
+type getCall struct {
+	ctx     context.Context
+	ids     []string
+	records []delivery.Record
+	errs    []error
+	done    chan error
+}
+
+func (c *getCall) size() int { return len(c.ids) }
+
+// Get implements delivery.Store.
+func (s *Store) Get(ctx context.Context, ids ...string) ([]delivery.Record, []error) {
+	records := make([]delivery.Record, len(ids))
+	errs := eachChunk(len(ids), s.config.MaxBatch, func(from, to int) ([]error, error) {
+		c := &getCall{ctx: ctx, ids: append([]string(nil), ids[from:to]...), done: make(chan error, 1)}
+		err := ctx.Err()
+		if err == nil {
+			err = s.reader.submit(ctx, c)
+		}
+		if err == nil {
+			select {
+			case err = <-c.done:
+			case <-ctx.Done():
+				err = ctx.Err()
+			}
+		}
+		if err != nil {
+			errs := make([]error, to-from)
+			for i := range errs {
+				errs[i] = err
+			}
+			return errs, err
+		}
+		copy(records[from:], c.records)
+		return c.errs, nil
+	})
+	return records, errs
+}
+
+// newReader collects calls of Get, and reads their records together.
+func newReader(s *Store) *batcher[*getCall] {
+	return newBatcher(s.config.InFlight, s.config.MaxBatch, func() (func([]*getCall), func()) {
+		return s.runGets, func() {}
+	})
+}
+
+func (s *Store) runGets(calls []*getCall) {
+	found := make(map[string]*delivery.Record)
+	var ids []string
+	for _, c := range calls {
+		if c.ctx.Err() != nil {
+			continue
+		}
+		for _, id := range c.ids {
+			if _, asked := found[id]; !asked {
+				found[id] = nil
+				ids = append(ids, id)
+			}
+		}
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), s.config.Timeout)
+	defer cancel()
+	err := s.readNow(ctx, "get", func(q querier) error {
+		return s.dialect.fetch(ctx, q, s.records.whole, keysOf(ids), func(answer scanner) error {
+			r, err := scanWhole(answer)
+			found[r.ID] = &r
+			return err
+		})
+	})
+	for _, c := range calls {
+		c.records, c.errs = make([]delivery.Record, len(c.ids)), make([]error, len(c.ids))
+		for i, id := range c.ids {
+			if r := found[id]; r != nil {
+				c.records[i] = copyOf(r)
+			} else {
+				c.errs[i] = delivery.ErrNotFound
+			}
+		}
+		c.done <- err
+	}
+}
+
+// copyOf is r for one of several who asked for it.
+func copyOf(r *delivery.Record) delivery.Record {
+	c := *r
+	c.Body, c.Headers, c.History = bytes.Clone(r.Body), maps.Clone(r.Headers), slices.Clone(r.History)
+	return c
+}

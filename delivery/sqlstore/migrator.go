@@ -1,0 +1,133 @@
+package sqlstore
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"time"
+
+	"github.com/pressly/goose/v3"
+	"github.com/pressly/goose/v3/database"
+)
+
+// migrator brings the schema up to date.
+type migrator struct {
+	db         *sql.DB
+	dialect    *dialect
+	prefix     string
+	migrations []Migration
+}
+
+func (m *migrator) known() int64 { return m.migrations[len(m.migrations)-1].Version }
+
+// version is the schema's, 0 when there is none.
+func (m *migrator) version(ctx context.Context) (int64, error) {
+	table := m.prefix + "migrations"
+	find := "SELECT COUNT(*) FROM sqlite_master WHERE type = 'table' AND name = ?1"
+	if m.dialect.kind == PostgreSQL {
+		find = "SELECT COUNT(to_regclass($1::text))"
+	}
+	var found, version sql.NullInt64
+	if err := m.db.QueryRowContext(ctx, find, table).Scan(&found); err != nil || found.Int64 == 0 {
+		return 0, failed(ctx, "looking for the schema", err)
+	}
+	err := m.db.QueryRowContext(ctx, "SELECT MAX(version_id) FROM "+table).Scan(&version)
+	return version.Int64, failed(ctx, "asking for the schema's version", err)
+}
+
+// check says what is wrong with the schema's version.
+func (m *migrator) check(ctx context.Context) error {
+	have, err := m.version(ctx)
+	switch {
+	case err != nil:
+		return err
+	case have > m.known():
+		return &MigrationNewerError{Prefix: m.prefix, Have: have, Known: m.known()}
+	case have < m.known():
+		return &MigrationMissingError{Prefix: m.prefix, Have: have, Want: m.known()}
+	}
+	return nil
+}
+
+// run migrates a schema that lacks something. Others may do so at the same time.
+func (m *migrator) run(ctx context.Context) error {
+	err := m.check(ctx)
+	for n := 0; errors.Is(err, ErrMigrationMissing) && n < tries; n++ {
+		if up := m.up(ctx); up != nil {
+			// Without a lock that spans transactions, which SQLite lacks, somebody
+			// may have been quicker: then the schema is there now or soon.
+			err = failed(ctx, "migrating", up)
+			pause := time.NewTimer(time.Duration(n) * 50 * time.Millisecond)
+			select {
+			case <-pause.C:
+			case <-ctx.Done():
+				pause.Stop()
+				return ctx.Err()
+			}
+			if now := m.check(ctx); !errors.Is(now, ErrMigrationMissing) {
+				return now
+			} else if n+1 < tries {
+				err = now
+			}
+			continue
+		}
+		err = m.check(ctx)
+	}
+	return err
+}
+
+func (m *migrator) up(ctx context.Context) error {
+	steps := make([]*goose.Migration, len(m.migrations))
+	for i, migration := range m.migrations {
+		steps[i] = goose.NewGoMigration(migration.Version, &goose.GoFunc{RunTx: func(ctx context.Context, tx *sql.Tx) error {
+			for _, statement := range migration.statements {
+				if _, err := tx.ExecContext(ctx, statement); err != nil {
+					return err
+				}
+			}
+			return nil
+		}}, nil)
+	}
+	options := []goose.ProviderOption{
+		goose.WithGoMigrations(steps...), goose.WithDisableGlobalRegistry(true), goose.WithLogger(goose.NopLogger()),
+	}
+	kind := database.DialectSQLite3
+	if m.dialect.kind == PostgreSQL {
+		kind = database.DialectPostgres
+		options = append(options, goose.WithSessionLocker(advisoryLock(m.prefix)))
+	}
+	store, err := database.NewStore(kind, m.prefix+"migrations")
+	if err != nil {
+		return err
+	}
+	provider, err := goose.NewProvider(goose.DialectCustom, m.db, nil, append(options, goose.WithStore(store))...)
+	if err != nil {
+		return err
+	}
+	_, err = provider.Up(ctx)
+	return err
+}
+
+// advisoryLock makes PostgreSQL let one migrate after the other those that have
+// the same prefix.
+type advisoryLock string
+
+func (l advisoryLock) key() int64 {
+	hash := fnv.New64a()
+	fmt.Fprintf(hash, "barid migrations %s", string(l))
+	return int64(hash.Sum64()) //nolint:gosec // any number does
+}
+
+// SessionLock waits for the lock.
+func (l advisoryLock) SessionLock(ctx context.Context, conn *sql.Conn) error {
+	_, err := conn.ExecContext(ctx, "SELECT pg_advisory_lock($1)", l.key())
+	return err
+}
+
+// SessionUnlock gives it back.
+func (l advisoryLock) SessionUnlock(ctx context.Context, conn *sql.Conn) error {
+	_, err := conn.ExecContext(ctx, "SELECT pg_advisory_unlock($1)", l.key())
+	return err
+}

@@ -1,0 +1,55 @@
+package sqlstore
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// purgeCall is one part of a call of Purge on its way.
+type purgeCall struct {
+	before int64
+	limit  int
+	purged int
+}
+
+// purgeChunk is how many records a transaction deletes at most, so that others
+// need not wait long.
+const purgeChunk = 1000
+
+// Purge implements delivery.Store.
+func (s *Store) Purge(ctx context.Context, before time.Time, limit int) (int, error) {
+	total := 0
+	for total < limit {
+		c := &purgeCall{before: microsUp(before), limit: min(limit-total, purgeChunk)}
+		if err := s.writer.perform(ctx, s.purge, 1, c); err != nil {
+			return total, err
+		}
+		total += c.purged
+		if c.purged < c.limit {
+			break
+		}
+	}
+	return total, ctx.Err()
+}
+
+func (s *Store) runPurges(ctx context.Context, q querier, calls []*purgeCall) error {
+	find := fmt.Sprintf("SELECT id FROM %s WHERE status IN (%s) AND updated_at < %s ORDER BY updated_at LIMIT %s%s",
+		s.records.progress.name, endedStatuses, s.dialect.param(1), s.dialect.param(2), s.dialect.skipLocked)
+	for _, c := range calls {
+		ids, err := queryKeys(ctx, q, find, c.before, int64(c.limit))
+		if err != nil {
+			return err
+		}
+		c.purged = len(ids)
+		if len(ids) == 0 {
+			continue
+		}
+		for _, t := range []*table{s.records.progress, s.records.messages} {
+			if err := s.dialect.remove(ctx, q, t.name, "id", ids); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}

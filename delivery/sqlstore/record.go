@@ -1,0 +1,145 @@
+package sqlstore
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/esh3artech/barid/delivery"
+)
+
+// maxIndexedBytes bounds what stands in an index: PostgreSQL takes no index
+// entry over a third of a page, and the longest has two such fields.
+const maxIndexedBytes = 1024
+
+// records is how records lie in their two tables.
+type records struct {
+	messages *table // what never changes
+	progress *table // all of the progress
+	changes  *table // what an update changes of it
+	claims   *table // what a claim changes of it
+
+	whole       lookup // message and progress
+	lockedState lookup // progress, locked
+}
+
+var messageColumns = []column{ //nolint:gochecknoglobals // a constant
+	{"id", blob}, {"idempotency_key", blob}, {"recipient", blob}, {"subject", blob}, {"type", blob},
+	{"content_type", blob}, {"headers", blob}, {"priority", integer}, {"created_at", integer}, {"not_before", integer},
+	{"expires_at", integer}, {"require_ack", integer}, {"body", blob},
+}
+
+var progressColumns = []column{ //nolint:gochecknoglobals // a constant
+	{"id", blob}, {"status", text}, {"generation", integer}, {"retry_count", integer}, {"next_retry_at", integer},
+	{"last_retry_at", integer}, {"sent_at", integer}, {"delivered_at", integer}, {"read_at", integer}, {"ack_deadline", integer},
+	{"dead_letter_id", blob}, {"due_at", integer}, {"claimed_by", blob}, {"updated_at", integer}, {"history", blob},
+}
+
+// listed are the columns of progress that lists and counts need without the
+// message.
+var listedColumns = []column{{"priority", integer}, {"created_at", integer}} //nolint:gochecknoglobals // a constant
+
+func newRecords(d *dialect, prefix string) *records {
+	messages, progress := prefix+"messages", prefix+"progress"
+	joined := fmt.Sprintf("%s AS m JOIN %s AS p ON p.id = m.id", messages, progress)
+	return &records{
+		messages:    newTable(d, messages, messageColumns...),
+		progress:    newTable(d, progress, append(progressColumns[:len(progressColumns):len(progressColumns)], listedColumns...)...),
+		changes:     newTable(d, progress, progressColumns...),
+		claims:      newTable(d, progress, column{"id", blob}, column{"claimed_by", blob}, column{"due_at", integer}),
+		whole:       d.lookup(named("m", messageColumns)+", "+named("p", progressColumns[1:]), joined, "m.id", ""),
+		lockedState: d.lookup(named("p", progressColumns), progress+" AS p", "p.id", "p"),
+	}
+}
+
+// named lists columns for a SELECT.
+func named(alias string, columns []column) string {
+	names := make([]string, len(columns))
+	for i, c := range columns {
+		names[i] = alias + "." + c.name
+	}
+	return strings.Join(names, ", ")
+}
+
+// encoded is a record as rows of its tables.
+type encoded struct{ message, progress row }
+
+func (e *encoded) key() []byte { return e.message.key() }
+
+func compareKeys(a, b *encoded) int { return bytes.Compare(a.key(), b.key()) }
+
+// encode is record as rows that share nothing with it.
+func encode(record *delivery.Record) (encoded, error) {
+	if err := checkRecord(record); err != nil {
+		return encoded{}, err
+	}
+	id := []byte(record.ID)
+	var body any
+	if record.Body != nil {
+		body = bytes.Clone(record.Body)
+	}
+	return encoded{
+		message: row{
+			id, bytesOf(record.IdempotencyKey), bytesOf(record.Recipient), bytesOf(record.Subject), bytesOf(record.Type),
+			bytesOf(record.ContentType), headersOf(record.Headers), int64(record.Priority), record.CreatedAt.UnixMicro(),
+			microsOf(record.NotBefore), microsOf(record.ExpiresAt), flagOf(record.RequireAck), body,
+		},
+		progress: append(encodeProgress(id, &record.Progress), int64(record.Priority), record.CreatedAt.UnixMicro()),
+	}, nil
+}
+
+func checkRecord(record *delivery.Record) error {
+	var faults []error
+	if record.ID == "" {
+		faults = append(faults, &delivery.InvalidError{Field: "ID", Problem: "is empty"})
+	}
+	if !record.Status.Valid() {
+		faults = append(faults, &delivery.InvalidError{
+			Field: "Status", Problem: fmt.Sprintf("is %.32q, want one of the statuses", string(record.Status)),
+		})
+	}
+	for _, field := range []struct{ name, value string }{
+		{"ID", record.ID}, {"Recipient", record.Recipient}, {"IdempotencyKey", record.IdempotencyKey}, {"ClaimedBy", record.ClaimedBy},
+	} {
+		if len(field.value) > maxIndexedBytes {
+			faults = append(faults, &delivery.TooLargeError{Field: field.name, Size: len(field.value), Limit: maxIndexedBytes})
+		}
+	}
+	return errors.Join(faults...)
+}
+
+func encodeProgress(id []byte, p *delivery.Progress) row {
+	return append(make(row, 0, len(progressColumns)+len(listedColumns)),
+		id, string(p.Status), int64(p.Generation), int64(p.RetryCount), microsOf(p.NextRetryAt),
+		microsOf(p.LastRetryAt), microsOf(p.SentAt), microsOf(p.DeliveredAt), microsOf(p.ReadAt), microsOf(p.AckDeadline),
+		bytesOf(p.DeadLetterID), microsOf(p.DueAt), bytesOf(p.ClaimedBy), p.UpdatedAt.UnixMicro(), historyOf(p.History),
+	)
+}
+
+// intoMessage are the targets of messageColumns, without the body.
+func intoMessage(m *delivery.Message) []any {
+	return []any{
+		(*intoString)(&m.ID), (*intoString)(&m.IdempotencyKey), (*intoString)(&m.Recipient), (*intoString)(&m.Subject),
+		(*intoString)(&m.Type), (*intoString)(&m.ContentType), (*intoHeaders)(&m.Headers), (*intoPrio)(&m.Priority),
+		(*intoTime)(&m.CreatedAt), (*intoTime)(&m.NotBefore), (*intoTime)(&m.ExpiresAt), (*intoFlag)(&m.RequireAck),
+	}
+}
+
+// intoProgress are the targets of progressColumns after the key.
+func intoProgress(p *delivery.Progress) []any {
+	return []any{
+		(*intoStatus)(&p.Status), (*intoInt)(&p.Generation), (*intoInt)(&p.RetryCount), (*intoTime)(&p.NextRetryAt),
+		(*intoTime)(&p.LastRetryAt), (*intoTime)(&p.SentAt), (*intoTime)(&p.DeliveredAt), (*intoTime)(&p.ReadAt),
+		(*intoTime)(&p.AckDeadline), (*intoString)(&p.DeadLetterID), (*intoTime)(&p.DueAt), (*intoString)(&p.ClaimedBy),
+		(*intoTime)(&p.UpdatedAt), (*intoHistory)(&p.History),
+	}
+}
+
+// scanWhole reads a row of the whole lookup.
+func scanWhole(answer scanner) (delivery.Record, error) {
+	var r delivery.Record
+	into := append(intoMessage(&r.Message), (*intoBytes)(&r.Body))
+	err := answer.Scan(append(into, intoProgress(&r.Progress)...)...)
+	return r, err
+}

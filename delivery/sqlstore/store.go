@@ -1,0 +1,155 @@
+package sqlstore
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"strings"
+	"sync/atomic"
+
+	"github.com/esh3artech/barid/delivery"
+)
+
+// Store is a delivery.Store in a database. Its methods may be called by any
+// number of goroutines at once, and any number of Stores, in this process or
+// others, may share a database.
+type Store struct {
+	db      *sql.DB
+	dialect *dialect
+	prefix  string
+	config  Config
+	closed  atomic.Bool
+	writer  *writer
+	reader  *batcher[*getCall]
+	records *records
+	watches watches
+
+	save, update, claim, renew, purge *operation
+}
+
+var (
+	_ delivery.Store        = (*Store)(nil)
+	_ delivery.StoreWatcher = (*Store)(nil)
+	_ delivery.Pinger       = (*Store)(nil)
+)
+
+// Open returns a Store on db, which must stay open until the Store is closed. It
+// asks the server what it is, checks what it needs of it, and brings the schema
+// up to date.
+//
+// It fails with ErrConfig when config or the connection's settings can't be used,
+// with ErrMigrationMissing or ErrMigrationNewer when the schema can't, and with
+// delivery.ErrStoreDown when the database does not answer.
+func Open(ctx context.Context, db *sql.DB, config Config) (*Store, error) {
+	config, err := config.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	if db == nil {
+		return nil, fmt.Errorf("%w: db is nil", ErrConfig)
+	}
+	d, err := examine(ctx, db, config)
+	if err != nil {
+		return nil, err
+	}
+	migrations, err := Migrations(d.kind, config.TablePrefix)
+	if err != nil {
+		return nil, err
+	}
+	m := &migrator{db: db, dialect: d, prefix: config.TablePrefix, migrations: migrations}
+	if config.Migrate == MigrateAuto {
+		err = m.run(ctx)
+	} else {
+		err = m.check(ctx)
+	}
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{db: db, dialect: d, prefix: config.TablePrefix, config: config, records: newRecords(d, config.TablePrefix)}
+	s.save = newOperation("save", 10, s.runSaves, s.savesCommitted)
+	s.update = newOperation("update", 20, s.runUpdates, s.updatesCommitted)
+	s.claim = newOperation("claim", 30, s.runClaims, s.claimsCommitted)
+	s.renew = newOperation("renew", 0, s.runRenewals, s.renewalsCommitted)
+	s.renew.alone = true
+	s.purge = newOperation("purge", 40, s.runPurges, nil)
+	s.writer = newWriter(db, d, config)
+	s.reader = newReader(s)
+	return s, nil
+}
+
+// examine finds out what the server is, and whether it will do.
+func examine(ctx context.Context, db *sql.DB, config Config) (*dialect, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, config.Timeout, errors.New("the database does not answer"))
+	defer cancel()
+	kind := config.Dialect
+	if kind == Detect {
+		var version string
+		sqlite := db.QueryRowContext(ctx, "SELECT sqlite_version()").Scan(&version)
+		if sqlite == nil {
+			kind = SQLite
+		} else if err := db.QueryRowContext(ctx, "SELECT version()").Scan(&version); err != nil {
+			return nil, failed(ctx, "asking what the server is", errors.Join(sqlite, err))
+		} else if strings.Contains(version, "PostgreSQL") {
+			kind = PostgreSQL
+		} else {
+			return nil, fmt.Errorf("%w: the server is %.60q, want SQLite or PostgreSQL", ErrConfig, version)
+		}
+	}
+	if kind == SQLite {
+		return examineSQLite(ctx, db, config)
+	}
+	return examinePostgreSQL(ctx, db)
+}
+
+// Close has all calls that are under way carried out, and ends the Store's
+// goroutines. The database stays open. Calls that come later fail with
+// delivery.ErrClosed. Closing again does nothing.
+func (s *Store) Close() error {
+	s.closed.Store(true)
+	s.writer.close()
+	s.reader.close()
+	return nil
+}
+
+// Ping implements delivery.Pinger: nil when the database answered.
+func (s *Store) Ping(ctx context.Context) error {
+	return s.read(ctx, "ping", func(q querier) error {
+		return query(ctx, q, func(answer scanner) error { return answer.Scan(new(int)) }, "SELECT 1")
+	})
+}
+
+// read runs statements that only read, which all see the same state.
+func (s *Store) read(ctx context.Context, doing string, work func(querier) error) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if s.closed.Load() {
+		return errClosed
+	}
+	return s.readNow(ctx, doing, work)
+}
+
+func (s *Store) readNow(ctx context.Context, doing string, work func(querier) error) error {
+	var err error
+	for range tries {
+		if err = s.readOnce(ctx, work); err == nil || causeOf(err) != gone || ctx.Err() != nil {
+			break
+		}
+	}
+	return failed(ctx, doing, err)
+}
+
+func (s *Store) readOnce(ctx context.Context, work func(querier) error) error {
+	conn, err := connect(ctx, s.db, false)
+	if err != nil {
+		return err
+	}
+	err = conn.transaction(ctx, s.dialect.beginRead, work)
+	if err != nil && mayBeBroken(err) {
+		conn.discard()
+	} else {
+		conn.release()
+	}
+	return err
+}

@@ -1,0 +1,159 @@
+package sqlstore
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/esh3artech/barid/delivery"
+)
+
+// updateCall is one call of Update on its way.
+type updateCall struct {
+	updates  []delivery.Update
+	progress []delivery.Progress
+	errs     []error
+	due      time.Time // the earliest that the updates set
+}
+
+// Update implements delivery.Store.
+func (s *Store) Update(ctx context.Context, updates ...delivery.Update) ([]delivery.Progress, []error) {
+	progress := make([]delivery.Progress, len(updates))
+	errs := eachChunk(len(updates), s.config.MaxBatch, func(from, to int) ([]error, error) {
+		errs := make([]error, to-from)
+		c := &updateCall{updates: make([]delivery.Update, 0, to-from)}
+		at := make([]int, 0, to-from)
+		for i := range errs {
+			u := &updates[from+i]
+			if errs[i] = u.Validate(); errs[i] == nil && len(u.ClaimedBy) > maxIndexedBytes {
+				errs[i] = &delivery.TooLargeError{Field: "Update.ClaimedBy", Size: len(u.ClaimedBy), Limit: maxIndexedBytes}
+			}
+			if errs[i] == nil {
+				c.updates = append(c.updates, detached(u))
+				at = append(at, i)
+			}
+		}
+		if len(c.updates) == 0 {
+			return errs, nil
+		}
+		err := s.writer.perform(ctx, s.update, len(c.updates), c)
+		for n, i := range at {
+			if err != nil {
+				errs[i] = err
+			} else {
+				progress[from+i], errs[i] = c.progress[n], c.errs[n]
+			}
+		}
+		return errs, err
+	})
+	return progress, errs
+}
+
+// detached is a copy that shares nothing, with times as they are stored.
+func detached(u *delivery.Update) delivery.Update {
+	c := *u
+	c.At, c.DueAt = inMicros(u.At), inMicros(u.DueAt)
+	if u.Failure != nil {
+		failure := *u.Failure
+		failure.At = inMicros(failure.At)
+		c.Failure = &failure
+	}
+	return c
+}
+
+// state is a record's progress in the course of a transaction.
+type state struct {
+	record delivery.Record // without what never changes, but the ID
+	found  bool
+	dirty  bool
+}
+
+func (s *Store) runUpdates(ctx context.Context, q querier, calls []*updateCall) error {
+	states := make(map[string]*state, len(calls))
+	ids := make([]string, 0, len(calls))
+	for _, c := range calls {
+		for i := range c.updates {
+			id := c.updates[i].ID
+			if states[id] == nil {
+				states[id] = &state{record: delivery.Record{Message: delivery.Message{ID: id}}}
+				ids = append(ids, id)
+			}
+		}
+	}
+	slices.Sort(ids)
+	if err := s.lockStates(ctx, q, ids, states); err != nil {
+		return err
+	}
+	for _, c := range calls {
+		c.apply(states)
+	}
+	changed := make([]row, 0, len(ids))
+	for _, id := range ids {
+		if st := states[id]; st.dirty {
+			changed = append(changed, encodeProgress([]byte(id), &st.record.Progress))
+		}
+	}
+	return s.records.changes.change(ctx, q, changed)
+}
+
+func (s *Store) lockStates(ctx context.Context, q querier, ids []string, states map[string]*state) error {
+	return s.dialect.fetch(ctx, q, s.records.lockedState, keysOf(ids), func(answer scanner) error {
+		var id intoBytes
+		var p delivery.Progress
+		if err := answer.Scan(append([]any{&id}, intoProgress(&p)...)...); err != nil {
+			return err
+		}
+		st := states[string(id)]
+		st.found, st.record.Progress = true, p
+		return nil
+	})
+}
+
+func keysOf(ids []string) [][]byte {
+	keys := make([][]byte, len(ids))
+	for i, id := range ids {
+		keys[i] = []byte(id)
+	}
+	return keys
+}
+
+// apply makes the call's updates to the states, in their order.
+func (c *updateCall) apply(states map[string]*state) {
+	c.progress, c.errs = make([]delivery.Progress, len(c.updates)), make([]error, len(c.updates))
+	c.due = time.Time{}
+	for i, u := range c.updates {
+		st := states[u.ID]
+		if !st.found {
+			c.errs[i] = delivery.ErrNotFound
+			continue
+		}
+		before := st.record.Progress
+		c.errs[i] = st.record.Apply(u)
+		c.progress[i] = st.record.Progress
+		c.progress[i].History = slices.Clone(c.progress[i].History)
+		if changed(&before, &st.record.Progress) {
+			st.dirty = true
+			c.due = earliest(c.due, st.record.DueAt)
+		}
+	}
+}
+
+// changed says whether an update was news. A failure that is remembered always
+// makes a new history.
+func changed(a, b *delivery.Progress) bool {
+	return a.Status != b.Status || a.Generation != b.Generation || a.RetryCount != b.RetryCount ||
+		!a.DueAt.Equal(b.DueAt) || a.ClaimedBy != b.ClaimedBy || !a.UpdatedAt.Equal(b.UpdatedAt) ||
+		!a.NextRetryAt.Equal(b.NextRetryAt) || !a.AckDeadline.Equal(b.AckDeadline) || !a.SentAt.Equal(b.SentAt) ||
+		!a.DeliveredAt.Equal(b.DeliveredAt) || !a.ReadAt.Equal(b.ReadAt) || !a.LastRetryAt.Equal(b.LastRetryAt) ||
+		strings.Compare(a.DeadLetterID, b.DeadLetterID) != 0 ||
+		len(a.History) != len(b.History) || len(a.History) > 0 && &a.History[0] != &b.History[0]
+}
+
+func (s *Store) updatesCommitted(calls []*updateCall) {
+	var due time.Time
+	for _, c := range calls {
+		due = earliest(due, c.due)
+	}
+	s.watches.tell(due)
+}
