@@ -103,3 +103,15 @@ func (s Settings) Publisher(base PublisherConfig) PublisherConfig {
 	base.NoRetryWorker = base.NoRetryWorker || !s.Features.RetryWorker
 	return base
 }
+
+// RetryWorker is base with what s governs; every other field is left as it is.
+// Retry becomes the policy of s, with the Jitter that base has if it is
+// a retry.Exponential. Acknowledgment off sets IgnoreAckTimeouts.
+//
+// It does so whether or not the feature RetryWorker is on: run the worker only
+// if it is.
+func (s Settings) RetryWorker(base RetryWorkerConfig) RetryWorkerConfig {
+	base.Retry = s.retryLike(base.Retry)
+	base.IgnoreAckTimeouts = base.IgnoreAckTimeouts || !s.Features.Acknowledgment
+	return base
+}

@@ -158,6 +158,20 @@ func TestSettingsSwitchNothingOn(t *testing.T) {
 	assert.True(t, config.NoRetryWorker)
 }
 
+func TestSettingsRetryWorker(t *testing.T) {
+	settings := delivery.DefaultSettings()
+	config := settings.RetryWorker(delivery.RetryWorkerConfig{BatchSize: 7, Retry: retry.Exponential{Base: time.Hour, Jitter: retry.JitterEqual}})
+	assert.Equal(t, delivery.RetryWorkerConfig{
+		BatchSize: 7,
+		Retry:     retry.Exponential{Base: 5 * time.Second, Max: 5 * time.Minute, MaxRetries: 5, Jitter: retry.JitterEqual},
+	}, config)
+	assert.True(t, settings.RetryWorker(delivery.RetryWorkerConfig{IgnoreAckTimeouts: true}).IgnoreAckTimeouts)
+
+	settings.Features = delivery.Features{}
+	config = settings.RetryWorker(config)
+	assert.Equal(t, delivery.RetryWorkerConfig{BatchSize: 7, Retry: retry.None{}, IgnoreAckTimeouts: true}, config)
+}
+
 // Whatever settings are valid, their configs are.
 func TestSettingsMakeValidConfigs(t *testing.T) {
 	transport := memory.New(memory.Config{})

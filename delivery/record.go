@@ -97,10 +97,11 @@ func (r *Record) Envelope() Envelope {
 // News of an earlier generation, or of fewer failed attempts, is late, as is
 // what Status.CanBecome does not allow, or what comes from somebody who has
 // lost the claim (Update.OnlyIfClaimedBy): *LateError. The same news twice is
-// none, and no error. An end user's acknowledgment (Update.Acknowledged) is news
-// whatever the attempt; of a message that was cancelled, or given up without
-// ever having been sent, it is ErrNotAwaited. A message that somebody sees to
-// can't be cancelled: *LateError.
+// none, and no error, but who has claimed a queued message hands the claim on by
+// telling again that it is queued. An end user's acknowledgment
+// (Update.Acknowledged) is news whatever the attempt; of a message that was
+// cancelled, or given up without ever having been sent, it is ErrNotAwaited. A
+// message that somebody sees to can't be cancelled: *LateError.
 func (r *Record) Apply(u Update) error {
 	switch r.sort(&u) {
 	case late:
@@ -170,6 +171,8 @@ func (r *Record) sort(u *Update) tidings {
 		if r.Status == StatusQueued && u.Status == StatusQueued {
 			return news // the retry waits in the transport
 		}
+	case u.Status == StatusQueued && r.Status == StatusQueued && u.OnlyIfClaimedBy != "":
+		return news // who claimed it hands it on, or lets go
 	case u.Status == r.Status && (u.Status != StatusRetrying || u.Failure != nil):
 		return known
 	case u.Status == StatusRetrying && u.Failure != nil:

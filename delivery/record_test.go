@@ -117,3 +117,18 @@ func TestApplyKeepsTheTimes(t *testing.T) {
 	assert.Equal(t, read.At, record.ReadAt)
 	assert.False(t, record.CanRetry(policy))
 }
+
+// Whoever has claimed a queued message may hand it on, though it stays queued.
+func TestApplyHandsAClaimOn(t *testing.T) {
+	record := recordAt(StatusQueued, 0, 1)
+	record.ClaimedBy, record.DueAt = "worker", noon
+	handed := newsOf(StatusQueued, 0, 1)
+	handed.OnlyIfClaimedBy, handed.ClaimedBy, handed.DueAt = "worker", "session", noon.Add(time.Minute)
+	require.NoError(t, record.Apply(handed))
+	assert.Equal(t, "session", record.ClaimedBy)
+	assert.Equal(t, handed.DueAt, record.DueAt)
+	require.ErrorIs(t, record.Apply(handed), ErrLate, "it is the worker's no longer")
+
+	require.NoError(t, record.Apply(newsOf(StatusQueued, 0, 1)), "known")
+	assert.Equal(t, "session", record.ClaimedBy)
+}

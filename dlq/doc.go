@@ -28,6 +28,28 @@
 //   - A put of the same letter while it is being sent keeps the entry: the
 //     removal is for what was sent, not for what came since.
 //
+// # Bulk replays
+//
+// A bulk replay is a Job: a filter, a rate cap, and how far it is. Manager.Preview
+// counts what a filter picks, StartReplay stores a job for it, and RunJobs, which
+// hosts run beside their consumers, works it. Job and Jobs tell the progress,
+// CancelReplay ends it. The store has to be a JobStore too; Memory and redisstore
+// are.
+//
+//   - A job survives the process, as far as the store does, and another runner
+//     goes on with it: at once when its runner was stopped, after Config.Lease
+//     when it died.
+//   - Nothing that was given up after the job began is sent by it, so that what
+//     fails again doesn't go in circles. That is told by Entry.DeadAt, as far as
+//     the clocks of the machines agree.
+//   - Two jobs over the same entries send each of them once, as two calls of
+//     Requeue do, and what holds for Requeue after a crash holds for a job's
+//     batch. A store that is away for longer than the lease after a batch was
+//     sent is as a crash, when another runner takes the job over.
+//   - A job that waits for its transport waits until it is back or the job is
+//     cancelled, and holds no entry meanwhile.
+//   - The last KeptJobs finished jobs are kept to be looked at.
+//
 // # Errors
 //
 // Methods for several ids tell the outcome of each: a Result per id, in the
@@ -42,4 +64,8 @@
 //	manager := dlq.NewManager(store, publisher, dlq.Config{Metrics: collector, Logger: logger})
 //	page, err := manager.List(ctx, dlq.Query{Filter: dlq.Filter{Reason: delivery.ReasonExhausted}})
 //	results, err := manager.Requeue(ctx, page.Entries[0].ID)
+//
+//	go manager.RunJobs(ctx)
+//	preview, err := manager.Preview(ctx, dlq.Filter{Fingerprint: fingerprint})
+//	job, err := manager.StartReplay(ctx, dlq.Filter{Fingerprint: fingerprint}, dlq.ReplayConfig{Rate: 50})
 package dlq

@@ -36,6 +36,16 @@ var (
 	ErrNoSender = errors.New("dlq: no sender")
 	// ErrFull: the store takes no further entry.
 	ErrFull = errors.New("dlq: store is full")
+	// ErrNoJobs: the Manager's Store is no JobStore.
+	ErrNoJobs = errors.New("dlq: store keeps no jobs")
+	// ErrJobNotFound: there is no job with this id.
+	ErrJobNotFound = errors.New("dlq: no such job")
+	// ErrJobChanged: the job is not, or no longer, at the version to be replaced.
+	ErrJobChanged = errors.New("dlq: job was changed by someone else")
+	// ErrJobFinished: the job is done, so that it can't be cancelled.
+	ErrJobFinished = errors.New("dlq: job is done")
+	// ErrTooManyJobs: there are MaxRunningJobs that are not finished.
+	ErrTooManyJobs = errors.New("dlq: too many jobs are running")
 )
 
 // Result is what became of one id of a call.

@@ -46,7 +46,7 @@ func (k *kept) refresh(ctx context.Context) {
 		return
 	}
 	defer func() { <-k.running }()
-	count, err := k.store.Count(ctx)
+	count, err := k.store.Count(ctx, Filter{})
 	if err != nil {
 		k.logger.LogAttrs(ctx, slog.LevelWarn, "dead letters not counted", slog.Any("error", err))
 		return

@@ -28,11 +28,12 @@ const topFingerprints = 10
 type Config struct {
 	// Lease is how long an entry that is being requeued is kept from others.
 	// After a crash it can't be requeued or deleted for as long. Sending one
-	// batch may take half of it. Default DefaultLease, at least MinLease.
+	// batch may take half of it. It is also how long a replay job waits for a
+	// runner that died. Default DefaultLease, at least MinLease.
 	Lease time.Duration
 	// BatchSize is how many entries are requeued or deleted together, which is
-	// also how many bodies are in memory at once. Default DefaultBatchSize, from
-	// 1 to MaxBatchSize.
+	// also how many bodies are in memory at once, for each replay job that is
+	// running too. Default DefaultBatchSize, from 1 to MaxBatchSize.
 	BatchSize int
 	// Metrics gets metrics.DeadLettersTotal, which counts every letter stored, a
 	// repeated one included, and metrics.DeadLetters, which is counted anew
@@ -91,16 +92,21 @@ type Manager struct {
 
 	stored map[delivery.Reason]metrics.Counter // read-only
 	kept   kept
+
+	replays *replays
 }
 
-var _ delivery.DeadLetterer = (*Manager)(nil)
+var (
+	_ delivery.DeadLetterer = (*Manager)(nil)
+	_ delivery.Resolver     = (*Manager)(nil)
+)
 
 // NewManager returns a Manager over store. Without a sender Requeue is
 // ErrNoSender, and everything else works. What can't be used is told by Err and
 // by every use.
 func NewManager(store Store, sender Sender, config Config) *Manager {
 	config = config.withDefaults()
-	m := &Manager{store: store, sender: sender, config: config, fault: config.validate()}
+	m := &Manager{store: store, sender: sender, config: config, fault: config.validate(), replays: newReplays(store)}
 	if store == nil {
 		m.fault = errors.Join(fmt.Errorf("%w: store is nil", ErrConfig), m.fault)
 	} else if faulty, ok := store.(interface{ Err() error }); ok {
@@ -211,6 +217,26 @@ func (m *Manager) Delete(ctx context.Context, ids ...string) ([]Result, error) {
 	return m.inBatches(ctx, ids, "dead letters deleted", func(batch []string) []error {
 		return m.store.Delete(ctx, time.Now(), batch...)
 	})
+}
+
+// Resolve implements delivery.Resolver: it deletes entries whose messages turned
+// out to be delivered after all. One that is not there is no error. See
+// ResultsError for the error; ErrClaimed: the entry is being requeued, resolve
+// it again a little later.
+func (m *Manager) Resolve(ctx context.Context, ids ...string) error {
+	results, err := m.Delete(ctx, ids...)
+	var failed *ResultsError
+	if !errors.As(err, &failed) {
+		return err
+	}
+	errs := make([]error, len(results))
+	for i, result := range results {
+		if !errors.Is(result.Err, ErrNotFound) {
+			errs[i] = result.Err
+		}
+	}
+	_, err = resultsOf(ids, errs)
+	return err
 }
 
 // Stats counts what is kept, with the ten most frequent fingerprints.

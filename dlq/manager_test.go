@@ -98,12 +98,12 @@ func (b *broken) Put(ctx context.Context, entries ...dlq.Entry) error {
 	return b.Store.Put(ctx, entries...)
 }
 
-func (b *broken) Count(ctx context.Context) (int, error) {
+func (b *broken) Count(ctx context.Context, filter dlq.Filter) (int, error) {
 	b.counts.Add(1)
 	if b.count != nil {
 		return 0, b.count
 	}
-	return b.Store.Count(ctx)
+	return b.Store.Count(ctx, filter)
 }
 
 func (b *broken) Purge(ctx context.Context, before, now time.Time) (int, error) {
@@ -364,11 +364,11 @@ type slowCount struct {
 	counts         atomic.Int32
 }
 
-func (s *slowCount) Count(ctx context.Context) (int, error) {
+func (s *slowCount) Count(ctx context.Context, filter dlq.Filter) (int, error) {
 	s.counts.Add(1)
 	s.began <- struct{}{}
 	<-s.proceed
-	return s.Store.Count(ctx)
+	return s.Store.Count(ctx, filter)
 }
 
 func TestAFloodOfDeadLettersIsNoFloodOfCounts(t *testing.T) {

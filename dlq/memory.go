@@ -24,7 +24,7 @@ type MemoryConfig struct {
 	MaxEntries int
 }
 
-// Memory is a Store in the process's memory, for tests and for hosts that can
+// Memory is a Store and a JobStore in the process's memory, for tests and for hosts that can
 // bear to lose their dead letters with the process. The zero Memory has the
 // default configuration.
 type Memory struct {
@@ -34,6 +34,7 @@ type Memory struct {
 	mu    sync.RWMutex
 	items map[string]*item
 	order []*item // by position, oldest first
+	jobs  map[string]Job
 }
 
 var _ Store = (*Memory)(nil)
@@ -208,13 +209,25 @@ func (m *Memory) begin(scan *Scan) (at, step int) {
 }
 
 // Count implements Store.
-func (m *Memory) Count(ctx context.Context) (int, error) {
+func (m *Memory) Count(ctx context.Context, filter Filter) (int, error) {
 	if err := m.usable(ctx); err != nil {
+		return 0, err
+	}
+	if err := CheckFilter(&filter); err != nil {
 		return 0, err
 	}
 	m.mu.RLock()
 	defer m.mu.RUnlock()
-	return len(m.items), nil
+	if filter == (Filter{}) {
+		return len(m.items), nil
+	}
+	count := 0
+	for _, it := range m.order {
+		if filter.Match(&it.entry) {
+			count++
+		}
+	}
+	return count, nil
 }
 
 // Stats implements Store.

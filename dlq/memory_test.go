@@ -29,7 +29,7 @@ func TestMemoryIsBounded(t *testing.T) {
 	err := memory.Put(ctx, dlq.Entry{ID: "b"}, dlq.Entry{ID: "c"})
 	require.ErrorIs(t, err, dlq.ErrFull)
 	require.EqualError(t, err, "dlq: store is full: 1 of 2 entries are taken")
-	count, err := memory.Count(ctx)
+	count, err := memory.Count(ctx, dlq.Filter{})
 	require.NoError(t, err)
 	assert.Equal(t, 1, count, "a put that does not fit puts nothing")
 

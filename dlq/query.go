@@ -39,6 +39,14 @@ func (f *Filter) Match(entry *Entry) bool {
 		(f.Until.IsZero() || entry.DeadAt.Before(f.Until))
 }
 
+// CheckFilter returns ErrQuery when no time can be within filter's bounds.
+func CheckFilter(filter *Filter) error {
+	if !filter.Since.IsZero() && !filter.Until.IsZero() && !filter.Since.Before(filter.Until) {
+		return fmt.Errorf("%w: Since is not before Until", ErrQuery)
+	}
+	return nil
+}
+
 // Order is by DeadAt, and by ID among equals.
 type Order uint8
 
@@ -100,9 +108,7 @@ func (q *Query) Scan() (Scan, error) {
 	if q.Order > OldestFirst {
 		faults = append(faults, fmt.Errorf("%w: Order is %d, want NewestFirst or OldestFirst", ErrQuery, q.Order))
 	}
-	if !q.Since.IsZero() && !q.Until.IsZero() && !q.Since.Before(q.Until) {
-		faults = append(faults, fmt.Errorf("%w: Since is not before Until", ErrQuery))
-	}
+	faults = append(faults, CheckFilter(&q.Filter))
 	if q.Cursor != "" {
 		after, err := delivery.DecodeCursor(q.Cursor, scan.digest())
 		if err != nil {

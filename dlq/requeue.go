@@ -52,12 +52,32 @@ const settleTimeout = 5 * time.Second
 // comes after it, so that the claim outlives both.
 func (m *Manager) requeue(ctx context.Context, ids []string) []error {
 	claim := Claim{Token: uuid.NewString(), Now: time.Now(), Lease: m.config.Lease}
+	entries, errs := m.claim(ctx, claim, ids)
+	m.send(ctx, claim, entries, errs)
+
+	// What was sent has to go even if the caller has no more time.
+	settling, cancel := context.WithTimeout(context.WithoutCancel(ctx), min(claim.Lease/4, settleTimeout))
+	defer cancel()
+	m.settle(settling, claim.Token, ids, errs)
+	return errs
+}
+
+// claim returns an entry and an error for each id, and the errors are the
+// caller's.
+func (m *Manager) claim(ctx context.Context, claim Claim, ids []string) ([]Entry, []error) {
 	entries, errs := m.store.Claim(ctx, claim, ids...)
 	errs = slices.Clone(aligned(errs, len(ids)))
 	if len(entries) != len(ids) {
-		return slices.Repeat([]error{fmt.Errorf("dlq: store returned %d entries for %d ids", len(entries), len(ids))}, len(ids))
+		fault := fmt.Errorf("dlq: store returned %d entries for %d ids", len(entries), len(ids))
+		return make([]Entry, len(ids)), slices.Repeat([]error{fault}, len(ids))
 	}
+	return entries, errs
+}
 
+// send sends the entries that have no error, within half of the claim's lease,
+// and notes the errors of those that were not confirmed. It returns how many it
+// gave to the sender.
+func (m *Manager) send(ctx context.Context, claim Claim, entries []Entry, errs []error) int {
 	var sendable []int
 	var envelopes []delivery.Envelope
 	for i := range entries {
@@ -77,12 +97,7 @@ func (m *Manager) requeue(ctx context.Context, ids []string) []error {
 		errs[sendable[k]] = err
 	}
 	cancel()
-
-	// What was sent has to go even if the caller has no more time.
-	settling, cancel := context.WithTimeout(context.WithoutCancel(ctx), min(claim.Lease/4, settleTimeout))
-	defer cancel()
-	m.settle(settling, claim.Token, ids, errs)
-	return errs
+	return len(envelopes)
 }
 
 // replay is the envelope to be sent for an entry.

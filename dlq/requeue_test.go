@@ -35,7 +35,18 @@ func (s *sender) Forward(ctx context.Context, envelopes ...delivery.Envelope) er
 	return s.forward(ctx, envelopes)
 }
 
-func (s *sender) sent() []delivery.Envelope { return slices.Concat(s.calls...) }
+func (s *sender) sent() []delivery.Envelope {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Concat(s.calls...)
+}
+
+// count is how many calls there were.
+func (s *sender) count() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.calls)
+}
 
 // partly answers for each envelope by its message's ID.
 func partly(errs map[string]error) func(context.Context, []delivery.Envelope) error {

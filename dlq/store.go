@@ -41,8 +41,10 @@ type Store interface {
 	// is put or deleted meanwhile; one that is replaced moves to its new place.
 	List(ctx context.Context, query Query) (Page, error)
 
-	// Count returns how many entries there are.
-	Count(ctx context.Context) (int, error)
+	// Count returns how many entries filter picks. A filter that CheckFilter
+	// rejects is its error. It should read no bodies; for the zero Filter it is
+	// called after every change.
+	Count(ctx context.Context, filter Filter) (int, error)
 
 	// Stats counts the entries, with at most top fingerprints; top is from 0
 	// to MaxTop, anything else is ErrQuery.

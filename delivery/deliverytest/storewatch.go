@@ -135,7 +135,12 @@ func watchHoldsNothing(r *storeRig) {
 	})
 	var saving sync.WaitGroup
 	saving.Go(func() { r.save(dueRecord(0, delivery.StatusPending, after(0))) })
-	<-told
+	select {
+	case <-told:
+	case <-r.patience().Done():
+		close(goOn)
+		r.Fatalf("Watch: nobody was told of a Save")
+	}
 	used := make(chan struct{})
 	go func() {
 		defer close(used)

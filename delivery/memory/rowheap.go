@@ -18,32 +18,39 @@ type place struct {
 
 // rowHeap is a binary heap of rows by a time, and by their numbers among equals,
 // that any row can be taken out of. A row whose time has changed has to be taken
-// out and put in again before the heap is used for another.
+// out and put in again.
 type rowHeap struct {
-	kind int
-	key  func(*row) time.Time
-	rows []*row
+	kind    int
+	key     func(*row) time.Time
+	entries []entry
+}
+
+// entry has the time beside the row: with a million rows, comparing would fetch
+// each from memory.
+type entry struct {
+	at  int64 // in microseconds
+	row *row
 }
 
 // first is the first, nil when the heap is empty.
 func (h *rowHeap) first() *row {
-	if h == nil || len(h.rows) == 0 {
+	if h == nil || len(h.entries) == 0 {
 		return nil
 	}
-	return h.rows[0]
+	return h.entries[0].row
 }
 
 func (h *rowHeap) push(r *row) {
-	h.rows = append(h.rows, r)
-	h.up(len(h.rows) - 1)
+	h.entries = append(h.entries, entry{h.key(r).UnixMicro(), r})
+	h.up(len(h.entries) - 1)
 }
 
 // remove takes out a row that is in the heap.
 func (h *rowHeap) remove(r *row) {
-	at, last := r.places[h.kind].at, len(h.rows)-1
-	moved := h.rows[last]
-	h.rows[last] = nil
-	h.rows = h.rows[:last]
+	at, last := r.places[h.kind].at, len(h.entries)-1
+	moved := h.entries[last]
+	h.entries[last] = entry{}
+	h.entries = h.entries[:last]
 	r.places[h.kind] = place{}
 	if at == last {
 		return
@@ -54,48 +61,48 @@ func (h *rowHeap) remove(r *row) {
 	}
 }
 
-func (h *rowHeap) set(at int, r *row) {
-	h.rows[at] = r
-	r.places[h.kind] = place{h, at}
+func (h *rowHeap) set(at int, e entry) {
+	h.entries[at] = e
+	e.row.places[h.kind] = place{h, at}
 }
 
-func (h *rowHeap) before(a, b *row) bool {
-	if byTime := h.key(a).Compare(h.key(b)); byTime != 0 {
-		return byTime < 0
+func (e entry) before(other entry) bool {
+	if e.at != other.at {
+		return e.at < other.at
 	}
-	return a.number < b.number
+	return e.row.number < other.row.number
 }
 
 func (h *rowHeap) up(child int) {
-	r := h.rows[child]
+	e := h.entries[child]
 	for child > 0 {
 		parent := (child - 1) / 2
-		if !h.before(r, h.rows[parent]) {
+		if !e.before(h.entries[parent]) {
 			break
 		}
-		h.set(child, h.rows[parent])
+		h.set(child, h.entries[parent])
 		child = parent
 	}
-	h.set(child, r)
+	h.set(child, e)
 }
 
 // down says whether the row has moved.
 func (h *rowHeap) down(parent int) bool {
-	r, start := h.rows[parent], parent
+	e, start := h.entries[parent], parent
 	for {
 		child := 2*parent + 1
-		if child >= len(h.rows) {
+		if child >= len(h.entries) {
 			break
 		}
-		if child+1 < len(h.rows) && h.before(h.rows[child+1], h.rows[child]) {
+		if child+1 < len(h.entries) && h.entries[child+1].before(h.entries[child]) {
 			child++
 		}
-		if !h.before(h.rows[child], r) {
+		if !h.entries[child].before(e) {
 			break
 		}
-		h.set(parent, h.rows[child])
+		h.set(parent, h.entries[child])
 		parent = child
 	}
-	h.set(parent, r)
+	h.set(parent, e)
 	return parent != start
 }

@@ -120,7 +120,7 @@ func wantErrors(t *testing.T, method string, errs []error, ids []string, want ..
 // wantKept checks that exactly ids are there, oldest first.
 func wantKept(t *testing.T, store dlq.Store, ids ...string) {
 	t.Helper()
-	count, err := store.Count(context.Background())
+	count, err := store.Count(context.Background(), dlq.Filter{})
 	if err != nil || count != len(ids) {
 		t.Errorf("Count is %d, %v, want %d", count, err, len(ids))
 	}

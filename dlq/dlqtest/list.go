@@ -75,6 +75,9 @@ func testListFilters(t *testing.T, store dlq.Store) {
 				want = append(want, all[i].ID)
 			}
 		}
+		if count, err := store.Count(context.Background(), filter); err != nil || count != len(want) {
+			t.Errorf("Count by %s is %d, %v, want %d", name, count, err, len(want))
+		}
 		for _, limit := range []int{0, 2} {
 			if got := walk(t, store, dlq.Query{Filter: filter, Order: dlq.OldestFirst, Limit: limit}); !slices.Equal(got, want) {
 				t.Errorf("filter by %s, oldest first, limit %d: %q, want %q", name, limit, got, want)
@@ -99,6 +102,13 @@ func testListLimits(t *testing.T, store dlq.Store) {
 	}
 	if _, err := store.List(context.Background(), dlq.Query{Order: 7}); !errors.Is(err, dlq.ErrQuery) {
 		t.Errorf("List with an unknown order: %v, want ErrQuery", err)
+	}
+	never := dlq.Filter{Since: later, Until: later}
+	if _, err := store.List(context.Background(), dlq.Query{Filter: never}); !errors.Is(err, dlq.ErrQuery) {
+		t.Errorf("List of no time at all: %v, want ErrQuery", err)
+	}
+	if _, err := store.Count(context.Background(), never); !errors.Is(err, dlq.ErrQuery) {
+		t.Errorf("Count of no time at all: %v, want ErrQuery", err)
 	}
 }
 

@@ -362,7 +362,7 @@ func testContextEnded(t *testing.T, store dlq.Store) {
 	errs = append(errs, got...)
 	_, err := store.List(ended, dlq.Query{})
 	errs = append(errs, err)
-	_, err = store.Count(ended)
+	_, err = store.Count(ended, dlq.Filter{})
 	errs = append(errs, err)
 	_, err = store.Stats(ended, 1)
 	errs = append(errs, err)

@@ -43,6 +43,7 @@ func TestCluster(t *testing.T) {
 		t.Cleanup(func() { audit(t, node, prefix) })
 		return open(t, client, redisstore.Config{Prefix: prefix})
 	})
+	dlqtest.TestJobStore(t, func(t *testing.T) dlq.JobStore { return open(t, client, redisstore.Config{}) })
 	t.Run("checks", func(t *testing.T) {
 		store := open(t, client, redisstore.Config{})
 		require.NoError(t, store.Check(t.Context()))

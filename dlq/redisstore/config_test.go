@@ -68,13 +68,21 @@ func everyMethod(store *redisstore.Store, newContext func() (context.Context, co
 			_, err := store.List(ctx, dlq.Query{Filter: dlq.Filter{Source: "source", Reason: delivery.ReasonExpired}})
 			return err
 		},
-		func(ctx context.Context) error { _, err := store.Count(ctx); return err },
+		func(ctx context.Context) error { _, err := store.Count(ctx, dlq.Filter{}); return err },
+		func(ctx context.Context) error {
+			_, err := store.Count(ctx, dlq.Filter{Source: "source", Reason: delivery.ReasonExpired})
+			return err
+		},
 		func(ctx context.Context) error { _, err := store.Stats(ctx, 1); return err },
 		func(ctx context.Context) error { _, errs := store.Claim(ctx, claim, "id"); return first(errs) },
 		func(ctx context.Context) error { return first(store.Release(ctx, "token", "id")) },
 		func(ctx context.Context) error { return first(store.Remove(ctx, "token", "id")) },
 		func(ctx context.Context) error { return first(store.Delete(ctx, start, "id")) },
 		func(ctx context.Context) error { _, err := store.Purge(ctx, start.Add(time.Hour), start); return err },
+		func(ctx context.Context) error { return store.SaveJob(ctx, dlq.Job{ID: "id"}) },
+		func(ctx context.Context) error { _, err := store.Job(ctx, "id"); return err },
+		func(ctx context.Context) error { _, err := store.Jobs(ctx); return err },
+		func(ctx context.Context) error { return store.DeleteJobs(ctx, "id") },
 		func(ctx context.Context) error { return store.Check(ctx) },
 		func(ctx context.Context) error { return store.Ping(ctx) },
 	} {

@@ -25,8 +25,10 @@
 //     chunks of 500 by what the filter looks at, not by bodies. Its context
 //     bounds the whole.
 //   - Count and Stats read no entries, but for one error text for each
-//     fingerprint that Stats tells.
+//     fingerprint that Stats tells; a Count by several fields at once filters
+//     as List does.
 //   - Purge deletes 256 entries at a time, so that it holds nobody up for long.
+//   - Bulk replays are JSON in one hash. Storing progress takes one round trip.
 //   - An entry takes about 2.4 KB of Redis's memory beside its body, headers and
 //     history.
 //

@@ -17,6 +17,8 @@ import (
 //	{prefix}:types          a hash: how many entries have a type
 //	{prefix}:fingerprints   a sorted set: how many entries have a fingerprint,
 //	                        negative, so that the most frequent is first
+//	{prefix}:jobs           a hash: the JSON of a bulk replay by its ID
+//	{prefix}:job-versions   a hash: the version of that JSON
 //
 // The index has six members for each entry, all with the score 0, so that Redis
 // keeps them in the order of their bytes:
@@ -32,6 +34,7 @@ import (
 //
 // All this outlives the program, so its form stays as it is.
 type keys struct {
+	prefix      string // in braces, with a colon
 	entryPrefix string
 	// common are the keys that every script gets before those of entries.
 	common [4]string
@@ -40,10 +43,14 @@ type keys struct {
 func newKeys(prefix string) keys {
 	prefix = "{" + prefix + "}:"
 	return keys{
+		prefix:      prefix,
 		entryPrefix: prefix + "entry:",
 		common:      [4]string{prefix + "index", prefix + "reasons", prefix + "types", prefix + "fingerprints"},
 	}
 }
+
+// jobs are the keys of the jobs and of their versions.
+func (k *keys) jobs() []string { return []string{k.prefix + "jobs", k.prefix + "job-versions"} }
 
 func (k *keys) index() string { return k.common[0] }
 

@@ -71,7 +71,7 @@ func (s *Store) List(ctx context.Context, query dlq.Query) (dlq.Page, error) {
 	if err != nil {
 		return dlq.Page{}, err
 	}
-	w, err := s.narrowest(ctx, &scan)
+	w, err := s.narrowest(ctx, "list", &scan)
 	if err != nil {
 		return dlq.Page{}, err
 	}
@@ -86,7 +86,7 @@ func (s *Store) List(ctx context.Context, query dlq.Query) (dlq.Page, error) {
 		if err != nil {
 			return dlq.Page{}, err
 		}
-		fitting, err := s.fitting(ctx, &scan, spots)
+		fitting, err := s.fitting(ctx, "list", &scan, spots)
 		if err != nil {
 			return dlq.Page{}, err
 		}
@@ -114,7 +114,7 @@ func (s *Store) List(ctx context.Context, query dlq.Query) (dlq.Page, error) {
 }
 
 // narrowest finds the part of the index that has the fewest entries for scan.
-func (s *Store) narrowest(ctx context.Context, scan *dlq.Scan) (span, error) {
+func (s *Store) narrowest(ctx context.Context, op string, scan *dlq.Scan) (span, error) {
 	var spans []span
 	add := func(by int, value string) {
 		if value != "" {
@@ -133,7 +133,7 @@ func (s *Store) narrowest(ctx context.Context, scan *dlq.Scan) (span, error) {
 		spans[0].exact = true
 		return spans[0], nil
 	}
-	counts, err := exchange(ctx, s, "list", func(ctx context.Context) ([]int64, error) {
+	counts, err := exchange(ctx, s, op, func(ctx context.Context) ([]int64, error) {
 		commands := make([]*redis.IntCmd, len(spans))
 		_, err := s.client.Pipelined(ctx, func(pipeline redis.Pipeliner) error {
 			for i, w := range spans {
@@ -183,7 +183,7 @@ func (s *Store) spots(ctx context.Context, op string, w span, count int) ([]spot
 // fitting returns those that the filter picks, in order. What the index says of
 // others, or of what is gone, is no matter; where it stays wrong, because
 // somebody else deleted an entry's key, it is mended.
-func (s *Store) fitting(ctx context.Context, scan *dlq.Scan, spots []spot) ([]wanted, error) {
+func (s *Store) fitting(ctx context.Context, op string, scan *dlq.Scan, spots []spot) ([]wanted, error) {
 	if len(spots) == 0 {
 		return nil, nil
 	}
@@ -191,7 +191,7 @@ func (s *Store) fitting(ctx context.Context, scan *dlq.Scan, spots []spot) ([]wa
 	for i := range spots {
 		ids[i] = spots[i].id
 	}
-	heads, err := s.heads(ctx, "list", ids)
+	heads, err := s.heads(ctx, op, ids)
 	if err != nil {
 		return nil, err
 	}

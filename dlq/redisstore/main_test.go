@@ -72,7 +72,7 @@ func requireKept(tb testing.TB, store dlq.Store, ids ...string) {
 		got = append(got, page.Entries[i].ID)
 	}
 	require.ElementsMatch(tb, ids, got)
-	count, err := store.Count(context.Background())
+	count, err := store.Count(context.Background(), dlq.Filter{})
 	require.NoError(tb, err)
 	require.Equal(tb, len(ids), count)
 }

@@ -39,6 +39,7 @@ func TestRedisOutOfMemory(t *testing.T) {
 	}
 	limit := func(limit string) { require.NoError(t, client.ConfigSet(t.Context(), "maxmemory", limit).Err()) }
 	limit("16mb")
+	require.NoError(t, store.SaveJob(t.Context(), dlq.Job{ID: "job", Status: dlq.JobRunning}))
 	requireFull := func(err error) {
 		t.Helper()
 		require.ErrorIs(t, err, dlq.ErrFull)
@@ -48,11 +49,14 @@ func TestRedisOutOfMemory(t *testing.T) {
 	}
 	requireFull(fill())
 	require.Greater(t, len(kept), 20)
+	job := dlq.Job{ID: "job", Status: dlq.JobRunning, Version: 1}
 	// To be sure that there is nothing left for the smallest change.
 	limit("1mb")
 	requireFull(store.Put(t.Context(), entry("new", 0)))
 	requireFull(store.Put(t.Context(), entry("0", 0)))
 	require.Error(t, client.Set(t.Context(), "key", "value", 0).Err())
+	requireFull(store.SaveJob(t.Context(), dlq.Job{ID: "new job", Status: dlq.JobRunning}))
+	require.NoError(t, store.SaveJob(t.Context(), job), "progress is stored all the same")
 
 	requireClaimed(t, store, "token", kept[:8]...)
 	require.NoError(t, errors.Join(store.Remove(t.Context(), "token", kept[:4]...)...))

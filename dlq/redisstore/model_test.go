@@ -135,6 +135,11 @@ func (m *model) list(t *rapid.T) {
 		query.Since = seconds(t, "since")
 		query.Until = query.Since.Add(time.Duration(rapid.IntRange(1, 4).Draw(t, "more")) * time.Second)
 	}
+	wantCount, err := m.ideal.Count(ctx, query.Filter)
+	require.NoError(t, err)
+	count, err := m.real.Count(ctx, query.Filter)
+	require.NoError(t, err)
+	require.Equal(t, wantCount, count)
 	for {
 		want, err := m.ideal.List(ctx, query)
 		require.NoError(t, err)
@@ -155,7 +160,7 @@ func (m *model) compare(t *rapid.T) {
 	got, err := m.real.Stats(ctx, 5)
 	require.NoError(t, err)
 	require.Equal(t, want, got)
-	count, err := m.real.Count(ctx)
+	count, err := m.real.Count(ctx, dlq.Filter{})
 	require.NoError(t, err)
 	require.Equal(t, want.Total, count)
 }

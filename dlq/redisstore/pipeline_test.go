@@ -83,7 +83,7 @@ func TestNoDeadLetterIsLost(t *testing.T) {
 		require.NoError(t, server.Start(t.Context()))
 	}
 	require.EventuallyWithT(t, func(t *assert.CollectT) {
-		count, err := store.Count(context.Background())
+		count, err := store.Count(context.Background(), dlq.Filter{})
 		assert.NoError(t, err)
 		assert.Equal(t, messages+2, count)
 	}, patience, 20*time.Millisecond)

@@ -17,7 +17,7 @@ const (
 // begins with what needs memory, and is refused as a whole; the others begin
 // with what needs none, so that a full store can still be emptied.
 type scripts struct {
-	put, claim, release, remove, discard, prune, stats *redis.Script
+	put, claim, release, remove, discard, prune, stats, saveJob *redis.Script
 }
 
 // common begins every script. What described returns is the order in which
@@ -221,6 +221,24 @@ return {
   top,
   newest,
 }
+`),
+		// KEYS jobs, job-versions. ARGV id, the version to be replaced or 0 for a new
+		// job, its own version, and its JSON.
+		saveJob: redis.NewScript(`
+local MISSING, DONE, LOST = 0, 1, 3
+redis.call('HLEN', KEYS[1])
+local version = redis.call('HGET', KEYS[2], ARGV[1])
+if not version and ARGV[2] ~= '0' then
+  return MISSING
+elseif (version or '0') ~= ARGV[2] then
+  return LOST
+end
+if version then -- what a full Redis lets begin
+  redis.call('HDEL', KEYS[1], ARGV[1])
+end
+redis.call('HSET', KEYS[2], ARGV[1], ARGV[3])
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[4])
+return DONE
 `),
 	}
 }

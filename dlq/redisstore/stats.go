@@ -9,16 +9,45 @@ import (
 	"github.com/esh3artech/barid/dlq"
 )
 
-// Count implements dlq.Store. It asks the index, and reads no entry.
-func (s *Store) Count(ctx context.Context) (int, error) {
+// Count implements dlq.Store. With one field in the filter at most, and a time
+// range, it asks the index and reads no entry. With several it looks at small
+// parts of the entries that fit the field which fits the fewest: ctx bounds
+// that.
+func (s *Store) Count(ctx context.Context, filter dlq.Filter) (int, error) {
 	if err := s.usable(ctx); err != nil {
 		return 0, err
 	}
-	return exchange(ctx, s, "count", func(ctx context.Context) (int, error) {
-		all := part(byTime, "")
-		count, err := s.client.ZLexCount(ctx, s.keys.index(), "["+all, "("+all+beyond).Result()
-		return int(count), err
-	})
+	if err := dlq.CheckFilter(&filter); err != nil {
+		return 0, err
+	}
+	scan := dlq.Scan{Filter: filter, Order: dlq.OldestFirst}
+	w, err := s.narrowest(ctx, "count", &scan)
+	if err != nil {
+		return 0, err
+	}
+	if w.exact {
+		return exchange(ctx, s, "count", func(ctx context.Context) (int, error) {
+			count, err := s.client.ZLexCount(ctx, s.keys.index(), w.min, w.max).Result()
+			return int(count), err
+		})
+	}
+	count := 0
+	for {
+		spots, err := s.spots(ctx, "count", w, scanned)
+		if err != nil {
+			return 0, err
+		}
+		fitting, err := s.fitting(ctx, "count", &scan, spots)
+		if err != nil {
+			return 0, err
+		}
+		count += len(fitting)
+		if len(spots) < scanned {
+			return count, nil
+		}
+		last := spots[len(spots)-1]
+		w.after(last.place + last.id)
+	}
 }
 
 // Stats implements dlq.Store. The counts are those of one moment, and kept with

@@ -27,6 +27,7 @@ func TestStoreIsAStore(t *testing.T) {
 		t.Cleanup(func() { audit(t, client, prefix) })
 		return open(t, client, redisstore.Config{Prefix: prefix})
 	})
+	dlqtest.TestJobStore(t, func(t *testing.T) dlq.JobStore { return open(t, client, redisstore.Config{}) })
 }
 
 // The scripts vanish between any two steps.
@@ -199,7 +200,7 @@ func TestRoundTrips(t *testing.T) {
 	stats, err := store.Stats(t.Context(), 10)
 	require.NoError(t, err)
 	require.Equal(t, 2257, stats.Total)
-	count, err := store.Count(t.Context())
+	count, err := store.Count(t.Context(), dlq.Filter{})
 	require.NoError(t, err)
 	require.Equal(t, 2257, count)
 	require.LessOrEqual(t, trips.commands["hmget"], 1, "no entry is read but an example of each fingerprint")
@@ -308,6 +309,27 @@ func TestDamagedEntries(t *testing.T) {
 	require.NoError(t, errors.Join(store.Delete(t.Context(), start.Add(lease), "bad")...))
 	requireKept(t, store, "good")
 	requireAudit(t, client, prefix, "good")
+}
+
+func TestDamagedJobs(t *testing.T) {
+	client := connect(t, shared.RedisURL(t))
+	prefix := servers.Unique(t)
+	store := open(t, client, redisstore.Config{Prefix: prefix})
+	for _, id := range []string{"good", "bad"} {
+		require.NoError(t, store.SaveJob(t.Context(), dlq.Job{ID: id, Status: dlq.JobRunning}))
+	}
+	require.NoError(t, client.HSet(t.Context(), "{"+prefix+"}:jobs", "bad", `{"id":"good","status":"running"}`).Err())
+	_, err := store.Job(t.Context(), "good")
+	require.NoError(t, err)
+	_, err = store.Job(t.Context(), "bad")
+	require.ErrorIs(t, err, redisstore.ErrDamaged)
+	_, err = store.Jobs(t.Context())
+	require.ErrorIs(t, err, redisstore.ErrDamaged)
+	require.ErrorContains(t, err, "bad")
+	require.NoError(t, store.DeleteJobs(t.Context(), "bad"))
+	jobs, err := store.Jobs(t.Context())
+	require.NoError(t, err)
+	require.Len(t, jobs, 1)
 }
 
 // The keys are something else's: nothing is done, rather than a half.

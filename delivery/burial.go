@@ -1,0 +1,102 @@
+package delivery
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+)
+
+// Resolver takes back dead letters that turned out to be none, because the end
+// user acknowledged the message after all. dlq.Manager is one.
+type Resolver interface {
+	// Resolve deletes the letters. It returns nil when none of them is there any
+	// more; one that was not there before is no error.
+	Resolve(ctx context.Context, ids ...string) error
+}
+
+// burials are messages to be given up, each with the letter and the update by
+// which its record becomes failed.
+type burials struct {
+	letters []DeadLetter
+	updates []Update
+}
+
+func (b *burials) add(source string, batch *claimed, record *Record, reason Reason, cause error, update Update) {
+	envelope := record.Envelope()
+	letter := newDeadLetter(source, &envelope, reason, cause, update.At)
+	update.OnlyIfClaimedBy, update.DeadLetterID = batch.token, letter.ID
+	// The letter has the message as it is after the update.
+	if after := *record; after.Apply(update) == nil {
+		letter.Envelope = after.Envelope()
+	}
+	b.letters = append(b.letters, letter)
+	b.updates = append(b.updates, update)
+}
+
+// bury stores the letters, then has the records become failed, and returns the
+// updates of those that did. When the letters can't be stored, the records stay
+// claimed and come due again when the lease ends.
+func (p *patrol) bury(ctx context.Context, batch *claimed, b *burials) []*Update {
+	if len(b.letters) == 0 {
+		return nil
+	}
+	if err := p.put(ctx, b.letters); err != nil {
+		if ctx.Err() == nil {
+			p.burying.failed(ctx, err)
+		}
+		return nil
+	}
+	p.burying.answered(ctx)
+	progress, errs := p.mark(ctx, batch, b.updates)
+	var buried []*Update
+	var unfounded []string
+	for i := range b.updates {
+		update := &b.updates[i]
+		switch {
+		case landed(update, &progress[i], errs[i]):
+			buried = append(buried, update)
+			p.config.Logger.LogAttrs(ctx, slog.LevelError, "dead-lettered",
+				slog.String("message_id", update.ID), slog.String("reason", string(b.letters[i].Reason)), slog.String("error", b.letters[i].Error))
+		case errors.Is(errs[i], ErrLate) && progress[i].Status.Final():
+			// In any other status somebody else may have put the same letter.
+			unfounded = append(unfounded, update.DeadLetterID)
+		}
+	}
+	p.takeBack(ctx, batch, unfounded)
+	return buried
+}
+
+func (p *patrol) put(ctx context.Context, letters []DeadLetter) error {
+	limited := within(ctx, time.Now(), settleTimeout)
+	defer limited.end()
+	return p.config.DeadLetters.DeadLetter(limited, letters...)
+}
+
+// takeBack deletes letters of messages that were acknowledged between the letter
+// and the update. It tries for as long as the lease lasts.
+func (p *patrol) takeBack(ctx context.Context, batch *claimed, ids []string) {
+	if len(ids) == 0 {
+		return
+	}
+	err := errors.New("DeadLetters is no Resolver")
+	if resolver, ok := p.config.DeadLetters.(Resolver); ok {
+		for tries := 0; ; tries++ {
+			if err = resolve(ctx, resolver, ids); err == nil {
+				return
+			}
+			wait := backoff(tries, outageFirst, outageMost)
+			if time.Now().Add(wait).After(batch.until) || !pause(ctx.Done(), wait) {
+				break
+			}
+		}
+	}
+	p.config.Logger.LogAttrs(ctx, slog.LevelError, "dead letters of acknowledged messages stay",
+		slog.Any("dead_letter_ids", ids), slog.Any("error", err))
+}
+
+func resolve(ctx context.Context, resolver Resolver, ids []string) error {
+	limited := within(ctx, time.Now(), settleTimeout)
+	defer limited.end()
+	return resolver.Resolve(limited, ids...)
+}

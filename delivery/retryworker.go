@@ -1,0 +1,231 @@
+package delivery
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/esh3artech/barid/metrics"
+	"github.com/esh3artech/barid/retry"
+)
+
+// The defaults of RetryWorkerConfig, and its bound.
+const (
+	DefaultScanInterval = 30 * time.Second
+	DefaultClaimBatch   = 500
+	DefaultClaimLease   = time.Minute
+	MinClaimLease       = time.Second
+)
+
+// RetryWorkerConfig configures a RetryWorker. The zero value is ready to use with
+// a transport that has a name and keeps dead letters.
+type RetryWorkerConfig struct {
+	// Name signs dead letters. Give it the name of the consumers that share the
+	// queue, so that one message never becomes two letters. Default: the
+	// transport's name, if it is a Namer.
+	Name string
+	// ScanInterval is how long the worker sleeps at most. It wakes before that
+	// for everything of which the store can tell when it is due. Default
+	// DefaultScanInterval, 30 s.
+	ScanInterval time.Duration
+	// BatchSize is how many records are claimed, and sent, together, which is
+	// also how many bodies are in memory at once. Default DefaultClaimBatch,
+	// 500, from 1 to MaxClaim.
+	BatchSize int
+	// Lease is after how long another worker goes on with what this one had
+	// claimed when it died. Sending one batch may take half of it. Default
+	// DefaultClaimLease, 1 min, at least MinClaimLease, 1 s.
+	Lease time.Duration
+
+	// Retry says whether and when a message that nobody acknowledged is sent
+	// again; it should be the consumers'. Nil: never, it becomes a dead letter.
+	Retry retry.Policy
+	// DeadLetters keeps what is given up; dlq.NewManager makes one. If it is a
+	// Resolver as well, a letter whose message was acknowledged in the very moment
+	// in which it was given up is taken back. Default: the transport, if it is a
+	// DeadLetterer.
+	DeadLetters DeadLetterer
+	// IgnoreAckTimeouts leaves messages alone whose acknowledgment is overdue.
+	// They stay sent, and can still be acknowledged; a later Run without it sees
+	// to them. Default: they are seen to.
+	IgnoreAckTimeouts bool
+
+	// Metrics takes barid_ack_timeouts_total and barid_dependency_up for the
+	// dependencies store, transport and dead_letters. Nil discards.
+	Metrics metrics.Recorder
+	// Logger: nil discards. Bodies and recipients are never logged.
+	Logger *slog.Logger
+}
+
+func (c RetryWorkerConfig) withDefaults(transport Transport) RetryWorkerConfig {
+	if c.Name == "" && transport != nil {
+		c.Name = nameOf(transport)
+	}
+	if c.ScanInterval == 0 {
+		c.ScanInterval = DefaultScanInterval
+	}
+	if c.BatchSize == 0 {
+		c.BatchSize = DefaultClaimBatch
+	}
+	if c.Lease == 0 {
+		c.Lease = DefaultClaimLease
+	}
+	if c.Retry == nil {
+		c.Retry = retry.None{}
+	}
+	if c.DeadLetters == nil {
+		c.DeadLetters, _ = transport.(DeadLetterer)
+	}
+	c.Metrics = metrics.OrDiscard(c.Metrics)
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	return c
+}
+
+func (c *RetryWorkerConfig) validate() error {
+	var faults []error
+	fault := func(format string, args ...any) {
+		faults = append(faults, fmt.Errorf("%w: RetryWorkerConfig."+format, append([]any{ErrConfig}, args...)...))
+	}
+	if c.Name == "" {
+		fault("Name is empty, and the transport has none of its own")
+	}
+	if c.ScanInterval <= 0 {
+		fault("ScanInterval is %s, want more than 0", c.ScanInterval)
+	}
+	if c.BatchSize < 1 || c.BatchSize > MaxClaim {
+		fault("BatchSize is %d, want 1 to %d", c.BatchSize, MaxClaim)
+	}
+	if c.Lease < MinClaimLease {
+		fault("Lease is %s, want at least %s", c.Lease, MinClaimLease)
+	}
+	if validator, ok := c.Retry.(interface{ Validate() error }); ok {
+		if err := validator.Validate(); err != nil {
+			fault("Retry: %w", err)
+		}
+	}
+	if c.DeadLetters == nil {
+		fault("DeadLetters is nil, and the transport keeps none of its own: use dlq.NewManager")
+	}
+	return errors.Join(append(faults, faultOf("RetryWorkerConfig.DeadLetters", c.DeadLetters))...)
+}
+
+// RetryWorker goes on with stored messages whose time has come. It claims them
+// from the Store in batches, so that any number of workers, in any processes, can
+// share one, and sees to
+//
+//   - retries that are due, messages that were scheduled, and messages that a
+//     publisher saved and then died with: they are sent, and become queued once
+//     the transport has confirmed them;
+//   - messages that waited in a Volatile transport whose process is gone: the
+//     same;
+//   - messages whose acknowledgment is overdue: that is a failed attempt, which
+//     is counted, and the message is scheduled for a retry as
+//     RetryWorkerConfig.Retry says, or becomes a dead letter with
+//     ReasonAckTimeout.
+//
+// Each step is durable before the status moves on. What can't be confirmed stays
+// claimed and comes due again after the lease. So a worker that dies between
+// the two costs one more copy of each message that it had in hand, and no
+// message. What the transport will never take (ErrInvalid, ErrTooLarge) becomes
+// a dead letter with ReasonPermanent, without an attempt counted.
+//
+// A worker that dies after it has put a dead letter and before it has noted that
+// leaves both the letter and the message. Whoever claims the message next puts
+// the same letter again; if it is acknowledged before that, the letter stays and
+// is for people to delete.
+//
+// With a Volatile transport the worker also renews the claims on what waits
+// there. When Run ends it lets go of them, so that others, or the next start, go
+// on at once and not only after the lease. End it after the consumers of the
+// same process and transport, or what these still have in hand is delivered
+// twice, unless an idempotency store prevents that.
+//
+// A worker that can't reach the store, the transport or the dead letters tries
+// again, at most half a minute apart, for as long as it takes.
+type RetryWorker struct {
+	store     Store
+	transport Transport
+	config    RetryWorkerConfig
+	session   string // of a Volatile transport, else empty
+}
+
+// NewRetryWorker returns a RetryWorker, which closes neither store nor transport.
+// The error names every fault of the config.
+func NewRetryWorker(store Store, transport Transport, config RetryWorkerConfig) (*RetryWorker, error) {
+	config = config.withDefaults(transport)
+	fault := config.validate()
+	if transport == nil {
+		fault = errors.Join(fmt.Errorf("%w: transport is nil", ErrConfig), fault)
+	} else {
+		fault = errors.Join(faultOf("transport", transport), fault)
+	}
+	if store == nil {
+		fault = errors.Join(fmt.Errorf("%w: store is nil", ErrConfig), fault)
+	} else {
+		fault = errors.Join(faultOf("store", store), fault)
+	}
+	if fault != nil {
+		return nil, fault
+	}
+	worker := &RetryWorker{store: store, transport: transport, config: config}
+	if volatile, ok := transport.(Volatile); ok {
+		worker.session = volatile.Session()
+	}
+	return worker, nil
+}
+
+// Run works until ctx ends and what is under way is settled, for which it takes
+// 10 s more at most. It returns nil then, and before that only if the worker
+// was not made by NewRetryWorker.
+func (w *RetryWorker) Run(ctx context.Context) error {
+	p, err := w.patrol()
+	if err != nil {
+		return err
+	}
+	work, end := outliving(ctx, settleTimeout)
+	defer end()
+	defer p.keepSession(ctx, work)()
+	if watcher, ok := w.store.(StoreWatcher); ok {
+		defer watcher.Watch(p.alarm.ring)()
+	}
+	for ctx.Err() == nil {
+		if full := p.round(ctx, work); !full && !p.sleep(ctx) {
+			break
+		}
+	}
+	return nil
+}
+
+// RunOnce sees to everything that is due and returns, for hosts that have a
+// scheduler of their own. The error tells which of store, transport and dead
+// letters failed last, or is ctx's; what was not seen to then is the next call's.
+// Where the transport is Volatile the process needs Run.
+func (w *RetryWorker) RunOnce(ctx context.Context) error {
+	p, err := w.patrol()
+	if err != nil {
+		return err
+	}
+	work, end := outliving(ctx, settleTimeout)
+	defer end()
+	for ctx.Err() == nil && p.round(ctx, work) {
+		continue
+	}
+	return errors.Join(ctx.Err(), p.outages())
+}
+
+// outliving is ctx that ends by grace later.
+func outliving(ctx context.Context, grace time.Duration) (work context.Context, end func()) {
+	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		pause(work.Done(), grace)
+		cancel()
+	})
+	return work, func() {
+		stop()
+		cancel()
+	}
+}

@@ -1,0 +1,179 @@
+package dlq
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/esh3artech/barid/delivery"
+)
+
+// maxTries is how often an entry is tried that fails while others are sent.
+const maxTries = 5
+
+// errNotPicked: the entry was put again, and is no longer the job's.
+var errNotPicked = errors.New("dlq: entry was put again")
+
+// batch is a page of a job's entries, on their way.
+type batch struct {
+	ids    []string
+	places []delivery.Position
+	errs   []error // of each id; nil when it was sent and confirmed
+	last   bool    // nothing lies behind it
+
+	// What conclude makes of it.
+	until   delivery.Position // the last entry that is dealt with
+	sent    []string
+	claimed []string // and not sent
+	outage  error    // why something behind until has to be tried again
+	fault   error    // what last went wrong
+
+	requeued, skipped, failed int
+}
+
+// read reads the next batch, without its entries: claiming returns them as they
+// are by then.
+func (r *run) read(ctx context.Context) *batch {
+	b := &batch{until: r.after}
+	query := Query{Filter: r.filter, Order: OldestFirst, Limit: r.pace.group(r.manager.config.BatchSize)}
+	scan, err := query.Scan()
+	if err != nil {
+		b.outage = err
+		return b
+	}
+	if r.after.ID != "" {
+		query.Cursor = scan.Cursor(&Entry{ID: r.after.ID, DeadAt: r.after.At})
+	}
+	bounded, cancel := context.WithTimeout(ctx, r.manager.config.Lease)
+	defer cancel()
+	page, err := r.manager.store.List(bounded, query)
+	if err != nil {
+		b.outage = err
+		return b
+	}
+	b.last = page.Next == "" || len(page.Entries) == 0
+	for i := range page.Entries {
+		b.ids = append(b.ids, page.Entries[i].ID)
+		b.places = append(b.places, PositionOf(&page.Entries[i]))
+	}
+	return b
+}
+
+// send claims and sends the batch.
+func (r *run) send(ctx context.Context, b *batch) {
+	m := r.manager
+	now := time.Now()
+	claim := Claim{Token: r.token, Now: now, Lease: r.leaseUntil.Sub(now)}
+	bounded, cancel := r.bounded(ctx)
+	entries, errs := m.claim(bounded, claim, b.ids)
+	cancel()
+	for i := range entries {
+		if errs[i] == nil && !r.filter.Match(&entries[i]) {
+			errs[i] = errNotPicked
+		}
+	}
+	r.pace.sent(m.send(ctx, claim, entries, errs), now)
+	b.errs = errs
+	r.judge(b)
+}
+
+// judge makes those fail for good that failed often enough while others were
+// sent. That others failed too says nothing against an entry.
+func (r *run) judge(b *batch) {
+	evident := true // what fails now, failed before when others were sent
+	for i, err := range b.errs {
+		if err == nil {
+			evident = true
+			break
+		}
+		if fateOf(err) == waiting && r.tries[b.ids[i]] == 0 {
+			evident = false
+		}
+	}
+	tries := make(map[string]int)
+	for i, err := range b.errs {
+		if fateOf(err) != waiting {
+			continue
+		}
+		id := b.ids[i]
+		n := r.tries[id]
+		if evident && !temporary(err) {
+			n++
+		}
+		if n >= maxTries {
+			b.errs[i] = fmt.Errorf("%w: %w", ErrNotReplayable, err)
+		} else if n > 0 {
+			tries[id] = n
+		}
+	}
+	r.tries = tries
+}
+
+// conclude counts what the batch has come to. What is refused or skipped behind
+// an entry that has to be tried again is seen again, and counted then.
+func (b *batch) conclude() {
+	for i, err := range b.errs {
+		fate := fateOf(err)
+		if fate == waiting && b.outage == nil {
+			b.outage = err
+		}
+		switch {
+		case fate == sent:
+			b.sent = append(b.sent, b.ids[i])
+			b.requeued++
+		case b.outage != nil:
+		case fate == refused:
+			b.failed++
+		default:
+			b.skipped++
+		}
+		if fate == refused {
+			b.fault = err
+		}
+		if fate != sent && !errors.Is(err, ErrNotFound) && !errors.Is(err, ErrClaimed) {
+			b.claimed = append(b.claimed, b.ids[i])
+		}
+		if b.outage == nil {
+			b.until = b.places[i]
+		}
+	}
+	if b.outage != nil {
+		b.fault = b.outage
+	}
+}
+
+// fate is what an entry's error means for its job.
+type fate uint8
+
+const (
+	sent    fate = iota
+	skipped      // nothing to be done about it
+	refused      // can't be sent, now or later
+	waiting      // to be tried again
+)
+
+func fateOf(err error) fate {
+	switch {
+	case err == nil:
+		return sent
+	case errors.Is(err, ErrNotFound) || errors.Is(err, ErrClaimed) || errors.Is(err, errNotPicked):
+		return skipped
+	case errors.Is(err, ErrNotReplayable) || errors.Is(err, delivery.ErrInvalid):
+		return refused
+	}
+	return waiting
+}
+
+// temporary says that the transport or the store is to blame, and no entry.
+func temporary(err error) bool {
+	for _, cause := range []error{
+		delivery.ErrOutcomeUnknown, delivery.ErrRefused, delivery.ErrBlocked, delivery.ErrClosed, delivery.ErrStoreDown,
+		context.Canceled, context.DeadlineExceeded,
+	} {
+		if errors.Is(err, cause) {
+			return true
+		}
+	}
+	return false
+}

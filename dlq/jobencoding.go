@@ -1,0 +1,130 @@
+package dlq
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/esh3artech/barid/delivery"
+)
+
+// jobJSON is the stored form of a Job. Fields may be added; none may change its
+// meaning.
+type jobJSON struct {
+	ID         string     `json:"id"`
+	Filter     filterJSON `json:"filter"`
+	Rate       float64    `json:"rate,omitempty"`
+	Status     string     `json:"status"`
+	Total      int        `json:"total"`
+	Requeued   int        `json:"requeued"`
+	Skipped    int        `json:"skipped"`
+	Failed     int        `json:"failed"`
+	LastError  string     `json:"last_error,omitempty"`
+	After      *placeJSON `json:"after,omitempty"`
+	CreatedAt  time.Time  `json:"created_at"`
+	UpdatedAt  time.Time  `json:"updated_at,omitzero"`
+	FinishedAt time.Time  `json:"finished_at,omitzero"`
+	Owner      string     `json:"owner,omitempty"`
+	LeaseUntil time.Time  `json:"lease_until,omitzero"`
+	Version    int64      `json:"version"`
+}
+
+type filterJSON struct {
+	Reason      string    `json:"reason,omitempty"`
+	Recipient   string    `json:"recipient,omitempty"`
+	Type        string    `json:"type,omitempty"`
+	Fingerprint string    `json:"fingerprint,omitempty"`
+	Source      string    `json:"source,omitempty"`
+	Since       time.Time `json:"since,omitzero"`
+	Until       time.Time `json:"until,omitzero"`
+}
+
+type placeJSON struct {
+	At time.Time `json:"at"`
+	ID string    `json:"id"`
+}
+
+// MarshalJSON implements json.Marshaler. Times are in UTC; a string that is not
+// UTF-8 is written as that of an Entry is.
+func (j Job) MarshalJSON() ([]byte, error) {
+	stored := jobJSON{
+		ID: armor(j.ID),
+		Filter: filterJSON{
+			Reason:      armor(string(j.Filter.Reason)),
+			Recipient:   armor(j.Filter.Recipient),
+			Type:        armor(j.Filter.Type),
+			Fingerprint: armor(j.Filter.Fingerprint),
+			Source:      armor(j.Filter.Source),
+			Since:       j.Filter.Since.UTC(),
+			Until:       j.Filter.Until.UTC(),
+		},
+		Rate:       j.Rate,
+		Status:     armor(string(j.Status)),
+		Total:      j.Total,
+		Requeued:   j.Requeued,
+		Skipped:    j.Skipped,
+		Failed:     j.Failed,
+		LastError:  armor(j.LastError),
+		CreatedAt:  j.CreatedAt.UTC(),
+		UpdatedAt:  j.UpdatedAt.UTC(),
+		FinishedAt: j.FinishedAt.UTC(),
+		Owner:      armor(j.Owner),
+		LeaseUntil: j.LeaseUntil.UTC(),
+		Version:    j.Version,
+	}
+	if j.After.ID != "" {
+		stored.After = &placeJSON{At: j.After.At.UTC(), ID: armor(j.After.ID)}
+	}
+	return json.Marshal(stored)
+}
+
+// UnmarshalJSON implements json.Unmarshaler. Fields that it does not know are
+// passed over. A job that no Manager could have written is an error, rather than
+// one that sends entries that nobody meant.
+func (j *Job) UnmarshalJSON(data []byte) error {
+	var stored jobJSON
+	if err := json.Unmarshal(data, &stored); err != nil {
+		return err
+	}
+	var a unarmorer
+	job := Job{
+		ID: a.text(stored.ID),
+		Filter: Filter{
+			Reason:      delivery.Reason(a.text(stored.Filter.Reason)),
+			Recipient:   a.text(stored.Filter.Recipient),
+			Type:        a.text(stored.Filter.Type),
+			Fingerprint: a.text(stored.Filter.Fingerprint),
+			Source:      a.text(stored.Filter.Source),
+			Since:       stored.Filter.Since.UTC(),
+			Until:       stored.Filter.Until.UTC(),
+		},
+		Rate:       stored.Rate,
+		Status:     JobStatus(a.text(stored.Status)),
+		Total:      stored.Total,
+		Requeued:   stored.Requeued,
+		Skipped:    stored.Skipped,
+		Failed:     stored.Failed,
+		LastError:  a.text(stored.LastError),
+		CreatedAt:  stored.CreatedAt.UTC(),
+		UpdatedAt:  stored.UpdatedAt.UTC(),
+		FinishedAt: stored.FinishedAt.UTC(),
+		Owner:      a.text(stored.Owner),
+		LeaseUntil: stored.LeaseUntil.UTC(),
+		Version:    stored.Version,
+	}
+	if stored.After != nil {
+		job.After = delivery.Position{At: stored.After.At.UTC(), ID: a.text(stored.After.ID)}
+	}
+	switch {
+	case a.err != nil:
+		return a.err
+	case job.ID == "" || job.Status == "" || job.Version < 0:
+		return errors.New("dlq: decode job: it has no id, no status or a negative version")
+	case job.Rate < 0 || math.IsInf(job.Rate, 0):
+		return fmt.Errorf("dlq: decode job: rate is %v", job.Rate)
+	}
+	*j = job
+	return nil
+}

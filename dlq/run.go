@@ -1,0 +1,379 @@
+package dlq
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/esh3artech/barid/delivery"
+)
+
+// Why a run ends before its job is done.
+var (
+	// errStopped: the runner shall end, or the job was cancelled here.
+	errStopped = errors.New("dlq: replay stopped")
+	// errCancelled: the job was cancelled elsewhere.
+	errCancelled = errors.New("dlq: replay cancelled")
+	// errLost: another runner has the job, or it was deleted.
+	errLost = errors.New("dlq: replay is someone else's")
+)
+
+// lookAgain is how often a run that waits looks whether its job was cancelled.
+const lookAgain = time.Second
+
+// run works one job. While one batch is being settled in the background, which
+// is removing what was sent and storing the progress, the next one is read and
+// sent; never more than these two.
+//
+// The token of the run owns the job and claims its entries, and no claim lasts
+// longer than the job's lease does: whoever takes the job over, when that has
+// ended, finds its entries free, and can't be in the way of an owner that only
+// was slow.
+type run struct {
+	manager *Manager
+	store   JobStore
+	token   string
+
+	// job is the record as it was last stored or read. It is the background's
+	// while settling is not nil.
+	job      Job
+	settling chan error
+	filter   Filter // of job, and never changed
+	ended    error  // errStopped, errCancelled or errLost, for good
+
+	leaseUntil time.Time         // of job, as far as known for sure
+	after      delivery.Position // where the next batch begins
+	pace       pace
+	failures   int            // outages in a row
+	tries      map[string]int // of entries that may be at fault themselves
+	dangling   bool           // claims that could not be given back
+	counted    time.Time      // when the gauge was last refreshed
+}
+
+// work goes on until the job is done, or ctx ends.
+func (r *run) work(ctx context.Context) {
+	stopping, stop := context.WithCancel(ctx)
+	defer stop()
+	r.manager.replays.enter(r.job.ID, stop)
+	defer r.manager.replays.leave(r.job.ID)
+	finishing, finished := grace(stopping, settleTimeout)
+	defer finished()
+
+	r.leaseUntil = r.job.LeaseUntil
+	err := r.batches(stopping, finishing)
+	if late := r.settled(); err == nil {
+		err = late
+	}
+	if err != nil {
+		stop() // what is left to do has an end
+	}
+	r.leave(finishing, err)
+}
+
+// grace returns a context that ends some time after ctx, or when its cancel
+// function is called.
+func grace(ctx context.Context, wait time.Duration) (context.Context, context.CancelFunc) {
+	later, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	context.AfterFunc(ctx, func() {
+		pause(later, wait)
+		cancel()
+	})
+	return later, cancel
+}
+
+// batches returns nil when nothing is left.
+func (r *run) batches(stopping, finishing context.Context) error {
+	at := time.Now()
+	for {
+		if err := r.ready(stopping, at); err != nil {
+			return err
+		}
+		b := r.read(stopping)
+		if stopping.Err() != nil {
+			return errStopped
+		}
+		if len(b.ids) > 0 {
+			// Reading may have taken long.
+			if err := r.ready(stopping, time.Now()); err != nil {
+				return err
+			}
+			r.send(finishing, b)
+		}
+		b.conclude()
+		err := r.settled()
+		r.settle(finishing, b)
+		if err != nil {
+			return err
+		}
+		at = r.pace.next
+		switch {
+		case b.outage != nil:
+			if err := r.settled(); err != nil {
+				return err
+			}
+			if b.requeued > 0 {
+				r.failures = 0
+			}
+			if again := time.Now().Add(r.failed(stopping, b.outage)); again.After(at) {
+				at = again
+			}
+		case b.last:
+			return r.settled()
+		default:
+			r.failures = 0
+		}
+	}
+}
+
+// failed notes an outage, and returns how long to wait.
+func (r *run) failed(ctx context.Context, err error) time.Duration {
+	level := slog.LevelDebug
+	if r.failures == 0 {
+		level = slog.LevelWarn
+	}
+	r.manager.config.Logger.LogAttrs(ctx, level, "replay waits", slog.String("job", r.job.ID), slog.Any("error", err))
+	r.failures++
+	return backoff(r.failures - 1)
+}
+
+// ready waits for a time, and until the lease is long enough for a batch. It
+// looks now and then whether the job was cancelled.
+func (r *run) ready(stopping context.Context, at time.Time) error {
+	for failures := 0; stopping.Err() == nil; {
+		now := time.Now()
+		if r.fresh(now) && !now.Before(at) {
+			return nil
+		}
+		if err := r.settled(); err != nil {
+			return err
+		}
+		var err error
+		switch wait := at.Sub(now); {
+		case !r.fresh(now):
+			err = r.save(stopping, func(*Job) {})
+		case wait > 0 && pause(stopping, min(wait, lookAgain)) && time.Now().Before(at):
+			err = r.look(stopping)
+		}
+		r.leaseUntil = r.job.LeaseUntil
+		switch {
+		case err == nil:
+			failures = 0
+		case r.over(err):
+			return r.ended
+		default:
+			pause(stopping, backoff(failures))
+			failures++
+		}
+	}
+	return errStopped
+}
+
+// fresh says that the lease is good for a batch.
+func (r *run) fresh(now time.Time) bool {
+	return r.leaseUntil.Sub(now) >= r.manager.config.Lease*2/3
+}
+
+// over says whether err ends the run, and remembers it.
+func (r *run) over(err error) bool {
+	if errors.Is(err, errStopped) || errors.Is(err, errCancelled) || errors.Is(err, errLost) {
+		r.ended = err
+		return true
+	}
+	return false
+}
+
+// settle settles a batch in the background.
+func (r *run) settle(finishing context.Context, b *batch) {
+	r.after = b.until
+	settling := make(chan error, 1)
+	r.settling = settling
+	go func() { settling <- r.close(finishing, b) }()
+}
+
+// settled waits until nothing is being settled. Its error ends the run.
+func (r *run) settled() error {
+	if r.settling != nil {
+		err := <-r.settling
+		r.settling = nil
+		r.leaseUntil = r.job.LeaseUntil
+		if r.ended == nil {
+			r.ended = err
+		}
+	}
+	return r.ended
+}
+
+// close makes sure that what was sent is gone, and stores the progress. It
+// tries until ctx ends: an entry that was sent must not be sent again because
+// the store was away for a while.
+func (r *run) close(ctx context.Context, b *batch) error {
+	left := r.remove(ctx, b)
+	left = r.release(ctx, b) || left
+	r.dangling = left
+	progress := r.job
+	progress.Requeued += b.requeued
+	progress.Skipped += b.skipped
+	progress.Failed += b.failed
+	if b.fault != nil {
+		progress.fail(b.fault)
+	}
+	// Set, not added: the store may have done it before its answer got lost.
+	err := r.persist(ctx, func(job *Job) {
+		job.Requeued, job.Skipped, job.Failed = progress.Requeued, progress.Skipped, progress.Failed
+		job.LastError, job.After = progress.LastError, b.until
+	})
+	r.manager.config.Logger.LogAttrs(ctx, slog.LevelDebug, "replay batch settled", slog.String("job", r.job.ID),
+		slog.Int("requeued", b.requeued), slog.Int("skipped", b.skipped), slog.Int("failed", b.failed))
+	if now := time.Now(); now.Sub(r.counted) >= time.Second {
+		r.counted = now
+		r.manager.kept.refresh(ctx)
+	}
+	return err
+}
+
+// remove returns true when it had to give up.
+func (r *run) remove(ctx context.Context, b *batch) bool {
+	ids := b.sent
+	for failures := 0; len(ids) > 0; failures++ {
+		if failures > 0 && !pause(ctx, backoff(failures-1)) {
+			return true
+		}
+		bounded, cancel := r.bounded(ctx)
+		errs := aligned(r.manager.store.Remove(bounded, r.token, ids...), len(ids))
+		cancel()
+		var again []string
+		for k, err := range errs {
+			switch {
+			case err == nil || errors.Is(err, ErrNotFound):
+				continue
+			case errors.Is(err, ErrReplaced):
+				b.claimed = append(b.claimed, ids[k])
+			case !errors.Is(err, ErrClaimLost):
+				again = append(again, ids[k])
+			}
+			b.fault = errors.Join(ErrNotRemoved, err)
+		}
+		ids = again
+	}
+	return false
+}
+
+// release gives back what is claimed and was not sent. It returns true when it
+// could not.
+func (r *run) release(ctx context.Context, b *batch) bool {
+	if len(b.claimed) == 0 {
+		return false
+	}
+	bounded, cancel := r.bounded(ctx)
+	defer cancel()
+	for _, err := range aligned(r.manager.store.Release(bounded, r.token, b.claimed...), len(b.claimed)) {
+		if err != nil && !errors.Is(err, ErrNotFound) && !errors.Is(err, ErrClaimLost) {
+			return true
+		}
+	}
+	return false
+}
+
+// bounded is ctx for one call of the store, whatever the store does.
+func (r *run) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(ctx, r.manager.config.Lease/4)
+}
+
+// persist saves as soon as the store lets it, or is errStopped at ctx's end.
+func (r *run) persist(ctx context.Context, change func(*Job)) error {
+	for failures := 0; ; failures++ {
+		err := r.save(ctx, change)
+		if err == nil || errors.Is(err, errCancelled) || errors.Is(err, errLost) {
+			return err
+		}
+		if !pause(ctx, backoff(failures)) {
+			return errStopped
+		}
+	}
+}
+
+// save stores the job with a change, which has to be the same when it is done
+// twice, and with a new lease. It is errCancelled when that was stored but the
+// job is no more to be worked, errLost when nothing was stored because the job
+// is not ours.
+func (r *run) save(ctx context.Context, change func(*Job)) error {
+	ctx, cancel := r.bounded(ctx)
+	defer cancel()
+	for {
+		next := r.job
+		next.UpdatedAt = microseconds(time.Now())
+		next.LeaseUntil = microseconds(next.UpdatedAt.Add(r.manager.config.Lease))
+		change(&next)
+		err := r.store.SaveJob(ctx, next)
+		next.Version++
+		switch {
+		case err == nil:
+			r.job = next
+		case errors.Is(err, ErrJobNotFound):
+			return errLost
+		case !errors.Is(err, ErrJobChanged):
+			return err
+		default:
+			if err := r.reload(ctx); err != nil {
+				return err
+			}
+			// Who else changes a job of ours cancels it. Otherwise it was this
+			// very change, whose answer got lost on the way.
+			if r.job.Version != next.Version || r.job.Status != next.Status {
+				continue
+			}
+		}
+		if r.job.Status == JobCancelled {
+			return errCancelled
+		}
+		return nil
+	}
+}
+
+// look reads the job anew, and ends the run if it is no longer to be worked.
+func (r *run) look(ctx context.Context) error {
+	ctx, cancel := r.bounded(ctx)
+	defer cancel()
+	if err := r.reload(ctx); err != nil {
+		return err
+	}
+	if r.job.Finished() {
+		return errCancelled
+	}
+	return nil
+}
+
+func (r *run) reload(ctx context.Context) error {
+	job, err := r.store.Job(ctx, r.job.ID)
+	switch {
+	case errors.Is(err, ErrJobNotFound):
+		return errLost
+	case err != nil:
+		return err
+	case job.Owner != r.token:
+		return errLost
+	}
+	r.job = job
+	return nil
+}
+
+// leave stores how the run ended.
+func (r *run) leave(ctx context.Context, err error) {
+	r.manager.kept.refresh(ctx)
+	if errors.Is(err, errLost) {
+		return
+	}
+	now := microseconds(time.Now())
+	stored := r.persist(ctx, func(job *Job) {
+		if err == nil && job.Status == JobRunning {
+			job.Status, job.FinishedAt = JobDone, now
+		}
+		if !r.dangling {
+			job.Owner, job.LeaseUntil = "", time.Time{}
+		}
+	})
+	r.manager.config.Logger.LogAttrs(ctx, slog.LevelInfo, "replay left",
+		slog.String("job", r.job.ID), slog.String("status", string(r.job.Status)), slog.Int("requeued", r.job.Requeued),
+		slog.Int("skipped", r.job.Skipped), slog.Int("failed", r.job.Failed), slog.Bool("stored", !errors.Is(stored, errStopped)))
+}

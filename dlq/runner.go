@@ -1,0 +1,132 @@
+package dlq
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// lookInterval is how often a runner looks for jobs that were started in other
+// processes, or left behind.
+const lookInterval = 5 * time.Second
+
+// RunJobs works the jobs that StartReplay stored, all at once, until ctx ends.
+// Run it beside the consumer, in as many processes as you like: each job is
+// worked by one of them, under a lease of Config.Lease, and by another when that
+// one stops or dies.
+//
+// A job goes through its entries from the oldest on, in batches of
+// Config.BatchSize at most, and requeues them as Requeue does. Its progress is
+// stored with every batch, so that it goes on where it was after a restart.
+//
+//   - An entry that can't be sent, or that someone else is requeuing, is
+//     counted and passed by.
+//   - While the transport or the store is down, the job waits, trying again
+//     after 0.1 s to 30 s, and fails no entry. What goes wrong with single
+//     entries only, while others are sent, is tried 5 times before the entry
+//     counts as failed.
+//   - No entry is sent twice, unless a process dies, or can't be stopped in
+//     time, between the confirm and the removal; it is the same generation then,
+//     as with Requeue. The job's counts lack that batch.
+//
+// When ctx ends, batches that are being sent have 5 s to be finished, and jobs
+// are left for others to go on with. The result is nil then. Otherwise it is
+// ErrNoSender, ErrNoJobs or what Err says, at once.
+func (m *Manager) RunJobs(ctx context.Context) error {
+	store, err := m.jobs()
+	if err != nil {
+		return err
+	}
+	if m.sender == nil {
+		return ErrNoSender
+	}
+	var working sync.WaitGroup
+	defer working.Wait()
+	for failures := 0; ; {
+		wait := lookInterval
+		if err := m.takeJobs(ctx, store, &working); err == nil {
+			failures = 0
+		} else if ctx.Err() == nil {
+			wait = backoff(failures)
+			failures++
+			m.config.Logger.LogAttrs(ctx, slog.LevelWarn, "replays not looked for", slog.Any("error", err))
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-m.replays.started:
+		case <-time.After(wait):
+		}
+	}
+}
+
+// takeJobs begins to work every job that nobody works, the oldest first.
+func (m *Manager) takeJobs(ctx context.Context, store JobStore, working *sync.WaitGroup) error {
+	jobs, err := store.Jobs(ctx)
+	if err != nil {
+		return err
+	}
+	var faults []error
+	for _, job := range slices.Backward(jobs) {
+		if !job.free(time.Now()) || m.replays.has(job.ID) {
+			continue
+		}
+		if ctx.Err() != nil {
+			break
+		}
+		r := newRun(m, store, job)
+		// Whether the job is ours must be known even if ctx ends meanwhile, or it
+		// would have an owner that doesn't work.
+		taking, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
+		err := r.save(taking, func(job *Job) { job.Owner = r.token })
+		cancel()
+		switch {
+		case err == nil:
+			m.config.Logger.LogAttrs(ctx, slog.LevelInfo, "replay picked up", slog.String("job", job.ID))
+			working.Go(func() { r.work(ctx) })
+		case !errors.Is(err, errLost) && !errors.Is(err, errCancelled):
+			faults = append(faults, err)
+		}
+	}
+	return errors.Join(faults...)
+}
+
+func newRun(m *Manager, store JobStore, job Job) *run {
+	return &run{
+		manager: m,
+		store:   store,
+		token:   uuid.NewString(),
+		job:     job,
+		filter:  job.Filter,
+		after:   job.After,
+		pace:    pace{rate: job.Rate},
+	}
+}
+
+// backoff is the n-th wait, from 0: doubling from 0.1 s to 30 s, less up to half
+// of it at random, so that many who wait for the same thing spread out.
+func backoff(n int) time.Duration {
+	wait := 30 * time.Second
+	if n < 9 {
+		wait = min(wait, 100*time.Millisecond<<n)
+	}
+	return wait - rand.N(wait/2+1) //nolint:gosec // spreads load, guards nothing
+}
+
+// pause returns false when ctx ended before wait was over.
+func pause(ctx context.Context, wait time.Duration) bool {
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	}
+}
