@@ -136,7 +136,7 @@ the run fails.
 | consume-watermill | the same | Router on watermill-amqp with PoisonQueue, Deduplicator, CircuitBreaker, Retry, Recoverer; {workers} handlers, each a consumer with a channel |
 | consume-redis | the same with dedup in Redis | the same with dedup in memory |
 | pipeline-watermill | Publisher and the same Consumer on the memory transport, {batch} messages a call | GoChannel and the same Router, {batch} messages a call, at most {prefetch} in hand |
-| store-river-pg | Publisher and Consumer with a store in PostgreSQL, defaults but for transactions of up to {hand} and as many messages in hand; between them the memory transport; {storeCallers} callers, {storeBatch} messages a call | River on PostgreSQL, insert, work and complete, the same calls by InsertManyFast (COPY), MaxWorkers {riverWorkers}, {riverConnections} connections, FetchCooldown and FetchPollInterval {pause} |
+| store-river-pg | Publisher and Consumer with a store in PostgreSQL, between them the memory transport, beside them a RetryWorker; transactions of up to {hand} records, {hand} messages in hand, room for all that is saved to wait in memory; {storeCallers} callers, {storeBatch} messages a call | River on PostgreSQL, insert, work and complete, the same calls by InsertManyFast (COPY), MaxWorkers {riverWorkers}, {riverConnections} connections, FetchCooldown and FetchPollInterval {pause} |
 | store-river-sqlite | the same with the store in a file | River on a file opened with the same pragmas (WAL, synchronous=FULL), one connection, the rest as on PostgreSQL |
 | scan-scale | one Claim of {due} due records after the other, of the number in -stored, 1,000,000 by default | the same of {few} |
 

@@ -65,10 +65,16 @@ func storeBarid(ctx context.Context, db *sql.DB, n int) (time.Duration, error) {
 	if err != nil {
 		return 0, err
 	}
+	// Nothing is left for it to do, but without it nothing would be safe.
+	worker, err := delivery.NewRetryWorker(store, transport, delivery.RetryWorkerConfig{})
+	if err != nil {
+		return 0, err
+	}
 	running, stop := context.WithCancel(ctx)
 	defer stop()
-	ended := make(chan error, 1)
+	ended := make(chan error, 2)
 	go func() { ended <- consumer.Run(running) }()
+	go func() { ended <- worker.Run(running) }()
 
 	ids, body := messageIDs(n), storedBody()
 	begin := time.Now()
@@ -86,7 +92,7 @@ func storeBarid(ctx context.Context, db *sql.DB, n int) (time.Duration, error) {
 		return 0, err
 	}
 	stop()
-	err = errors.Join(<-ended, publisher.Close(ctx), books.check())
+	err = errors.Join(<-ended, <-ended, publisher.Close(ctx), books.check())
 	stats, fault := stored.Stats(ctx)
 	if err = errors.Join(err, fault, stored.Close(), transport.Close()); err != nil {
 		return 0, err
