@@ -82,8 +82,8 @@ func run() (err error) {
 		return fmt.Errorf("-pairs is %d, want at least 1", o.pairs)
 	case o.messages < 0:
 		return fmt.Errorf("-messages is %d, want 0 or more", o.messages)
-	case o.where.stored < storedFew:
-		return fmt.Errorf("-stored is %d, want at least %d", o.where.stored, storedFew)
+	case o.where.stored < storedFew || o.where.stored%1000 != 0:
+		return fmt.Errorf("-stored is %d, want %d or more, in thousands", o.where.stored, storedFew)
 	case o.side != "" && o.side != sideOurs && o.side != sideTheirs:
 		return fmt.Errorf("-side is %q, want %s or %s", o.side, sideOurs, sideTheirs)
 	case o.side != "" && len(selected) != 1:

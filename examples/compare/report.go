@@ -153,8 +153,8 @@ What the peers need to be at their best, and what they do less:
 - River was as fast with 500 to 2000 workers and 6 to 12 connections, and slower with fewer or more; with InsertMany instead
   of InsertManyFast, and with longer pauses between fetches. On SQLite the number of workers and the pauses matter little,
   and a second connection halves it. Its job timeout is switched off, the completer is as it comes.
-- The stores of scan-scale have seven of ten records delivered, two waiting for a time that is years away, and {due} due
-  ones that lie evenly among the rest and come due again after each claim.
+- The stores of scan-scale have two of ten records waiting for a time that is years away, and the others delivered but for
+  {due} due ones, which are every tenth of the newest and come due again after each claim.
 - No peer has a handler timeout or metrics switched on, and the bare client has nothing but the client.
 - Logs are discarded on all sides.
 `

@@ -17,7 +17,7 @@ import (
 const scanDue = 1000
 
 // storedFew is how many records the smaller store has.
-const storedFew = 10_000
+const storedFew = 10 * scanDue
 
 // scanStart is when what is due is due at first. Claims tell their own time.
 var scanStart = time.Unix(1_700_000_000, 0).UTC() //nolint:gochecknoglobals // a constant
@@ -70,8 +70,7 @@ func claim(ctx context.Context, where addresses, stored, n int) (took time.Durat
 	return took * time.Duration(n) / time.Duration(claims*scanDue), err
 }
 
-// fillStore saves what is stored, unless a side before has done it. What is due
-// lies evenly among the rest.
+// fillStore saves what is stored, unless a side before has done it.
 func fillStore(ctx context.Context, db *sql.DB, store *sqlstore.Store, stored int) error {
 	last := recordOf(stored-1, stored)
 	if _, errs := store.Get(ctx, last.ID); errs == nil {
@@ -94,7 +93,8 @@ func fillStore(ctx context.Context, db *sql.DB, store *sqlstore.Store, stored in
 }
 
 // recordOf is the i-th of so many records: one that is due, one that will be due
-// in years, or, mostly, one that is delivered.
+// in years, or, mostly, one that is delivered. However many there are, what is
+// due is every tenth of the newest ones.
 func recordOf(i, stored int) delivery.Record {
 	at := scanStart.Add(time.Duration(i) * time.Millisecond)
 	later := at.AddDate(10, 0, 0)
@@ -103,7 +103,7 @@ func recordOf(i, stored int) delivery.Record {
 		Progress: delivery.Progress{Status: delivery.StatusDelivered, DeliveredAt: at, UpdatedAt: at},
 	}
 	switch {
-	case i%(stored/scanDue) == 0 && i/(stored/scanDue) < scanDue:
+	case i%10 == 0 && i >= stored-10*scanDue:
 		record.Progress = delivery.Progress{Status: delivery.StatusRetrying, DueAt: scanStart, NextRetryAt: scanStart, UpdatedAt: at}
 	case i%10 == 1:
 		record.Progress = delivery.Progress{Status: delivery.StatusRetrying, DueAt: later, NextRetryAt: later, UpdatedAt: at}
