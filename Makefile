@@ -7,7 +7,7 @@ MODULES := ./... ./examples/... ./examples/compare/...
 FAULTS := ./delivery/rabbitmq/faults
 # What the coverage bound holds for: everything but examples, suites and servers.
 CORE := ./retry ./breaker ./breaker/redisstate ./idempotency ./idempotency/redisstore ./metrics ./dlq ./dlq/redisstore \
-	./delivery ./delivery/memory ./delivery/rabbitmq
+	./delivery ./delivery/memory ./delivery/rabbitmq ./delivery/sqlstore
 COVERAGE := 85
 
 .DEFAULT_GOAL := help
@@ -52,7 +52,7 @@ cover: servers ## measure coverage, and fail below the bound
 			print "cover: " n " packages at " bound "% or more" }'
 
 .PHONY: bench
-bench: servers ## compare with the bare client and with Watermill, into examples/compare/RESULTS.md
+bench: servers ## compare with the bare client, Watermill and River, into examples/compare/RESULTS.md
 	go run ./examples/compare -o examples/compare/RESULTS.md
 
 .PHONY: microbench

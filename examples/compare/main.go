@@ -1,12 +1,12 @@
 // Command compare measures barid against what one would use otherwise: the bare
-// AMQP client, and Watermill. Every figure that counts is a ratio of two sides
+// AMQP client, Watermill, and River. Every figure that counts is a ratio of two sides
 // that took turns on the same servers in the same run, because machines differ
 // and drift.
 //
-//	go run ./examples/compare                  # all rows, 5 pairs, about 8 minutes
+//	go run ./examples/compare                  # all rows, 5 pairs, about 12 minutes
 //	go run ./examples/compare -rows consume-raw,publish-raw -pairs 1 -messages 5000 -o ""
 //
-// It starts a RabbitMQ and a Redis of its own and ends them. Each side of each
+// It starts the servers that the rows need and ends them. Each side of each
 // pair runs in a process of its own, on fresh queues, after a warm-up of a tenth
 // of its messages; the side that begins changes from pair to pair. A side that
 // lost a message, handled one twice or left one unacked fails the whole run.
@@ -51,7 +51,7 @@ type options struct {
 	rows                   string
 	pairs, messages        int
 	output, side           string
-	amqp, redis            string
+	where                  addresses
 	cpuProfile, memProfile string
 }
 
@@ -64,8 +64,10 @@ func run() (err error) {
 	flag.IntVar(&o.messages, "messages", 0, "messages for each side; 0 leaves it to the row")
 	flag.StringVar(&o.output, "o", "examples/compare/RESULTS.md", "file for the table; none when empty")
 	flag.StringVar(&o.side, "side", "", "run only this side of one row, once: ours or theirs")
-	flag.StringVar(&o.amqp, "amqp", "", "URL of RabbitMQ; a private one is started when empty")
-	flag.StringVar(&o.redis, "redis", "", "URL of Redis; a private one is started when empty")
+	flag.StringVar(&o.where.amqp, "amqp", "", "URL of RabbitMQ; a private one is started when empty")
+	flag.StringVar(&o.where.redis, "redis", "", "URL of Redis; a private one is started when empty")
+	flag.StringVar(&o.where.postgres, "postgres", "", "URL of PostgreSQL; a private one is started when empty")
+	flag.IntVar(&o.where.stored, "stored", 1_000_000, "records in the fuller store of scan-scale")
 	flag.StringVar(&o.cpuProfile, "cpuprofile", "", "with -side, file for a profile of its processor time")
 	flag.StringVar(&o.memProfile, "memprofile", "", "with -side, file for a profile of its allocations")
 	flag.Parse()
@@ -80,6 +82,8 @@ func run() (err error) {
 		return fmt.Errorf("-pairs is %d, want at least 1", o.pairs)
 	case o.messages < 0:
 		return fmt.Errorf("-messages is %d, want 0 or more", o.messages)
+	case o.where.stored < storedFew || o.where.stored%1000 != 0:
+		return fmt.Errorf("-stored is %d, want %d or more, in thousands", o.where.stored, storedFew)
 	case o.side != "" && o.side != sideOurs && o.side != sideTheirs:
 		return fmt.Errorf("-side is %q, want %s or %s", o.side, sideOurs, sideTheirs)
 	case o.side != "" && len(selected) != 1:
@@ -92,23 +96,20 @@ func run() (err error) {
 			return fmt.Errorf("-o: %w", err) // rather now than when all is measured
 		}
 	}
-	if o.amqp == "" || o.redis == "" {
-		end, fault := startServers(ctx, &o)
-		if fault != nil {
-			return fault
-		}
-		defer func() { err = errors.Join(err, end()) }()
+	stopServers, err := startServers(ctx, &o.where, selected)
+	if err != nil {
+		return err
 	}
-	where := addresses{amqp: o.amqp, redis: o.redis}
+	defer func() { err = errors.Join(err, stopServers()) }()
 	if o.side != "" {
-		return runSide(ctx, selected[0], where, o)
+		return runSide(ctx, selected[0], o)
 	}
-	return compareAll(ctx, selected, where, o)
+	return compareAll(ctx, selected, o)
 }
 
 // compareAll measures every row and reports.
-func compareAll(ctx context.Context, selected []row, where addresses, o options) error {
-	report, err := newReport(ctx, where, o.pairs)
+func compareAll(ctx context.Context, selected []row, o options) error {
+	report, err := newReport(ctx, o.where, o.pairs)
 	if err != nil {
 		return err
 	}
@@ -117,7 +118,7 @@ func compareAll(ctx context.Context, selected []row, where addresses, o options)
 		if o.messages > 0 {
 			r.messages = o.messages
 		}
-		found, err := compare(ctx, r, where, o.pairs, log)
+		found, err := compare(ctx, r, o.where, o.pairs, log)
 		if err != nil {
 			return err
 		}
@@ -130,9 +131,9 @@ func compareAll(ctx context.Context, selected []row, where addresses, o options)
 	return os.WriteFile(o.output, []byte(report.markdown()), 0o644) //nolint:gosec // meant to be read
 }
 
-// startServers starts what is missing.
-func startServers(ctx context.Context, o *options) (stop func() error, err error) {
-	fmt.Fprintln(os.Stderr, "starting private servers")
+// startServers starts what the rows use and nobody has named, and notes where it
+// is.
+func startServers(ctx context.Context, where *addresses, selected []row) (stop func() error, err error) {
 	var closers []func() error
 	stop = func() error {
 		var errs []error
@@ -141,20 +142,44 @@ func startServers(ctx context.Context, o *options) (stop func() error, err error
 		}
 		return errors.Join(errs...)
 	}
-	if o.amqp == "" {
-		// As many schedulers as cores is RabbitMQ's own default.
-		broker, err := servers.NewRabbitMQ(ctx, servers.RabbitMQConfig{Schedulers: runtime.NumCPU()})
-		if err != nil {
-			return nil, err
+	started := func(url *string, kind server, start func() (string, func() error, error)) {
+		if err != nil || *url != "" || !using(selected, kind) {
+			return
 		}
-		o.amqp, closers = broker.URL(), append(closers, broker.Close)
+		var closeServer func() error
+		fmt.Fprintln(os.Stderr, "starting a private", kind)
+		if *url, closeServer, err = start(); err == nil {
+			closers = append(closers, closeServer)
+		}
 	}
-	if o.redis == "" {
-		redis, err := servers.NewRedis(ctx, servers.RedisConfig{})
+	started(&where.amqp, rabbitMQ, func() (string, func() error, error) {
+		// As many schedulers as cores is RabbitMQ's own default.
+		s, err := servers.NewRabbitMQ(ctx, servers.RabbitMQConfig{Schedulers: runtime.NumCPU()})
 		if err != nil {
-			return nil, errors.Join(err, stop())
+			return "", nil, err
 		}
-		o.redis, closers = redis.URL(), append(closers, redis.Close)
+		return s.URL(), s.Close, nil
+	})
+	started(&where.redis, redisServer, func() (string, func() error, error) {
+		s, err := servers.NewRedis(ctx, servers.RedisConfig{})
+		if err != nil {
+			return "", nil, err
+		}
+		return s.URL(), s.Close, nil
+	})
+	started(&where.postgres, postgreSQL, func() (string, func() error, error) {
+		var config servers.PostgresConfig
+		for _, setting := range postgresSettings() {
+			config.Args = append(config.Args, "-c", setting)
+		}
+		s, err := servers.NewPostgres(ctx, config)
+		if err != nil {
+			return "", nil, err
+		}
+		return s.URL(), s.Close, nil
+	})
+	if err != nil {
+		return nil, errors.Join(err, stop())
 	}
 	return stop, nil
 }

@@ -18,9 +18,14 @@ var shared servers.Shared
 
 func TestMain(m *testing.M) { os.Exit(shared.Main(m).Run()) }
 
+// everywhere is where all servers are.
+func everywhere(t *testing.T) addresses {
+	return addresses{amqp: shared.AMQP(t), redis: shared.RedisURL(t), postgres: shared.PostgresURL(t), stored: 2 * storedFew}
+}
+
 // Every side of every row does its work on real servers, and says so.
 func TestSides(t *testing.T) {
-	where := addresses{amqp: shared.AMQP(t), redis: shared.RedisURL(t)}
+	where := everywhere(t)
 	for _, r := range rows() {
 		for name, work := range map[string]side{sideOurs: r.ours, sideTheirs: r.theirs} {
 			t.Run(r.name+"/"+name, func(t *testing.T) {
@@ -33,11 +38,15 @@ func TestSides(t *testing.T) {
 }
 
 func TestReportNamesVersions(t *testing.T) {
-	where := addresses{amqp: shared.AMQP(t), redis: shared.RedisURL(t)}
-	r, err := newReport(t.Context(), where, 5)
+	r, err := newReport(t.Context(), everywhere(t), 5)
 	require.NoError(t, err)
-	assert.NotEmpty(t, r.rabbitMQ)
-	assert.NotEmpty(t, r.redis)
+	for _, kind := range []server{rabbitMQ, redisServer, postgreSQL} {
+		assert.NotEmpty(t, r.versions[kind], kind)
+	}
+
+	r, err = newReport(t.Context(), addresses{}, 5)
+	require.NoError(t, err)
+	assert.NotContains(t, r.markdown(), "beside the client")
 }
 
 // What is not acked is found, also when its consumer is gone.
@@ -82,7 +91,7 @@ func TestLedger(t *testing.T) {
 }
 
 func TestFinding(t *testing.T) {
-	f := finding{row: row{name: "some", target: 1.5}, ours: []float64{300, 100, 200}, theirs: []float64{100, 100, 100}}
+	f := finding{row: row{name: "some", target: 1.5, unit: inMessages}, ours: []float64{300, 100, 200}, theirs: []float64{100, 100, 100}}
 	assert.Equal(t, "ratio some 200 100 messages/s 2.00 target 1.5 ok", f.String())
 	f.row.target = 3
 	assert.Equal(t, "short", f.verdict())
@@ -90,8 +99,8 @@ func TestFinding(t *testing.T) {
 }
 
 func TestMarkdown(t *testing.T) {
-	r := &report{pairs: 1, rabbitMQ: "3.10.8", redis: "7.0.15"}
-	r.add(finding{row: row{name: "some", target: 1, messages: 10}, ours: []float64{20}, theirs: []float64{10}})
+	r := &report{pairs: 1, versions: map[server]string{rabbitMQ: "3.10.8", redisServer: "7.0.15"}}
+	r.add(finding{row: row{name: "some", target: 1, messages: 10, unit: inMessages}, ours: []float64{20}, theirs: []float64{10}})
 	text := r.markdown()
 	assert.Contains(t, text, "| some | 20 | 10 | messages/s | 2.00 | 2.00 - 2.00 | 1 | ok | 10 |\n")
 	assert.Contains(t, text, "| RabbitMQ | 3.10.8")

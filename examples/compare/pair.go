@@ -24,7 +24,7 @@ const (
 // sideTimeout bounds one side of one pair.
 const sideTimeout = 5 * time.Minute
 
-// finding is what a row came to. Rates are messages per second, by pair.
+// finding is what a row came to. Rates are by pair.
 type finding struct {
 	row          row
 	ours, theirs []float64
@@ -52,7 +52,7 @@ func (f finding) verdict() string {
 // String is the row's one line.
 func (f finding) String() string {
 	return fmt.Sprintf("ratio %s %.0f %.0f %s %.2f target %s %s", f.row.name, median(f.ours), median(f.theirs),
-		unit, f.ratio(), number(f.row.target), f.verdict())
+		f.row.unit, f.ratio(), number(f.row.target), f.verdict())
 }
 
 func number(x float64) string { return strconv.FormatFloat(x, 'f', -1, 64) }
@@ -80,7 +80,7 @@ func compare(ctx context.Context, r row, where addresses, pairs int, log *progre
 			if err != nil {
 				return f, fmt.Errorf("%s, %s: %w", r.name, name, err)
 			}
-			log.end(rate)
+			log.end(rate, r.unit)
 			if name == sideOurs {
 				f.ours = append(f.ours, rate)
 			} else {
@@ -93,7 +93,7 @@ func compare(ctx context.Context, r row, where addresses, pairs int, log *progre
 
 // outcome is what a side's process prints.
 type outcome struct {
-	Rate float64 `json:"rate"` // messages per second
+	Rate float64 `json:"rate"` // per second
 }
 
 // measure runs a side in a process of its own: what one leaves behind, be it
@@ -106,7 +106,7 @@ func measure(ctx context.Context, r row, where addresses, name string) (float64,
 	ctx, cancel := context.WithTimeout(ctx, sideTimeout)
 	defer cancel()
 	command := exec.CommandContext(ctx, self, "-rows", r.name, "-side", name, "-messages", strconv.Itoa(r.messages),
-		"-amqp", where.amqp, "-redis", where.redis)
+		"-amqp", where.amqp, "-redis", where.redis, "-postgres", where.postgres, "-stored", strconv.Itoa(where.stored))
 	command.Cancel = func() error { return command.Process.Signal(syscall.SIGTERM) }
 	command.WaitDelay = 10 * time.Second
 	command.Stderr = os.Stderr
@@ -125,7 +125,7 @@ func measure(ctx context.Context, r row, where addresses, name string) (float64,
 }
 
 // runSide is what that process does.
-func runSide(ctx context.Context, r row, where addresses, o options) error {
+func runSide(ctx context.Context, r row, o options) error {
 	work := r.ours
 	if o.side == sideTheirs {
 		work = r.theirs
@@ -134,7 +134,7 @@ func runSide(ctx context.Context, r row, where addresses, o options) error {
 	if o.messages > 0 {
 		n = o.messages
 	}
-	rate, err := work.rate(ctx, where, n, func() (stop func() error, err error) { return profile(o) })
+	rate, err := work.rate(ctx, o.where, n, func() (stop func() error, err error) { return profile(o) })
 	if err != nil {
 		return err
 	}

@@ -27,7 +27,7 @@ func (p *progress) begin(what string) {
 	fmt.Fprintf(p.output, "[%s%s] %s: ", passed.Round(time.Second), left, what)
 }
 
-func (p *progress) end(rate float64) {
+func (p *progress) end(rate float64, unit string) {
 	p.done++
 	fmt.Fprintf(p.output, "%.0f %s\n", rate, unit)
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
@@ -12,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/esh3artech/barid/idempotency/redisstore"
@@ -19,29 +21,60 @@ import (
 
 // report is what goes into the file.
 type report struct {
-	pairs           int
-	rabbitMQ, redis string // versions
-	findings        []finding
+	pairs    int
+	versions map[server]string // of those that were used
+	findings []finding
 }
 
 func newReport(ctx context.Context, where addresses, pairs int) (*report, error) {
-	r := &report{pairs: pairs}
+	r := &report{pairs: pairs, versions: make(map[server]string)}
+	for kind, ask := range map[server]func(context.Context, addresses) (string, error){
+		rabbitMQ: rabbitMQVersion, redisServer: redisVersion, postgreSQL: postgresVersion,
+	} {
+		version, err := ask(ctx, where)
+		if err != nil {
+			return nil, fmt.Errorf("asking %s for its version: %w", kind, err)
+		}
+		r.versions[kind] = version
+	}
+	return r, nil
+}
+
+func rabbitMQVersion(_ context.Context, where addresses) (string, error) {
+	if where.amqp == "" {
+		return "", nil
+	}
 	connection, err := amqp.Dial(where.amqp)
 	if err != nil {
-		return nil, err
+		return "", err
 	}
-	r.rabbitMQ, _ = connection.Properties["version"].(string)
-	if err := connection.Close(); err != nil {
-		return nil, err
+	version, _ := connection.Properties["version"].(string)
+	return version, connection.Close()
+}
+
+func redisVersion(ctx context.Context, where addresses) (string, error) {
+	if where.redis == "" {
+		return "", nil
 	}
 	client, err := redisstore.NewClient(where.redis)
 	if err != nil {
-		return nil, err
+		return "", err
 	}
-	defer client.Close() //nolint:errcheck // it was read from only
 	info, err := client.Info(ctx, "server").Result()
-	r.redis = field(info, "redis_version", ":")
-	return r, err
+	return field(info, "redis_version", ":"), errors.Join(err, client.Close())
+}
+
+func postgresVersion(ctx context.Context, where addresses) (version string, err error) {
+	if where.postgres == "" {
+		return "", nil
+	}
+	connection, err := pgx.Connect(ctx, where.postgres)
+	if err != nil {
+		return "", err
+	}
+	err = connection.QueryRow(ctx, "SHOW server_version").Scan(&version)
+	version, _, _ = strings.Cut(version, " ")
+	return version, errors.Join(err, connection.Close(ctx))
 }
 
 func (r *report) add(f finding) { r.findings = append(r.findings, f) }
@@ -57,7 +90,7 @@ func (r *report) markdown() string {
 	line("| --- | ---: | ---: | --- | ---: | ---: | ---: | --- | ---: |")
 	for _, f := range r.findings {
 		ratios := f.ratios()
-		line("| %s | %.0f | %.0f | %s | %.2f | %.2f - %.2f | %s | %s | %d |", f.row.name, median(f.ours), median(f.theirs), unit,
+		line("| %s | %.0f | %.0f | %s | %.2f | %.2f - %.2f | %s | %s | %d |", f.row.name, median(f.ours), median(f.theirs), f.row.unit,
 			f.ratio(), slices.Min(ratios), slices.Max(ratios), number(f.row.target), f.verdict(), f.row.messages)
 	}
 	line("\n## Machine and versions\n")
@@ -65,8 +98,15 @@ func (r *report) markdown() string {
 	line("| processor | %s, %d cores |", processor(), runtime.NumCPU())
 	line("| kernel | %s %s |", runtime.GOOS, cmp.Or(firstLine("/proc/sys/kernel/osrelease"), "unknown"))
 	line("| Go | %s |", strings.TrimPrefix(runtime.Version(), "go"))
-	line("| RabbitMQ | %s, one node, %d schedulers, beside the client |", r.rabbitMQ, runtime.NumCPU())
-	line("| Redis | %s, nothing on disk, beside the client |", r.redis)
+	for kind, how := range []string{
+		rabbitMQ:    fmt.Sprintf("one node, %d schedulers", runtime.NumCPU()),
+		redisServer: "nothing on disk",
+		postgreSQL:  "every commit synced to the disk (fsync and synchronous_commit are on), " + strings.Join(postgresSettings(), ", "),
+	} {
+		if version := r.versions[server(kind)]; version != "" {
+			line("| %s | %s, beside the client, %s |", server(kind), version, how)
+		}
+	}
 	for _, module := range modules() {
 		line("| %s | %s |", module.Path, module.Version)
 	}
@@ -79,12 +119,14 @@ func settings() string {
 	text := `
 ## Settings
 
-Both sides: bodies of {body} bytes, durable quorum queues, persistent messages, confirms, an ack per message after its
-handler, prefetch {prefetch}, a handler that only notes the message. Each side of each pair runs in a process of its own, on
-fresh queues, after a warm-up of a tenth of its messages; the side that begins changes from pair to pair. Publishing is
-timed from the first call to the last return, consuming from the first message handled to the last, from a queue that was
-filled before. Afterwards each side must show that every message came, once, and that none was left unacked, or the run
-fails.
+Both sides: bodies of {body} bytes and a handler that only notes the message; on RabbitMQ durable quorum queues, persistent
+messages, confirms, an ack per message after its handler, prefetch {prefetch}; in databases every message durable before the
+call returns that takes it, and again before it counts as done. Each side of each pair runs in a process of its own, on
+fresh queues, databases or files, after a warm-up of a tenth of its messages; the side that begins changes from pair to
+pair. Publishing is timed from the first call to the last return, consuming from the first message handled to the last, from
+a queue that was filled before, and what goes through a store from the first call to the moment when the last message is
+stored as done. Afterwards each side must show that every message came, once, and that none was left unacked or undone, or
+the run fails.
 
 | row | ours | theirs |
 | --- | --- | --- |
@@ -94,6 +136,9 @@ fails.
 | consume-watermill | the same | Router on watermill-amqp with PoisonQueue, Deduplicator, CircuitBreaker, Retry, Recoverer; {workers} handlers, each a consumer with a channel |
 | consume-redis | the same with dedup in Redis | the same with dedup in memory |
 | pipeline-watermill | Publisher and the same Consumer on the memory transport, {batch} messages a call | GoChannel and the same Router, {batch} messages a call, at most {prefetch} in hand |
+| store-river-pg | Publisher and Consumer with a store in PostgreSQL, between them the memory transport, beside them a RetryWorker; transactions of up to {hand} records, {hand} messages in hand, room for all that is saved to wait in memory; {storeCallers} callers, {storeBatch} messages a call | River on PostgreSQL, insert, work and complete, the same calls by InsertManyFast (COPY), MaxWorkers {riverWorkers}, {riverConnections} connections, FetchCooldown and FetchPollInterval {pause} |
+| store-river-sqlite | the same with the store in a file | River on a file opened with the same pragmas (WAL, synchronous=FULL), one connection, the rest as on PostgreSQL |
+| scan-scale | one Claim of {due} due records after the other, of the number in -stored, 1,000,000 by default | the same of {few} |
 
 What the peers need to be at their best, and what they do less:
 
@@ -105,12 +150,20 @@ What the peers need to be at their best, and what they do less:
   message. It marks a message before its handler runs; ours claims it before and marks it after.
 - GoChannel has no bound; it was fastest with a few hundred messages in hand and no buffer. It has one handler, since a
   second would get copies.
-- Neither peer has a handler timeout or metrics switched on, and the bare client has nothing but the client.
+- River was as fast with 500 to 2000 workers and 6 to 12 connections, and slower with fewer or more; with InsertMany instead
+  of InsertManyFast, and with longer pauses between fetches. On SQLite the number of workers and the pauses matter little,
+  and a second connection halves it. Its job timeout is switched off, the completer is as it comes.
+- The stores of scan-scale have two of ten records waiting for a time that is years away, and the others delivered but for
+  {due} due ones, which are every tenth of the newest and come due again after each claim.
+- No peer has a handler timeout or metrics switched on, and the bare client has nothing but the client.
 - Logs are discarded on all sides.
 `
 	return strings.NewReplacer(
 		"{body}", strconv.Itoa(bodyBytes), "{prefetch}", strconv.Itoa(prefetch), "{callers}", strconv.Itoa(callers),
 		"{workers}", strconv.Itoa(workers), "{pool}", strconv.Itoa(poolSize), "{batch}", strconv.Itoa(pipelineBatch),
+		"{hand}", strconv.Itoa(storeInHand), "{storeCallers}", strconv.Itoa(storeCallers), "{storeBatch}", strconv.Itoa(storeBatch),
+		"{riverWorkers}", strconv.Itoa(riverWorkers), "{riverConnections}", strconv.Itoa(riverConnections),
+		"{pause}", riverPause.String(), "{due}", strconv.Itoa(scanDue), "{few}", strconv.Itoa(storedFew),
 	).Replace(text)
 }
 
@@ -121,7 +174,7 @@ func modules() []*debug.Module {
 		return nil
 	}
 	return slices.DeleteFunc(build.Deps, func(m *debug.Module) bool {
-		for _, known := range []string{"/amqp091-go", "/watermill", "/watermill-amqp/", "/gobreaker", "/go-redis/"} {
+		for _, known := range []string{"/amqp091-go", "/watermill", "/watermill-amqp/", "/gobreaker", "/go-redis/", "/riverqueue/river/", "/pgx/", "/sqlite/"} {
 			if strings.Contains(m.Path+"/", known) && m.Version != "" {
 				return false
 			}
