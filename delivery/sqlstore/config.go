@@ -59,8 +59,9 @@ type Config struct {
 	// is carried out in several. Default 256, from 1 to 10,000.
 	MaxBatch int
 	// InFlight is how many transactions the store has open at once for calls that
-	// write, each of which takes a connection. Default 2, from 1 to 64. SQLite has
-	// one writer whatever is set.
+	// write, and as many for Get, each with a connection. More make smaller batches,
+	// which cost the server more. Default 2, from 1 to 64. SQLite has one writer
+	// whatever is set.
 	InFlight int
 	// Timeout bounds each transaction, and how long one waits for a connection.
 	// Default 30 s, at least 1 ms. On SQLite it bounds nothing: there the DSN's

@@ -32,8 +32,7 @@ func connect(ctx context.Context, db *sql.DB, prepare bool) (*connection, error)
 	return c, nil
 }
 
-// ExecContext runs query by its prepared statement. What has no arguments runs
-// once in a transaction at most, and is not worth one.
+// ExecContext runs query by its prepared statement.
 func (c *connection) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
 	if c.prepared == nil {
 		return c.Conn.ExecContext(ctx, query, args...)

@@ -37,8 +37,8 @@ var progressColumns = []column{ //nolint:gochecknoglobals // a constant
 	{"dead_letter_id", blob}, {"due_at", integer}, {"claimed_by", blob}, {"updated_at", integer}, {"history", blob},
 }
 
-// listed are the columns of progress that lists and counts need without the
-// message.
+// listedColumns are what the progress repeats of the message, for lists and counts
+// that don't read the messages.
 var listedColumns = []column{{"priority", count}, {"created_at", integer}} //nolint:gochecknoglobals // a constant
 
 func newRecords(d *dialect, prefix string) *records {

@@ -25,3 +25,15 @@ func children(pid int) []int {
 	}
 	return pids
 }
+
+// alive says whether the process can do anything yet: one that has ended stays a
+// zombie until its parent asks.
+func alive(pid int) bool {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return false
+	}
+	// The name before the state is in parentheses, and may hold any.
+	_, state, _ := strings.Cut(string(status[strings.LastIndexByte(string(status), ')')+1:]), " ")
+	return !strings.HasPrefix(state, "Z") && !strings.HasPrefix(state, "X")
+}

@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"os"
 	"os/user"
+	"slices"
 	"strconv"
 	"syscall"
+	"time"
 )
 
 // A server leads a process group of its own, so that signals reach what it
@@ -16,9 +18,23 @@ import (
 // PostgreSQL's processes have groups of their own again, and are signalled one by
 // one.
 
-func killGroup(process *os.Process) error { return signalGroup(process, syscall.SIGKILL) }
-func pause(process *os.Process) error     { return signalGroup(process, syscall.SIGSTOP) }
-func resume(process *os.Process) error    { return signalGroup(process, syscall.SIGCONT) }
+func pause(process *os.Process) error  { return signalGroup(process, syscall.SIGSTOP) }
+func resume(process *os.Process) error { return signalGroup(process, syscall.SIGCONT) }
+
+// killGroup stops the server first, so that no process of its is started while
+// they are looked up. Those that have a group of their own are not the server's to
+// wait for any more, and it could not be started again while one lives.
+func killGroup(process *os.Process) error {
+	_ = pause(process)
+	strays := children(process.Pid)
+	err := signalGroup(process, syscall.SIGKILL)
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for patience := time.Now().Add(stopGrace); slices.ContainsFunc(strays, alive) && time.Now().Before(patience); {
+		<-tick.C
+	}
+	return err
+}
 
 // terminate goes to the leader alone: it ends its children in its own order. So
 // does interrupt.
