@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"strings"
 	"time"
 
 	"github.com/esh3artech/barid/metrics"
@@ -83,48 +82,6 @@ func (e *AckLimitError) Error() string {
 // Is makes it ErrInvalid.
 func (e *AckLimitError) Is(target error) bool { return target == ErrInvalid }
 
-// AckError tells what became of each ID of a call. errors.Is and errors.As find
-// any of the IDs' errors through it.
-type AckError struct {
-	// Results has one entry for each ID, in the call's order.
-	Results []AckResult
-}
-
-// AckResult is what became of one ID.
-type AckResult struct {
-	ID string
-	// Err is nil when the acknowledgment is noted.
-	Err error
-}
-
-func (e *AckError) Error() string {
-	var text strings.Builder
-	failed := 0
-	for i, result := range e.Results {
-		if result.Err == nil {
-			continue
-		}
-		if failed++; failed <= 3 {
-			fmt.Fprintf(&text, "; [%d] %s: %v", i, result.ID, result.Err)
-		}
-	}
-	if failed > 3 {
-		fmt.Fprintf(&text, "; and %d more", failed-3)
-	}
-	return fmt.Sprintf("delivery: %d of %d acknowledgments failed%s", failed, len(e.Results), text.String())
-}
-
-// Unwrap returns the errors of the IDs that failed.
-func (e *AckError) Unwrap() []error {
-	var errs []error
-	for _, result := range e.Results {
-		if result.Err != nil {
-			errs = append(errs, result.Err)
-		}
-	}
-	return errs
-}
-
 // Delivered notes that the end user has got the messages. It is news whatever
 // became of the message meanwhile: a retry that is pending is cancelled, a dead
 // letter resolved, and what comes before the handler's own return stands. Noting
@@ -132,7 +89,7 @@ func (e *AckError) Unwrap() []error {
 //
 // All is one call of the store. It returns nil when all is noted; ctx's error
 // when ctx had ended; an error that matches ErrInvalid, with nothing noted, when
-// an ID is empty or there are more than the limit; and otherwise an *AckError,
+// an ID is empty or there are more than the limit; and otherwise a *ResultsError,
 // with a result for each ID:
 //
 //   - ErrNotFound: there is no such message
@@ -175,7 +132,7 @@ func (a *Acknowledger) acknowledge(ctx context.Context, status Status, ids []str
 		return fmt.Errorf("%w: it returned %d answers for %d updates", ErrStoreDown, len(progress), len(ids))
 	}
 	a.note(ctx, ids, progress, errs, now)
-	return ackError(ids, a.resolve(ctx, ids, progress, errs))
+	return resultsError(len(ids), func(i int) string { return ids[i] }, a.resolve(ctx, ids, progress, errs))
 }
 
 // note tells metrics and log what the acknowledgments have changed.
@@ -227,19 +184,4 @@ func (a *Acknowledger) resolve(ctx context.Context, ids []string, progress []Pro
 		}
 	}
 	return all
-}
-
-func ackError(ids []string, errs []error) error {
-	failed := false
-	for _, err := range errs {
-		failed = failed || err != nil
-	}
-	if !failed {
-		return nil
-	}
-	results := make([]AckResult, len(ids))
-	for i, id := range ids {
-		results[i] = AckResult{ID: id, Err: errs[i]}
-	}
-	return &AckError{Results: results}
 }

@@ -81,9 +81,9 @@ func TestAcknowledge(t *testing.T) {
 						err := acknowledge(context.Background(), "m")
 						require.ErrorIs(d.t, err, test.err)
 						if test.err != nil {
-							var failed *delivery.AckError
+							var failed *delivery.ResultsError
 							require.ErrorAs(d.t, err, &failed)
-							require.Equal(d.t, []delivery.AckResult{{ID: "m", Err: test.err}}, failed.Results)
+							require.Equal(d.t, []delivery.Result{{ID: "m", Err: test.err}}, failed.Results)
 						}
 						require.Equal(d.t, want, d.get("m").Status, call)
 						require.Zero(d.t, d.get("m").DueAt)
@@ -101,14 +101,14 @@ func TestAcknowledgmentsAreOneCall(t *testing.T) {
 		wait(time.Second)
 		err := d.acknowledger().Delivered(context.Background(), "a", "unknown", "b", "off", "a")
 		require.EqualValues(d.t, 1, d.store.calls.Load())
-		var failed *delivery.AckError
+		var failed *delivery.ResultsError
 		require.ErrorAs(d.t, err, &failed)
-		require.Equal(d.t, []delivery.AckResult{
+		require.Equal(d.t, []delivery.Result{
 			{ID: "a"}, {ID: "unknown", Err: delivery.ErrNotFound}, {ID: "b"}, {ID: "off", Err: delivery.ErrNotAwaited}, {ID: "a"},
 		}, failed.Results)
 		require.ErrorIs(d.t, err, delivery.ErrNotFound)
 		require.ErrorIs(d.t, err, delivery.ErrNotAwaited)
-		require.EqualError(d.t, err, "delivery: 2 of 5 acknowledgments failed; [1] unknown: delivery: no such message; [3] off: "+delivery.ErrNotAwaited.Error())
+		require.EqualError(d.t, err, "delivery: 2 of 5 messages failed; [1] unknown: delivery: no such message; [3] off: "+delivery.ErrNotAwaited.Error())
 		require.Equal(d.t, delivery.StatusDelivered, d.get("a").Status)
 		require.Equal(d.t, delivery.StatusDelivered, d.get("b").Status)
 		require.Equal(d.t, 2, d.ackTimes(), "each once")
@@ -198,7 +198,7 @@ func TestALateAcknowledgmentResolvesTheDeadLetter(t *testing.T) {
 		err := d.acknowledger().Delivered(context.Background(), "other", "m", "unknown")
 		require.ErrorIs(d.t, err, delivery.ErrUnresolved)
 		require.ErrorIs(d.t, err, errDown)
-		var failed *delivery.AckError
+		var failed *delivery.ResultsError
 		require.ErrorAs(d.t, err, &failed)
 		require.NoError(d.t, failed.Results[0].Err)
 		require.ErrorIs(d.t, failed.Results[1].Err, delivery.ErrUnresolved)
@@ -222,9 +222,9 @@ func TestALateAcknowledgmentResolvesTheDeadLetter(t *testing.T) {
 	})
 }
 
-func TestAckErrorMatchesAnyOfItsErrors(t *testing.T) {
+func TestResultsErrorMatchesAnyOfItsErrors(t *testing.T) {
 	late := &delivery.LateError{ID: "m"}
-	err := fmt.Errorf("wrapped: %w", &delivery.AckError{Results: []delivery.AckResult{{ID: "a"}, {ID: "m", Err: late}}})
+	err := fmt.Errorf("wrapped: %w", &delivery.ResultsError{Results: []delivery.Result{{ID: "a"}, {ID: "m", Err: late}}})
 	require.ErrorIs(t, err, delivery.ErrLate)
 	found, ok := errors.AsType[*delivery.LateError](err)
 	require.True(t, ok)

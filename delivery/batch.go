@@ -17,7 +17,7 @@ type BatchResult struct {
 	Succeeded int
 	Failed    int
 	// Results has one entry for each message, in the batch's order.
-	Results []PublishResult
+	Results []Result
 }
 
 // SendBatch publishes messages that belong together: none is sent unless all are
@@ -41,10 +41,10 @@ func (p *Publisher) SendBatch(ctx context.Context, messages []Message) (BatchRes
 	}
 	err := p.Publish(ctx, messages...)
 	result := BatchResult{Total: len(messages)}
-	var each *PublishError
+	var each *ResultsError
 	switch {
 	case err == nil:
-		result.Results = make([]PublishResult, len(messages))
+		result.Results = make([]Result, len(messages))
 		for i := range messages {
 			result.Results[i].ID = messages[i].ID
 		}

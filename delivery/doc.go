@@ -77,7 +77,7 @@
 //
 // # Errors
 //
-// Publish tells what became of each message by a *PublishError, which errors.Is
+// Publish tells what became of each message by a *ResultsError, which errors.Is
 // and errors.As look through. A handler's error is sorted by retry.Classifier;
 // wrap it with retry.Permanent or retry.After to decide yourself. Configs are
 // checked as a whole and every fault is named. A context's own errors are

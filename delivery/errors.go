@@ -3,6 +3,7 @@ package delivery
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -137,40 +138,41 @@ func (e *MalformedError) Error() string { return "delivery: malformed message: "
 // Is makes it ErrMalformed.
 func (e *MalformedError) Is(target error) bool { return target == ErrMalformed }
 
-// PublishError tells what became of each message of a call. errors.Is finds
-// any of the messages' errors through it.
-type PublishError struct {
-	// Results has one entry for each message, in the call's order.
-	Results []PublishResult
-}
-
-// PublishResult is what became of one message.
-type PublishResult struct {
+// Result is what became of one message of a call.
+type Result struct {
 	// ID of the message, made by Publish if it had none.
 	ID string
-	// Err is nil when the message is durable.
+	// Err is nil when the message was dealt with.
 	Err error
 }
 
-func (e *PublishError) Error() string {
+// ResultsError tells that some messages of a call failed, and what became of each.
+// errors.Is and errors.As find any of their errors through it.
+type ResultsError struct {
+	// Results has one entry for each message, in the call's order.
+	Results []Result
+}
+
+func (e *ResultsError) Error() string {
+	const shown = 3
 	var text strings.Builder
 	failed := 0
 	for i, result := range e.Results {
 		if result.Err == nil {
 			continue
 		}
-		if failed++; failed <= 3 {
+		if failed++; failed <= shown {
 			fmt.Fprintf(&text, "; [%d] %s: %v", i, result.ID, result.Err)
 		}
 	}
-	if failed > 3 {
-		fmt.Fprintf(&text, "; and %d more", failed-3)
+	if failed > shown {
+		fmt.Fprintf(&text, "; and %d more", failed-shown)
 	}
-	return fmt.Sprintf("delivery: %d of %d messages not published%s", failed, len(e.Results), text.String())
+	return fmt.Sprintf("delivery: %d of %d messages failed%s", failed, len(e.Results), text.String())
 }
 
 // Unwrap returns the errors of the messages that failed.
-func (e *PublishError) Unwrap() []error {
+func (e *ResultsError) Unwrap() []error {
 	var errs []error
 	for _, result := range e.Results {
 		if result.Err != nil {
@@ -178,4 +180,16 @@ func (e *PublishError) Unwrap() []error {
 		}
 	}
 	return errs
+}
+
+// resultsError pairs IDs with what became of them. It is nil when all went well.
+func resultsError(n int, id func(i int) string, errs []error) error {
+	if !slices.ContainsFunc(errs, func(err error) bool { return err != nil }) {
+		return nil
+	}
+	results := make([]Result, n)
+	for i := range results {
+		results[i] = Result{ID: id(i), Err: errs[i]}
+	}
+	return &ResultsError{Results: results}
 }

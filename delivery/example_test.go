@@ -70,7 +70,7 @@ func ExampleJSON() {
 }
 
 // Publish says what became of each message.
-func ExamplePublishError() {
+func ExampleResultsError() {
 	transport := memory.New(memory.Config{})
 	defer func() { _ = transport.Close() }()
 	publisher, err := delivery.NewPublisher(transport, delivery.PublisherConfig{MaxBodyBytes: 10})
@@ -82,7 +82,7 @@ func ExamplePublishError() {
 		delivery.Message{ID: "1", Recipient: "a", Body: []byte("short")},
 		delivery.Message{ID: "2", Recipient: "a", Body: []byte("much too long")},
 	)
-	var failed *delivery.PublishError
+	var failed *delivery.ResultsError
 	if errors.As(err, &failed) {
 		for _, result := range failed.Results {
 			fmt.Println(result.ID, result.Err)

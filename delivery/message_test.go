@@ -159,18 +159,18 @@ func TestErrors(t *testing.T) {
 		{&TooLargeError{Field: "Body", Size: 2, Limit: 1}, ErrInvalid},
 		{&DuplicateError{Of: "m-1"}, ErrDuplicate},
 		{&MalformedError{Problem: "no ID"}, ErrMalformed},
-		{&PublishError{Results: []PublishResult{{ID: "a"}, {ID: "b", Err: ErrUnroutable}}}, ErrUnroutable},
+		{&ResultsError{Results: []Result{{ID: "a"}, {ID: "b", Err: ErrUnroutable}}}, ErrUnroutable},
 		{&PanicError{Value: ErrBlocked}, ErrBlocked},
 	} {
 		require.ErrorIs(t, test.err, test.is)
 		require.NotErrorIs(t, test.err, ErrClosed)
 		assert.NotEmpty(t, test.err.Error())
 	}
-	many := &PublishError{Results: make([]PublishResult, 10)}
+	many := &ResultsError{Results: make([]Result, 10)}
 	for i := range many.Results {
 		many.Results[i].Err = ErrRefused
 	}
-	require.ErrorContains(t, many, "10 of 10 messages not published")
+	require.ErrorContains(t, many, "10 of 10 messages failed")
 	require.ErrorContains(t, many, "and 7 more")
 	assert.Contains(t, (&PanicError{Value: "boom"}).Error(), "boom")
 }

@@ -150,7 +150,7 @@ func NewPublisher(transport Transport, config PublisherConfig) (*Publisher, erro
 }
 
 // Publish returns nil when every message is durable: confirmed by the transport,
-// or with a Store, saved. Any other outcome is a *PublishError with a result for
+// or with a Store, saved. Any other outcome is a *ResultsError with a result for
 // each message, in order: nil, ErrInvalid (then no message of the call was
 // sent, and the valid ones have ErrNotSent), ErrDuplicate, ErrInProgress, one of
 // the transport's refusals, or ErrOutcomeUnknown. Publishing the same message
@@ -226,7 +226,7 @@ func (p *Publisher) Forward(ctx context.Context, envelopes ...Envelope) error {
 
 // Cancel withdraws messages that have not been sent yet: scheduled ones, and
 // those between two attempts. Cancelling twice is no error. Any other outcome is
-// a *PublishError with a result for each ID, in order: nil, ErrNotFound, or
+// a *ResultsError with a result for each ID, in order: nil, ErrNotFound, or
 // ErrLate where the message is in the transport, done, or about to be sent.
 //
 // It needs a Store, or is ErrUnsupported.
@@ -238,14 +238,12 @@ func (p *Publisher) Cancel(ctx context.Context, ids ...string) error {
 		return fmt.Errorf("%w: Cancel wants PublisherConfig.Store", ErrUnsupported)
 	}
 	now := time.Now()
-	batch := make([]Envelope, len(ids))
 	updates := make([]Update, len(ids))
 	for i, id := range ids {
-		batch[i].ID = id
 		updates[i] = Update{ID: id, Status: StatusCancelled, At: now}
 	}
 	_, errs := p.config.Store.Update(ctx, updates...)
-	return publishError(batch, errs)
+	return resultsError(len(ids), func(i int) string { return ids[i] }, errs)
 }
 
 // Close waits until what was published is sent and recorded, or ctx ends; what
@@ -407,18 +405,7 @@ func (p *Publisher) transmit(ctx context.Context, batch []Envelope, now time.Tim
 }
 
 func publishError(batch []Envelope, errs []error) error {
-	failed := false
-	for _, err := range errs {
-		failed = failed || err != nil
-	}
-	if !failed {
-		return nil
-	}
-	results := make([]PublishResult, len(batch))
-	for i := range batch {
-		results[i] = PublishResult{ID: batch[i].ID, Err: errs[i]}
-	}
-	return &PublishError{Results: results}
+	return resultsError(len(batch), func(i int) string { return batch[i].ID }, errs)
 }
 
 // sessionOf is that of a transport whose messages end with the process, or else

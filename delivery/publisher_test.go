@@ -41,10 +41,10 @@ func TestPublishRejectsBeforeAnythingIsSent(t *testing.T) {
 		key := to("key")
 		key.Headers = map[string]string{strings.Repeat("k", 256): ""}
 		err := f.publisher.Publish(f.t.Context(), to("good"), delivery.Message{ID: "nobody"}, large, key)
-		var failed *delivery.PublishError
+		var failed *delivery.ResultsError
 		require.ErrorAs(t, err, &failed)
 		require.Len(t, failed.Results, 4)
-		assert.Equal(t, delivery.PublishResult{ID: "good", Err: delivery.ErrNotSent}, failed.Results[0])
+		assert.Equal(t, delivery.Result{ID: "good", Err: delivery.ErrNotSent}, failed.Results[0])
 		require.ErrorIs(t, failed.Results[1].Err, delivery.ErrInvalid)
 		require.ErrorIs(t, failed.Results[2].Err, delivery.ErrTooLarge)
 		require.ErrorIs(t, failed.Results[3].Err, delivery.ErrTooLarge)
@@ -64,11 +64,11 @@ func TestPublishTellsWhatBecameOfEachMessage(t *testing.T) {
 		publisher, err := delivery.NewPublisher(mixed, delivery.PublisherConfig{Metrics: f.collector})
 		require.NoError(t, err)
 		err = publisher.Publish(f.t.Context(), to("a"), to("b"), to("c"))
-		var failed *delivery.PublishError
+		var failed *delivery.ResultsError
 		require.ErrorAs(t, err, &failed)
-		assert.Equal(t, []delivery.PublishResult{{ID: "a"}, {ID: "b", Err: delivery.ErrUnroutable}, {ID: "c", Err: delivery.ErrOutcomeUnknown}}, failed.Results)
+		assert.Equal(t, []delivery.Result{{ID: "a"}, {ID: "b", Err: delivery.ErrUnroutable}, {ID: "c", Err: delivery.ErrOutcomeUnknown}}, failed.Results)
 		require.ErrorIs(t, err, delivery.ErrOutcomeUnknown)
-		assert.ErrorContains(t, err, "2 of 3 messages not published")
+		assert.ErrorContains(t, err, "2 of 3 messages failed")
 	})
 }
 
@@ -98,7 +98,7 @@ func TestPublishOncePerKey(t *testing.T) {
 		require.NoError(t, publisher.Publish(f.t.Context(), keyed("a", "k1")))
 
 		err = publisher.Publish(f.t.Context(), keyed("b", "k1"), keyed("c", "k2"), keyed("d", "k2"))
-		var failed *delivery.PublishError
+		var failed *delivery.ResultsError
 		require.ErrorAs(t, err, &failed)
 		assert.Equal(t, &delivery.DuplicateError{Of: "a"}, failed.Results[0].Err)
 		require.NoError(t, failed.Results[1].Err)
@@ -154,7 +154,7 @@ func TestPublishScheduled(t *testing.T) {
 			return nil
 		}
 		err := f.publisher.Publish(f.t.Context(), batch...)
-		var failed *delivery.PublishError
+		var failed *delivery.ResultsError
 		require.ErrorAs(t, err, &failed)
 		assert.Equal(t, []error{nil, delivery.ErrRefused, nil}, []error{failed.Results[0].Err, failed.Results[1].Err, failed.Results[2].Err})
 	})

@@ -231,7 +231,7 @@ func TestScheduledAndCancelled(t *testing.T) {
 		assert.Equal(t, delivery.StatusQueued, records.status(t, "now"))
 
 		err := f.publisher.Cancel(f.t.Context(), "later", "now", "nobody", "later")
-		var each *delivery.PublishError
+		var each *delivery.ResultsError
 		require.ErrorAs(t, err, &each)
 		require.NoError(t, each.Results[0].Err)
 		require.ErrorIs(t, each.Results[1].Err, delivery.ErrLate)

@@ -51,7 +51,7 @@ func ExampleAcknowledger() {
 		return
 	}
 	err = acknowledger.Delivered(ctx, "m-1", "m-2")
-	var failed *delivery.AckError
+	var failed *delivery.ResultsError
 	if errors.As(err, &failed) {
 		for _, result := range failed.Results {
 			fmt.Println(result.ID, result.Err)

@@ -71,7 +71,7 @@ func (c *Config) validate() error {
 // delivery.Publisher is one.
 type Sender interface {
 	// Forward sends the envelopes with their Generation, Attempt and History as
-	// they are, and returns nil when all are durable. A *delivery.PublishError
+	// they are, and returns nil when all are durable. A *delivery.ResultsError
 	// tells of each of them; any other error is that of all. An envelope that
 	// was sent before in the same generation has to be sent again: telling
 	// duplicates is the consumer's task. It returns by ctx's end and must not

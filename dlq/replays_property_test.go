@@ -55,9 +55,9 @@ func TestReplaysLoseAndRepeatNothing(t *testing.T) {
 					return delivery.ErrBlocked
 				}
 				<-time.After(time.Millisecond)
-				failed := &delivery.PublishError{}
+				failed := &delivery.ResultsError{}
 				for i := range envelopes {
-					result := delivery.PublishResult{ID: envelopes[i].ID}
+					result := delivery.Result{ID: envelopes[i].ID}
 					if faults.oneIn(10) {
 						result.Err = delivery.ErrRefused
 					} else {

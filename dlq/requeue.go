@@ -147,7 +147,7 @@ func (m *Manager) forwardOnce(ctx context.Context, batch []delivery.Envelope) []
 	if err == nil {
 		return errs
 	}
-	var each *delivery.PublishError
+	var each *delivery.ResultsError
 	if errors.As(err, &each) && len(each.Results) == len(batch) && len(each.Unwrap()) > 0 {
 		for i, result := range each.Results {
 			errs[i] = result.Err

@@ -51,9 +51,9 @@ func (s *sender) count() int {
 // partly answers for each envelope by its message's ID.
 func partly(errs map[string]error) func(context.Context, []delivery.Envelope) error {
 	return func(_ context.Context, envelopes []delivery.Envelope) error {
-		failed := &delivery.PublishError{}
+		failed := &delivery.ResultsError{}
 		for i := range envelopes {
-			failed.Results = append(failed.Results, delivery.PublishResult{ID: envelopes[i].ID, Err: errs[envelopes[i].ID]})
+			failed.Results = append(failed.Results, delivery.Result{ID: envelopes[i].ID, Err: errs[envelopes[i].ID]})
 		}
 		if len(failed.Unwrap()) == 0 {
 			return nil
@@ -160,8 +160,8 @@ func TestRequeueAnErrorOfTheCallIsThatOfAll(t *testing.T) {
 	down := errors.New("down")
 	for name, err := range map[string]error{
 		"plain":         down,
-		"other length":  &delivery.PublishError{Results: []delivery.PublishResult{{Err: down}}},
-		"none of which": errors.Join(down, &delivery.PublishError{Results: make([]delivery.PublishResult, 2)}),
+		"other length":  &delivery.ResultsError{Results: []delivery.Result{{Err: down}}},
+		"none of which": errors.Join(down, &delivery.ResultsError{Results: make([]delivery.Result, 2)}),
 	} {
 		t.Run(name, func(t *testing.T) {
 			sender := &sender{forward: func(context.Context, []delivery.Envelope) error { return err }}

@@ -304,9 +304,9 @@ func TestReplayWaitsForTheTransport(t *testing.T) {
 		"whole call": func([]delivery.Envelope) error { return errors.New("connection refused") },
 		"blocked":    func([]delivery.Envelope) error { return delivery.ErrBlocked },
 		"each": func(envelopes []delivery.Envelope) error {
-			failed := &delivery.PublishError{}
+			failed := &delivery.ResultsError{}
 			for i := range envelopes {
-				failed.Results = append(failed.Results, delivery.PublishResult{ID: envelopes[i].ID, Err: delivery.ErrRefused})
+				failed.Results = append(failed.Results, delivery.Result{ID: envelopes[i].ID, Err: delivery.ErrRefused})
 			}
 			return failed
 		},
@@ -355,9 +355,9 @@ func TestReplayIntoAFullQueue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		taken := make(map[string]int)
 		sender := &sender{forward: func(_ context.Context, envelopes []delivery.Envelope) error {
-			failed := &delivery.PublishError{}
+			failed := &delivery.ResultsError{}
 			for i := range envelopes {
-				result := delivery.PublishResult{ID: envelopes[i].ID, Err: delivery.ErrRefused}
+				result := delivery.Result{ID: envelopes[i].ID, Err: delivery.ErrRefused}
 				if i == len(envelopes)-1 {
 					result.Err = nil
 					taken[result.ID]++

@@ -385,7 +385,7 @@ func (p *pipeline) try(timeout time.Duration, batch ...delivery.Message) []error
 		p.Errorf("Publish returned %s after its deadline", late)
 	}
 	results := make([]error, len(batch))
-	var each *delivery.PublishError
+	var each *delivery.ResultsError
 	switch {
 	case errors.As(err, &each):
 		for i, result := range each.Results {
