@@ -49,10 +49,12 @@ func TestKeySteps(t *testing.T) {
 			}
 			for phase := keyAbsent; phase <= keyDone; phase++ {
 				state := keyState{phase: phase, token: token, expires: expires}
-				if phase == keyAbsent {
+				switch phase {
+				case keyAbsent:
 					state = keyState{}
-				} else if phase == keyFenced {
+				case keyFenced:
 					state.attempt = fence
+				case keyLeased, keyDone:
 				}
 				if expires <= now {
 					starts = append(starts, start{columnAbsent, state})
