@@ -1,5 +1,6 @@
-// Package sqlstore keeps the records of messages in a SQL database: SQLite for
-// one machine, PostgreSQL for many.
+// Package sqlstore keeps the records of messages, and with them idempotency keys
+// and dead letters, in a SQL database: SQLite for one machine, PostgreSQL for
+// many.
 //
 //	db, err := sql.Open("sqlite", sqlstore.SQLiteDSN("/var/lib/app/barid.db"))
 //	store, err := sqlstore.Open(ctx, db, sqlstore.Config{})
@@ -40,6 +41,17 @@
 // pool needs two or more. On PostgreSQL let the pool keep at least twice
 // Config.InFlight idle connections (SetMaxIdleConns), for writing and reading, or
 // connections are made and thrown away under load.
+//
+// # Keys and dead letters
+//
+// Store.Keys is an idempotency.Store, and Store.DeadLetters a dlq.Store that keeps
+// the jobs of bulk replays, too. They share the database, the transactions and the
+// life of the Store: the mark of a message and its record cost one commit
+// together. Expired keys are deleted in small parts by whoever writes.
+//
+// Times come from the callers, and for keys from the clock of the process.
+// Processes that share a database should have clocks that agree within a
+// fraction of a lease.
 //
 // # Schema
 //

@@ -54,7 +54,7 @@ func TestKeySteps(t *testing.T) {
 					state = keyState{}
 				case keyFenced:
 					state.attempt = fence
-				default:
+				case keyLeased, keyDone:
 				}
 				if expires <= now {
 					starts = append(starts, start{columnAbsent, state})
