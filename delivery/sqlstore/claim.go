@@ -1,8 +1,10 @@
 package sqlstore
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -11,12 +13,22 @@ import (
 
 // claimCall is one call of Claim on its way.
 type claimCall struct {
-	claim   delivery.Claim
-	records []delivery.Record
+	claim  delivery.Claim
+	rest   [][]byte // when not nil, what is claimed if it is still due
+	taken  []claimed
+	missed [][]byte // what is due, but somebody was changing
 }
 
-// Claim implements delivery.Store. On PostgreSQL it passes by what others are
-// changing at the moment.
+// claimed is a record with the time that it was due at.
+type claimed struct {
+	record delivery.Record
+	due    int64
+}
+
+// Claim implements delivery.Store.
+//
+// On PostgreSQL it takes first what nobody else is changing at the moment. If that
+// is less than it may, it waits for the others, and takes what they leave due.
 func (s *Store) Claim(ctx context.Context, claim delivery.Claim) ([]delivery.Record, error) {
 	if err := claim.Validate(); err != nil {
 		return nil, err
@@ -24,11 +36,26 @@ func (s *Store) Claim(ctx context.Context, claim delivery.Claim) ([]delivery.Rec
 	if len(claim.Token) > maxIndexedBytes {
 		return nil, &delivery.TooLargeError{Field: "Claim.Token", Size: len(claim.Token), Limit: maxIndexedBytes}
 	}
-	c := &claimCall{claim: claim}
-	if err := s.writer.perform(ctx, s.claim, 1, c); err != nil {
+	first := &claimCall{claim: claim}
+	if err := s.writer.perform(ctx, s.claim, 1, first); err != nil {
 		return nil, err
 	}
-	return c.records, nil
+	taken := first.taken
+	if len(first.missed) > 0 {
+		// A failure leaves what was missed to the next claim.
+		rest := &claimCall{claim: claim, rest: first.missed}
+		if err := s.writer.perform(ctx, s.claimRest, 1, rest); err == nil {
+			taken = append(taken, rest.taken...)
+		} else if len(taken) == 0 {
+			return nil, err
+		}
+	}
+	slices.SortStableFunc(taken, func(a, b claimed) int { return cmp.Compare(a.due, b.due) })
+	records := make([]delivery.Record, len(taken))
+	for i := range taken {
+		records[i] = taken[i].record
+	}
+	return records, nil
 }
 
 func (s *Store) runClaims(ctx context.Context, q querier, calls []*claimCall) error {
@@ -41,48 +68,66 @@ func (s *Store) runClaims(ctx context.Context, q querier, calls []*claimCall) er
 }
 
 func (s *Store) runClaim(ctx context.Context, q querier, c *claimCall) error {
-	c.records = nil
-	find := fmt.Sprintf("SELECT id FROM %s WHERE status = '%s' AND due_at <= %s ORDER BY due_at LIMIT %s%s",
-		s.records.progress.name, c.claim.Status, s.dialect.param(1), s.dialect.param(2), s.dialect.skipLocked)
-	ids, err := queryKeys(ctx, q, find, c.claim.Now.UnixMicro(), int64(c.claim.Limit))
-	if err != nil || len(ids) == 0 {
+	c.taken, c.missed = nil, nil
+	isDue := fmt.Sprintf("SELECT id, due_at FROM %s WHERE status = '%s' AND due_at <= %s", s.records.progress.name, c.claim.Status, s.dialect.param(1))
+	inOrder := " ORDER BY due_at LIMIT " + s.dialect.param(2)
+	now, limit := c.claim.Now.UnixMicro(), int64(c.claim.Limit)
+	at := make(map[string]int)
+	take := func(answer scanner) error {
+		var one claimed
+		err := answer.Scan((*intoString)(&one.record.ID), &one.due)
+		at[one.record.ID] = len(c.taken)
+		c.taken = append(c.taken, one)
 		return err
 	}
-	claims := make([]row, len(ids))
-	at := make(map[string]int, len(ids))
-	for i, id := range ids {
-		claims[i] = row{id, []byte(c.claim.Token), c.until().UnixMicro()}
-		at[string(id)] = i
+	var err error
+	if c.rest != nil {
+		// Waiting for others' locks is safe in the order of IDs only, and holding
+		// no other.
+		err = query(ctx, q, take, isDue+" AND id = ANY($2) ORDER BY id"+s.dialect.rowLocks, now, s.dialect.blobs(c.rest))
+	} else {
+		err = query(ctx, q, take, isDue+inOrder+s.dialect.skipLocked, now, limit)
+	}
+	if err == nil && c.rest == nil && len(c.taken) < c.claim.Limit && s.dialect.skipLocked != "" {
+		err = query(ctx, q, func(answer scanner) error {
+			var id intoBytes
+			var due int64
+			err := answer.Scan(&id, &due)
+			if _, taken := at[string(id)]; !taken {
+				c.missed = append(c.missed, id)
+			}
+			return err
+		}, isDue+inOrder, now, limit)
+	}
+	if err != nil || len(c.taken) == 0 {
+		return err
+	}
+	return s.take(ctx, q, c, at)
+}
+
+// take makes the records the claimer's, and reads them.
+func (s *Store) take(ctx context.Context, q querier, c *claimCall, at map[string]int) error {
+	ids, claims := make([][]byte, len(c.taken)), make([]row, len(c.taken))
+	for i := range c.taken {
+		ids[i] = []byte(c.taken[i].record.ID)
+		claims[i] = row{ids[i], []byte(c.claim.Token), c.until().UnixMicro()}
 	}
 	if err := s.records.claims.change(ctx, q, claims); err != nil {
 		return err
 	}
-	c.records = make([]delivery.Record, len(ids))
 	return s.dialect.fetch(ctx, q, s.records.whole, ids, func(answer scanner) error {
 		r, err := scanWhole(answer)
-		c.records[at[r.ID]] = r
+		c.taken[at[r.ID]].record = r
 		return err
 	})
 }
 
 func (c *claimCall) until() time.Time { return c.claim.Now.Add(c.claim.Lease) }
 
-// queryKeys are the keys that a query answers.
-func queryKeys(ctx context.Context, q querier, text string, args ...any) ([][]byte, error) {
-	var keys [][]byte
-	err := query(ctx, q, func(answer scanner) error {
-		var key intoBytes
-		err := answer.Scan(&key)
-		keys = append(keys, key)
-		return err
-	}, text, args...)
-	return keys, err
-}
-
 func (s *Store) claimsCommitted(calls []*claimCall) {
 	var due time.Time
 	for _, c := range calls {
-		if len(c.records) > 0 {
+		if len(c.taken) > 0 {
 			due = earliest(due, c.until())
 		}
 	}

@@ -84,7 +84,8 @@ func (c *connection) discard() {
 
 // transaction runs work between begin and COMMIT. A failure before COMMIT has
 // changed nothing; whether one of COMMIT itself has, is not known unless the
-// database answered it, and it comes as a commitError.
+// database answered it, and it comes as a commitError. After a failure the
+// connection can be used again unless ctx has ended, or mayBeBroken says so.
 func (c *connection) transaction(ctx context.Context, begin string, work func(querier) error) error {
 	if _, err := c.ExecContext(ctx, begin); err != nil {
 		return err
@@ -96,9 +97,12 @@ func (c *connection) transaction(ctx context.Context, begin string, work func(qu
 		}
 		err = &commitError{err}
 	}
+	if ctx.Err() != nil {
+		return err
+	}
 	// SQLite has rolled back by itself after some failures, and says then that
 	// there is nothing to roll back.
-	_, undone := c.ExecContext(context.WithoutCancel(ctx), "ROLLBACK")
+	_, undone := c.ExecContext(ctx, "ROLLBACK")
 	if undone != nil && causeOf(undone) != unknown {
 		err = errors.Join(err, undone)
 	}

@@ -28,10 +28,10 @@ func TestJobs(t *testing.T) {
 
 func openSQLiteStore(tb testing.TB) *sqlstore.Store {
 	tb.Helper()
-	return open(tb, openSQLite(tb), sqlstore.Config{})
+	return open(tb, connectSQLite(tb), sqlstore.Config{})
 }
 
 func openPostgresStore(tb testing.TB) *sqlstore.Store {
 	tb.Helper()
-	return open(tb, openPostgres(tb), sqlstore.Config{TablePrefix: prefix(tb)})
+	return open(tb, connectPostgres(tb), sqlstore.Config{TablePrefix: unique(tb)})
 }

@@ -35,14 +35,16 @@ func sqlite() *dialect {
 	}
 }
 
-// postgreSQL plans each statement for the tables as they are: a plan that was
-// kept from when a table was empty would read all of it, until the next ANALYZE.
+// postgreSQL finds rows by key or index only where it writes, and keeps the plans
+// for that. Left alone it would plan for the tables as they are when a statement
+// is first run, which is often empty, and read all of them until the next ANALYZE.
+// What only reads is planned each time, because lists have many shapes.
 func postgreSQL() *dialect {
-	const settings = "; SET LOCAL plan_cache_mode = force_custom_plan"
 	return &dialect{
-		kind:           PostgreSQL,
-		beginWrite:     "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE" + settings,
-		beginRead:      "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY" + settings,
+		kind: PostgreSQL,
+		beginWrite: "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL plan_cache_mode = force_generic_plan; " +
+			"SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off",
+		beginRead:      "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL plan_cache_mode = force_custom_plan",
 		waitsForServer: true,
 		rowLocks:       " FOR UPDATE",
 		skipLocked:     " FOR UPDATE SKIP LOCKED",
@@ -56,11 +58,12 @@ const (
 	blob    kind = iota // any bytes: []byte, or nil for NULL
 	text                // UTF-8 without NUL: string, never NULL
 	integer             // int64, or nil for NULL
+	count               // int64, 0 by default, never NULL
 )
 
-// pgTypes and sqliteTypes are the columns' types.
+// array is PostgreSQL's type for many values of the kind.
 func (k kind) array() string {
-	return [...]string{blob: "bytea[]", text: "text[]", integer: "bigint[]"}[k]
+	return [...]string{blob: "bytea[]", text: "text[]", integer: "bigint[]", count: "bigint[]"}[k]
 }
 
 // null stands for NULL among integers that go to PostgreSQL as an array. No time
@@ -122,6 +125,18 @@ func query(ctx context.Context, q querier, scan func(scanner) error, text string
 		}
 	}
 	return answer.Err()
+}
+
+// queryKeys are the keys that a query answers.
+func queryKeys(ctx context.Context, q querier, text string, args ...any) ([][]byte, error) {
+	var keys [][]byte
+	err := query(ctx, q, func(answer scanner) error {
+		var key intoBytes
+		err := answer.Scan(&key)
+		keys = append(keys, key)
+		return err
+	}, text, args...)
+	return keys, err
 }
 
 // remove deletes the rows of the keys.

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"strings"
+	"time"
 
 	"github.com/esh3artech/barid/delivery"
 )
@@ -112,13 +113,33 @@ func failed(ctx context.Context, doing string, err error) error {
 type cause int
 
 const (
-	unknown  cause = iota
-	passing        // it may do at the next try: a lock, a deadlock, a server that restarts
-	gone           // the connection is lost
-	readOnly       // the database takes no writes
-	diskFull       // there is no room
-	statement
+	unknown   cause = iota
+	passing         // it may do at the next try: a lock, a deadlock, a server that restarts
+	gone            // the connection is lost
+	silent          // there was no answer in time
+	readOnly        // the database takes no writes
+	diskFull        // there is no room
+	statement       // it does not take the statement's values
 )
+
+// silence is what a driver says of a server that does not answer in time. That
+// the time was a context's is not the caller's business, whose own context may
+// not have ended.
+type silence struct {
+	timeout time.Duration
+	err     error
+}
+
+func (s *silence) Error() string { return fmt.Sprintf("no answer within %s: %v", s.timeout, s.err) }
+
+// unanswered is err, as silence if it is because ctx, which bounds a transaction,
+// has ended.
+func unanswered(ctx context.Context, timeout time.Duration, err error) error {
+	if err != nil && ctx.Err() != nil {
+		return &silence{timeout: timeout, err: err}
+	}
+	return err
+}
 
 // The drivers' errors are told by what they can be asked, so that no driver has
 // to be imported: PostgreSQL's have an SQLSTATE (PostgreSQL documentation,
@@ -135,6 +156,8 @@ func causeOf(err error) cause {
 	switch {
 	case err == nil:
 		return unknown
+	case errors.As(err, new(*silence)):
+		return silent
 	case errors.As(err, &state):
 		return causeOfState(state.SQLState())
 	case errors.As(err, &code):

@@ -72,13 +72,16 @@ func (s *Store) runGets(calls []*getCall) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), s.config.Timeout)
 	defer cancel()
-	err := s.readNow(ctx, "get", func(q querier) error {
+	err := s.tryRead(ctx, func(q querier) error {
 		return s.dialect.fetch(ctx, q, s.records.whole, keysOf(ids), func(answer scanner) error {
 			r, err := scanWhole(answer)
 			found[r.ID] = &r
 			return err
 		})
 	})
+	if err != nil {
+		err = &DatabaseError{Doing: "get", Err: unanswered(ctx, s.config.Timeout, err)}
+	}
 	for _, c := range calls {
 		c.records, c.errs = make([]delivery.Record, len(c.ids)), make([]error, len(c.ids))
 		for i, id := range c.ids {

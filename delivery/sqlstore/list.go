@@ -3,6 +3,7 @@ package sqlstore
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -92,7 +93,7 @@ func (s *Store) listQuery(scan *delivery.RecordScan) (text string, args []any) {
 	if len(scan.Priorities) > 0 {
 		numbers := make([]string, len(scan.Priorities))
 		for i, priority := range scan.Priorities {
-			numbers[i] = fmt.Sprint(int(priority))
+			numbers[i] = strconv.Itoa(int(priority))
 		}
 		c.add("m.priority IN (" + strings.Join(numbers, ", ") + ")")
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/esh3artech/barid/delivery"
 )
@@ -26,19 +27,19 @@ type records struct {
 
 var messageColumns = []column{ //nolint:gochecknoglobals // a constant
 	{"id", blob}, {"idempotency_key", blob}, {"recipient", blob}, {"subject", blob}, {"type", blob},
-	{"content_type", blob}, {"headers", blob}, {"priority", integer}, {"created_at", integer}, {"not_before", integer},
-	{"expires_at", integer}, {"require_ack", integer}, {"body", blob},
+	{"content_type", blob}, {"headers", blob}, {"priority", count}, {"created_at", integer}, {"not_before", integer},
+	{"expires_at", integer}, {"require_ack", count}, {"body", blob},
 }
 
 var progressColumns = []column{ //nolint:gochecknoglobals // a constant
-	{"id", blob}, {"status", text}, {"generation", integer}, {"retry_count", integer}, {"next_retry_at", integer},
+	{"id", blob}, {"status", text}, {"generation", count}, {"retry_count", count}, {"next_retry_at", integer},
 	{"last_retry_at", integer}, {"sent_at", integer}, {"delivered_at", integer}, {"read_at", integer}, {"ack_deadline", integer},
 	{"dead_letter_id", blob}, {"due_at", integer}, {"claimed_by", blob}, {"updated_at", integer}, {"history", blob},
 }
 
 // listed are the columns of progress that lists and counts need without the
 // message.
-var listedColumns = []column{{"priority", integer}, {"created_at", integer}} //nolint:gochecknoglobals // a constant
+var listedColumns = []column{{"priority", count}, {"created_at", integer}} //nolint:gochecknoglobals // a constant
 
 func newRecords(d *dialect, prefix string) *records {
 	messages, progress := prefix+"messages", prefix+"progress"
@@ -63,7 +64,10 @@ func named(alias string, columns []column) string {
 }
 
 // encoded is a record as rows of its tables.
-type encoded struct{ message, progress row }
+type encoded struct {
+	message, progress row
+	due               time.Time
+}
 
 func (e *encoded) key() []byte { return e.message.key() }
 
@@ -80,6 +84,7 @@ func encode(record *delivery.Record) (encoded, error) {
 		body = bytes.Clone(record.Body)
 	}
 	return encoded{
+		due: record.DueAt,
 		message: row{
 			id, bytesOf(record.IdempotencyKey), bytesOf(record.Recipient), bytesOf(record.Subject), bytesOf(record.Type),
 			bytesOf(record.ContentType), headersOf(record.Headers), int64(record.Priority), record.CreatedAt.UnixMicro(),

@@ -11,8 +11,8 @@ import (
 // saveCall is one call of Save on its way.
 type saveCall struct {
 	rows []encoded
-	due  time.Time // the earliest
 	errs []error
+	due  time.Time // the earliest of what was added
 }
 
 // Save implements delivery.Store. Fields that stand in an index (ID, Recipient,
@@ -31,7 +31,6 @@ func (s *Store) Save(ctx context.Context, records ...delivery.Record) []error {
 				continue
 			}
 			c.rows = append(c.rows, rows)
-			c.due = earliest(c.due, chunk[i].DueAt)
 			at = append(at, i)
 		}
 		if len(c.rows) == 0 {
@@ -90,9 +89,11 @@ func (s *Store) runSaves(ctx context.Context, q querier, calls []*saveCall) erro
 		return err
 	}
 	for _, c := range calls {
-		c.errs = make([]error, len(c.rows))
+		c.errs, c.due = make([]error, len(c.rows)), time.Time{}
 		for i := range c.errs {
-			if !added[0] {
+			if added[0] {
+				c.due = earliest(c.due, c.rows[i].due)
+			} else {
 				c.errs[i] = delivery.ErrExists
 			}
 			added = added[1:]

@@ -40,11 +40,11 @@ var steps = []struct { //nolint:gochecknoglobals // a constant
 			type {bytes},
 			content_type {bytes},
 			headers {bytes},
-			priority {int} NOT NULL,
+			priority {int} NOT NULL DEFAULT 0,
 			created_at {int} NOT NULL,
 			not_before {int},
 			expires_at {int},
-			require_ack {int} NOT NULL,
+			require_ack {int} NOT NULL DEFAULT 0,
 			body {bytes}
 		)`,
 		`CREATE INDEX {p}messages_created ON {p}messages (created_at, id)`,
@@ -53,8 +53,8 @@ var steps = []struct { //nolint:gochecknoglobals // a constant
 		`CREATE TABLE {p}progress (
 			id {bytes} NOT NULL PRIMARY KEY,
 			status TEXT NOT NULL,
-			generation {int} NOT NULL,
-			retry_count {int} NOT NULL,
+			generation {int} NOT NULL DEFAULT 0,
+			retry_count {int} NOT NULL DEFAULT 0,
 			next_retry_at {int},
 			last_retry_at {int},
 			sent_at {int},
@@ -66,7 +66,7 @@ var steps = []struct { //nolint:gochecknoglobals // a constant
 			claimed_by {bytes},
 			updated_at {int} NOT NULL,
 			history {bytes},
-			priority {int} NOT NULL,
+			priority {int} NOT NULL DEFAULT 0,
 			created_at {int} NOT NULL
 		){keyed}`,
 		`CREATE INDEX {p}progress_due ON {p}progress (status, due_at) WHERE due_at IS NOT NULL`,

@@ -23,12 +23,12 @@ type Store struct {
 	writer  *writer
 	reader  *batcher[*getCall]
 	records *records
-	watches watches
+	watches *watches
 	keys    *keys
 	letters *letters
 	jobs    *jobs
 
-	save, update, claim, renew, purge *operation
+	save, update, claim, claimRest, renew, purge *operation
 }
 
 var (
@@ -69,10 +69,12 @@ func Open(ctx context.Context, db *sql.DB, config Config) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{db: db, dialect: d, prefix: config.TablePrefix, config: config, records: newRecords(d, config.TablePrefix)}
+	s := &Store{db: db, dialect: d, prefix: config.TablePrefix, config: config, records: newRecords(d, config.TablePrefix), watches: newWatches()}
 	s.save = newOperation("save", 10, s.runSaves, s.savesCommitted)
 	s.update = newOperation("update", 20, s.runUpdates, s.updatesCommitted)
 	s.claim = newOperation("claim", 30, s.runClaims, s.claimsCommitted)
+	s.claimRest = newOperation("claim", 0, s.runClaims, s.claimsCommitted)
+	s.claimRest.alone = true
 	s.renew = newOperation("renew", 0, s.runRenewals, s.renewalsCommitted)
 	s.renew.alone = true
 	s.purge = newOperation("purge", 40, s.runPurges, nil)
@@ -90,15 +92,17 @@ func examine(ctx context.Context, db *sql.DB, config Config) (*dialect, error) {
 	defer cancel()
 	kind := config.Dialect
 	if kind == Detect {
+		// A server notes statements that fail in its log: SQLite has none.
 		var version string
-		sqlite := db.QueryRowContext(ctx, "SELECT sqlite_version()").Scan(&version)
-		if sqlite == nil {
-			kind = SQLite
-		} else if err := db.QueryRowContext(ctx, "SELECT version()").Scan(&version); err != nil {
-			return nil, failed(ctx, "asking what the server is", errors.Join(sqlite, err))
-		} else if strings.Contains(version, "PostgreSQL") {
+		postgres := db.QueryRowContext(ctx, "SELECT version()").Scan(&version)
+		if postgres == nil {
 			kind = PostgreSQL
+		} else if err := db.QueryRowContext(ctx, "SELECT sqlite_version()").Scan(&version); err == nil {
+			kind = SQLite
 		} else {
+			return nil, failed(ctx, "asking what the server is", errors.Join(postgres, err))
+		}
+		if kind == PostgreSQL && !strings.Contains(version, "PostgreSQL") {
 			return nil, fmt.Errorf("%w: the server is %.60q, want SQLite or PostgreSQL", ErrConfig, version)
 		}
 	}
@@ -115,6 +119,7 @@ func (s *Store) Close() error {
 	s.closed.Store(true)
 	s.writer.close()
 	s.reader.close()
+	s.watches.close()
 	return nil
 }
 
@@ -133,17 +138,17 @@ func (s *Store) read(ctx context.Context, doing string, work func(querier) error
 	if s.closed.Load() {
 		return errClosed
 	}
-	return s.readNow(ctx, doing, work)
+	return failed(ctx, doing, s.tryRead(ctx, work))
 }
 
-func (s *Store) readNow(ctx context.Context, doing string, work func(querier) error) error {
+func (s *Store) tryRead(ctx context.Context, work func(querier) error) error {
 	var err error
 	for range tries {
 		if err = s.readOnce(ctx, work); err == nil || causeOf(err) != gone || ctx.Err() != nil {
 			break
 		}
 	}
-	return failed(ctx, doing, err)
+	return err
 }
 
 func (s *Store) readOnce(ctx context.Context, work func(querier) error) error {
@@ -152,7 +157,7 @@ func (s *Store) readOnce(ctx context.Context, work func(querier) error) error {
 		return err
 	}
 	err = conn.transaction(ctx, s.dialect.beginRead, work)
-	if err != nil && mayBeBroken(err) {
+	if err != nil && (ctx.Err() != nil || mayBeBroken(err)) {
 		conn.discard()
 	} else {
 		conn.release()

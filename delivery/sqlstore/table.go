@@ -3,9 +3,11 @@ package sqlstore
 import (
 	"bytes"
 	"context"
+	"database/sql"
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 )
 
 // column is one column of a table.
@@ -17,47 +19,114 @@ type column struct {
 // row has the values of a table's columns, each as its kind says.
 type row []any
 
-func (r row) key() []byte { return r[0].([]byte) } //nolint:errcheck,forcetypeassert // tables begin with a blob
+func (r row) key() []byte { return r[0].([]byte) } // tables begin with a blob
 
 // table is a table, or some of its columns, of which the first is the key, a
 // blob.
 type table struct {
-	dialect        *dialect
-	name           string
-	columns        []column
-	insert, update string
+	dialect *dialect
+	name    string
+	columns []column
+
+	// inserts and updates are statements by the columns that they give values to.
+	inserts, updates sync.Map
 }
 
+// used says which columns have a value in some row, a bit for each; the others
+// are NULL, or for counts 0, in all. Most are most of the time, and each
+// takes its time.
+type used uint64
+
+func (u used) has(i int) bool { return u&(1<<i) != 0 }
+
 func newTable(d *dialect, name string, columns ...column) *table {
-	t := &table{dialect: d, name: name, columns: columns}
-	names, values, sets := make([]string, len(columns)), make([]string, len(columns)), make([]string, len(columns))
-	arrays := make([]string, len(columns))
-	for i, c := range columns {
-		names[i] = c.name
-		arrays[i] = fmt.Sprintf("$%d::%s", i+1, c.kind.array())
+	return &table{dialect: d, name: name, columns: columns}
+}
+
+// insert is the statement for rows that have values in the columns; the other
+// columns get their defaults. SQLite's takes one row, PostgreSQL's arrays, and
+// answers with the keys that were added.
+func (t *table) insert(of used) string {
+	if text, ok := t.inserts.Load(of); ok {
+		return text.(string)
+	}
+	names, values, input := t.input(of)
+	key := t.columns[0].name
+	text := fmt.Sprintf("INSERT INTO %s (%s) ", t.name, strings.Join(names, ", "))
+	if t.dialect.kind == SQLite {
+		text += fmt.Sprintf("VALUES (%s) ON CONFLICT (%s) DO NOTHING", strings.Join(values, ", "), key)
+	} else {
+		text += fmt.Sprintf("SELECT %s FROM %s ON CONFLICT (%s) DO NOTHING RETURNING %s", strings.Join(values, ", "), input, key, key)
+	}
+	t.inserts.Store(of, text)
+	return text
+}
+
+// update is the statement for rows that have values in the columns; the other
+// columns are emptied.
+func (t *table) update(of used) string {
+	if text, ok := t.updates.Load(of); ok {
+		return text.(string)
+	}
+	names, values, input := t.input(of)
+	sets := make([]string, 0, len(t.columns))
+	for i, name := range names[1:] {
+		sets = append(sets, name+" = "+values[i+1])
+	}
+	for i, c := range t.columns {
 		switch {
-		case d.kind == SQLite:
-			values[i] = d.param(i + 1)
-		case c.kind == integer:
-			values[i] = fmt.Sprintf("NULLIF(i.%s, %d)", c.name, int64(null))
+		case of.has(i):
+		case c.kind == count:
+			sets = append(sets, c.name+" = 0")
 		default:
-			values[i] = "i." + c.name
+			sets = append(sets, c.name+" = NULL")
 		}
-		sets[i] = c.name + " = " + values[i]
 	}
-	key := names[0]
-	if d.kind == SQLite {
-		t.insert = fmt.Sprintf("INSERT INTO %s (%s) VALUES (%s) ON CONFLICT (%s) DO NOTHING",
-			name, strings.Join(names, ", "), strings.Join(values, ", "), key)
-		t.update = fmt.Sprintf("UPDATE %s SET %s WHERE %s = ?1", name, strings.Join(sets[1:], ", "), key)
-		return t
+	text := fmt.Sprintf("UPDATE %s AS t SET %s", t.name, strings.Join(sets, ", "))
+	if t.dialect.kind == SQLite {
+		text += fmt.Sprintf(" WHERE %s = %s", names[0], values[0])
+	} else {
+		text += fmt.Sprintf(" FROM %s WHERE t.%s = i.%s", input, names[0], names[0])
 	}
-	input := fmt.Sprintf("unnest(%s) AS i (%s)", strings.Join(arrays, ", "), strings.Join(names, ", "))
-	t.insert = fmt.Sprintf("INSERT INTO %s (%s) SELECT %s FROM %s ON CONFLICT (%s) DO NOTHING RETURNING %s",
-		name, strings.Join(names, ", "), strings.Join(values, ", "), input, key, key)
-	t.update = fmt.Sprintf("UPDATE %s AS t SET %s FROM %s WHERE t.%s = i.%s",
-		name, strings.Join(sets[1:], ", "), input, key, key)
-	return t
+	t.updates.Store(of, text)
+	return text
+}
+
+// input are the columns, their values in a row, and for PostgreSQL the rows that
+// come as arrays.
+func (t *table) input(of used) (names, values []string, input string) {
+	var arrays []string
+	for i, c := range t.columns {
+		if !of.has(i) {
+			continue
+		}
+		names = append(names, c.name)
+		param := t.dialect.param(len(names))
+		arrays = append(arrays, param+"::"+c.kind.array())
+		switch {
+		case t.dialect.kind == SQLite:
+			values = append(values, param)
+		case c.kind == integer:
+			values = append(values, fmt.Sprintf("NULLIF(i.%s, %d)", c.name, int64(null)))
+		default:
+			values = append(values, "i."+c.name)
+		}
+	}
+	return names, values, fmt.Sprintf("unnest(%s) AS i (%s)", strings.Join(arrays, ", "), strings.Join(names, ", "))
+}
+
+// usedIn finds the columns that have values.
+func (t *table) usedIn(rows ...row) used {
+	of := used(1) // the key
+	for i, c := range t.columns[1:] {
+		for _, r := range rows {
+			if value := r[i+1]; value != nil && (c.kind != count || value != int64(0)) {
+				of |= 1 << (i + 1)
+				break
+			}
+		}
+	}
+	return of
 }
 
 // add inserts the rows whose keys are not there yet, and says which those were.
@@ -69,7 +138,7 @@ func (t *table) add(ctx context.Context, q querier, rows []row) (added []bool, e
 	}
 	if t.dialect.kind == SQLite {
 		for i, r := range rows {
-			result, err := q.ExecContext(ctx, t.insert, r...)
+			result, err := t.exec(ctx, q, t.insert, r)
 			if err != nil {
 				return nil, err
 			}
@@ -81,6 +150,7 @@ func (t *table) add(ctx context.Context, q querier, rows []row) (added []bool, e
 		}
 		return added, nil
 	}
+	of := t.usedIn(rows...)
 	var key []byte
 	err = query(ctx, q, func(answer scanner) error {
 		if err := answer.Scan(&key); err != nil {
@@ -91,7 +161,7 @@ func (t *table) add(ctx context.Context, q querier, rows []row) (added []bool, e
 			added[i] = true
 		}
 		return nil
-	}, t.insert, t.arrays(rows)...)
+	}, t.insert(of), t.arrays(of, rows)...)
 	return added, err
 }
 
@@ -102,34 +172,50 @@ func (t *table) change(ctx context.Context, q querier, rows []row) error {
 	}
 	if t.dialect.kind == SQLite {
 		for _, r := range rows {
-			if _, err := q.ExecContext(ctx, t.update, r...); err != nil {
+			if _, err := t.exec(ctx, q, t.update, r); err != nil {
 				return err
 			}
 		}
 		return nil
 	}
-	_, err := q.ExecContext(ctx, t.update, t.arrays(rows)...)
+	of := t.usedIn(rows...)
+	_, err := q.ExecContext(ctx, t.update(of), t.arrays(of, rows)...)
 	return err
 }
 
-// arrays are the rows as one array for each column.
-func (t *table) arrays(rows []row) []any {
-	args := make([]any, len(t.columns))
+// exec runs a statement for one row.
+func (t *table) exec(ctx context.Context, q querier, statement func(used) string, r row) (sql.Result, error) {
+	of := t.usedIn(r)
+	args := make([]any, 0, len(r))
+	for i, value := range r {
+		if of.has(i) {
+			args = append(args, value)
+		}
+	}
+	return q.ExecContext(ctx, statement(of), args...)
+}
+
+// arrays are the columns of the rows that have values.
+func (t *table) arrays(of used, rows []row) []any {
+	args := make([]any, 0, len(t.columns))
 	for i, c := range t.columns {
+		if !of.has(i) {
+			continue
+		}
 		switch c.kind {
 		case blob:
 			values := make([][]byte, len(rows))
 			for n, r := range rows {
 				values[n], _ = r[i].([]byte)
 			}
-			args[i] = t.dialect.blobs(values)
+			args = append(args, t.dialect.blobs(values))
 		case text:
 			values := make([]string, len(rows))
 			for n, r := range rows {
 				values[n], _ = r[i].(string)
 			}
-			args[i] = t.dialect.texts(values)
-		case integer:
+			args = append(args, t.dialect.texts(values))
+		case integer, count:
 			values := make([]int64, len(rows))
 			for n, r := range rows {
 				value, set := r[i].(int64)
@@ -138,7 +224,7 @@ func (t *table) arrays(rows []row) []any {
 				}
 				values[n] = value
 			}
-			args[i] = t.dialect.integers(values)
+			args = append(args, t.dialect.integers(values))
 		}
 	}
 	return args

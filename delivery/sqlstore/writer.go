@@ -41,7 +41,7 @@ func newOperation[A any](name string, rank int, run func(context.Context, querie
 	typed := func(args []any) []A {
 		all := make([]A, len(args))
 		for i, arg := range args {
-			all[i] = arg.(A) //nolint:errcheck,forcetypeassert // perform was given this operation with an A
+			all[i] = arg.(A) // perform was given this operation with an A
 		}
 		return all
 	}
@@ -236,7 +236,7 @@ func (l *lane) once(calls []*call) error {
 	if l.conn == nil {
 		conn, err := connect(ctx, l.db, l.dialect.prepares)
 		if err != nil {
-			return err
+			return unanswered(ctx, l.timeout, err)
 		}
 		l.conn = conn
 	}
@@ -248,6 +248,7 @@ func (l *lane) once(calls []*call) error {
 		}
 		return nil
 	})
+	err = unanswered(ctx, l.timeout, err)
 	switch {
 	case err != nil && mayBeBroken(err):
 		l.conn.discard()
@@ -262,5 +263,5 @@ func (l *lane) once(calls []*call) error {
 // known.
 func mayBeBroken(err error) bool {
 	cause := causeOf(err)
-	return cause == gone || cause == unknown
+	return cause == gone || cause == silent || cause == unknown
 }

@@ -1,0 +1,197 @@
+package sqlstore_test
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/esh3artech/barid/delivery"
+	"github.com/esh3artech/barid/delivery/sqlstore"
+)
+
+// Of two stores on one database that claim at once each gets others.
+func TestTwoStoresClaimApart(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "barid.db")
+	for name, another := range map[string]func(testing.TB) *sql.DB{
+		"SQLite":     func(tb testing.TB) *sql.DB { return connect(tb, "sqlite", sqlstore.SQLiteDSN(path)) },
+		"PostgreSQL": connectPostgres,
+	} {
+		t.Run(name, func(t *testing.T) {
+			config := sqlstore.Config{TablePrefix: unique(t)}
+			stores := []*sqlstore.Store{open(t, another(t), config), open(t, another(t), config)}
+			const stored = 1000
+			now := time.Now()
+			for n := range stored {
+				r := pending(fmt.Sprint(n))
+				r.DueAt = now
+				require.Empty(t, stores[n%2].Save(t.Context(), r))
+			}
+			var mu sync.Mutex
+			taken := map[string]string{}
+			var claimers sync.WaitGroup
+			for n := range 6 {
+				token := fmt.Sprint("claimer ", n)
+				claimers.Go(func() {
+					for {
+						got, err := stores[n%2].Claim(t.Context(), delivery.Claim{
+							Status: delivery.StatusPending, Token: token, Now: now.Add(time.Second), Lease: time.Minute, Limit: 7,
+						})
+						if !assert.NoError(t, err) || len(got) == 0 {
+							return
+						}
+						mu.Lock()
+						for _, r := range got {
+							assert.Equal(t, token, r.ClaimedBy)
+							assert.Empty(t, taken[r.ID], "taken twice")
+							taken[r.ID] = token
+						}
+						mu.Unlock()
+					}
+				})
+			}
+			claimers.Wait()
+			// What others held at the moment was passed by, and is left to the next.
+			rest, err := stores[0].Claim(t.Context(), delivery.Claim{
+				Status: delivery.StatusPending, Token: "rest", Now: now.Add(time.Second), Lease: time.Minute, Limit: stored,
+			})
+			require.NoError(t, err)
+			require.Len(t, taken, stored-len(rest))
+		})
+	}
+}
+
+func TestCloseCarriesOutWhatWasAsked(t *testing.T) {
+	databases(t, func(t *testing.T, db *sql.DB, _ sqlstore.Dialect) {
+		ctx := t.Context()
+		prefix := unique(t)
+		store := open(t, db, sqlstore.Config{TablePrefix: prefix})
+		var callers sync.WaitGroup
+		saved := make([]error, 50)
+		for n := range saved {
+			callers.Go(func() {
+				if errs := store.Save(ctx, pending(fmt.Sprint(n))); len(errs) > 0 {
+					saved[n] = errs[0]
+				}
+			})
+		}
+		require.NoError(t, store.Close())
+		callers.Wait()
+		require.NoError(t, store.Close(), "closed twice")
+		require.ErrorIs(t, store.Save(ctx, pending("x"))[0], delivery.ErrClosed)
+		_, errs := store.Get(ctx, "x")
+		require.ErrorIs(t, errs[0], delivery.ErrClosed)
+		require.ErrorIs(t, store.Ping(ctx), delivery.ErrClosed)
+		require.ErrorIs(t, store.Ping(ctx), delivery.ErrStoreDown)
+		again := open(t, db, sqlstore.Config{TablePrefix: prefix})
+		for n, err := range saved {
+			_, errs := again.Get(ctx, fmt.Sprint(n))
+			if err == nil {
+				require.Empty(t, errs)
+			} else {
+				require.ErrorIs(t, err, delivery.ErrClosed)
+				require.ErrorIs(t, errs[0], delivery.ErrNotFound)
+			}
+		}
+	})
+}
+
+func TestFieldsThatAreTooLong(t *testing.T) {
+	onBoth(t, func(t *testing.T, store *sqlstore.Store) {
+		long := strings.Repeat("\xff", 1024)
+		record := pending(long)
+		record.Recipient, record.IdempotencyKey, record.ClaimedBy = long, long, long
+		require.Empty(t, store.Save(t.Context(), record))
+		record.ID += "x"
+		record.Recipient += "x"
+		errs := store.Save(t.Context(), pending("short"), record)
+		require.NoError(t, errs[0])
+		require.ErrorIs(t, errs[1], delivery.ErrTooLarge)
+		require.ErrorIs(t, errs[1], delivery.ErrInvalid)
+		update := delivered("short")
+		update.ClaimedBy = long + "x"
+		_, errs = store.Update(t.Context(), update, delivered("short"))
+		require.ErrorIs(t, errs[0], delivery.ErrTooLarge)
+		require.NoError(t, errs[1])
+		_, err := store.Claim(t.Context(), delivery.Claim{
+			Status: delivery.StatusPending, Token: long + "x", Now: time.Now(), Lease: time.Second, Limit: 1,
+		})
+		require.ErrorIs(t, err, delivery.ErrTooLarge)
+	})
+}
+
+// Calls with more records than a transaction takes.
+func TestLargeCalls(t *testing.T) {
+	databases(t, func(t *testing.T, db *sql.DB, _ sqlstore.Dialect) {
+		ctx := t.Context()
+		store := open(t, db, sqlstore.Config{TablePrefix: unique(t), MaxBatch: 7})
+		var records []delivery.Record
+		var updates []delivery.Update
+		var ids []string
+		for n := range 50 {
+			records = append(records, pending(fmt.Sprint(n)))
+			updates = append(updates, delivered(fmt.Sprint(n)))
+			ids = append(ids, fmt.Sprint(n))
+		}
+		records[20].ID, updates[30].ID, ids[40] = "3", "nobody", "nobody"
+		errs := store.Save(ctx, records...)
+		require.Len(t, errs, 50)
+		require.ErrorIs(t, errs[20], delivery.ErrExists)
+		require.NoError(t, errs[49])
+		progress, errs := store.Update(ctx, updates...)
+		require.Len(t, errs, 50)
+		require.ErrorIs(t, errs[20], delivery.ErrNotFound)
+		require.ErrorIs(t, errs[30], delivery.ErrNotFound)
+		require.Equal(t, delivery.StatusDelivered, progress[49].Status)
+		got, errs := store.Get(ctx, ids...)
+		require.Len(t, errs, 50)
+		require.ErrorIs(t, errs[40], delivery.ErrNotFound)
+		require.Equal(t, "49", got[49].ID)
+		n, err := store.Purge(ctx, time.Now().Add(time.Hour), 2000)
+		require.NoError(t, err)
+		require.Equal(t, 48, n)
+	})
+}
+
+func TestConfig(t *testing.T) {
+	ctx := t.Context()
+	db := connectSQLite(t)
+	_, err := sqlstore.Open(ctx, nil, sqlstore.Config{})
+	require.ErrorIs(t, err, sqlstore.ErrConfig)
+	_, err = sqlstore.Open(ctx, db, sqlstore.Config{
+		Dialect: 7, TablePrefix: "A", Migrate: 7, MaxBatch: 10_001, InFlight: 65, Timeout: time.Microsecond,
+	})
+	require.ErrorIs(t, err, sqlstore.ErrConfig)
+	for _, field := range []string{"Dialect", "TablePrefix", "Migrate", "MaxBatch", "InFlight", "Timeout"} {
+		assert.Contains(t, err.Error(), field)
+	}
+	assert.Equal(t, "Detect SQLite PostgreSQL Dialect(7)",
+		fmt.Sprint(sqlstore.Detect, sqlstore.SQLite, sqlstore.PostgreSQL, sqlstore.Dialect(7)))
+
+	_, err = sqlstore.Open(ctx, connect(t, "sqlite", ":memory:"), sqlstore.Config{})
+	require.ErrorIs(t, err, sqlstore.ErrConfig)
+	for _, want := range []string{"journal_mode", "busy_timeout", "SQLiteDSN"} {
+		assert.Contains(t, err.Error(), want)
+	}
+	db.SetMaxOpenConns(1)
+	_, err = sqlstore.Open(ctx, db, sqlstore.Config{})
+	require.ErrorIs(t, err, sqlstore.ErrConfig)
+	assert.Contains(t, err.Error(), "MaxOpenConns")
+
+	nobody := connect(t, "pgx", "postgres://nobody@127.0.0.1:1/none?sslmode=disable")
+	for _, dialect := range []sqlstore.Dialect{sqlstore.Detect, sqlstore.PostgreSQL} {
+		_, err = sqlstore.Open(ctx, nobody, sqlstore.Config{Dialect: dialect})
+		require.ErrorIs(t, err, delivery.ErrStoreDown)
+	}
+	ended, cancel := context.WithCancel(ctx)
+	cancel()
+	_, err = sqlstore.Open(ended, connectSQLite(t), sqlstore.Config{})
+	require.ErrorIs(t, err, context.Canceled)
+}
