@@ -39,8 +39,8 @@ const (
 type outbox struct {
 	store     Store
 	transport Transport
-	token     string // claims records for us
-	volatile  bool
+	token     string // claims for us what is not sent yet
+	session   string // claims what is in a Volatile transport, else empty
 	grace     time.Duration
 	most      int // messages
 	logger    *slog.Logger
@@ -66,14 +66,12 @@ func newOutbox(transport Transport, config *PublisherConfig) *outbox {
 		store:     config.Store,
 		transport: transport,
 		token:     NewID(),
+		session:   sessionOf(transport),
 		grace:     config.PendingGrace,
 		most:      config.MaxOutgoing,
 		logger:    config.Logger,
 	}
 	o.changed.L = &o.mu
-	if session := sessionOf(transport); session != "" {
-		o.token, o.volatile = session, true
-	}
 	return o
 }
 
@@ -280,8 +278,8 @@ func (o *outbox) give(batch []Envelope) {
 			ID: batch[i].ID, Status: StatusQueued, Generation: batch[i].Generation, RetryCount: batch[i].Attempt,
 			At: now, OnlyIfClaimedBy: o.token,
 		}
-		if o.volatile {
-			mark.ClaimedBy, mark.DueAt = o.token, now.Add(o.grace)
+		if o.session != "" {
+			mark.ClaimedBy, mark.DueAt = o.session, now.Add(max(o.grace, sessionHold))
 		}
 		marks = append(marks, mark)
 	}

@@ -347,7 +347,7 @@ func (p *Publisher) record(ctx context.Context, batch []Envelope, errs []error, 
 			record := newRecord(&batch[i], now)
 			record.Status = StatusQueued
 			if session := sessionOf(p.transport); session != "" {
-				record.ClaimedBy, record.DueAt = session, now.Add(p.config.PendingGrace)
+				record.ClaimedBy, record.DueAt = session, now.Add(max(p.config.PendingGrace, sessionHold))
 			}
 			records = append(records, record)
 		}
