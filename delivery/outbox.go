@@ -16,6 +16,15 @@ type Saver interface {
 	Save(ctx context.Context, records ...Record) []error
 }
 
+// CommittedSaver is a Saver in a transaction that can tell the store's watchers
+// what became due by it: they wake in time for what is scheduled, and need not
+// find it at their next scan.
+type CommittedSaver interface {
+	Saver
+	// Committed is called once, after the commit.
+	Committed()
+}
+
 const (
 	// outboxBytes bounds the bodies that wait to be sent.
 	outboxBytes = 64 << 20
