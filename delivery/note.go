@@ -44,7 +44,7 @@ func (r *run) news(j *job) (update Update, worth bool) {
 	case retryThen: // waits in the transport
 		update = r.newsOf(j, StatusQueued, time.Time{})
 		if session := sessionOf(r.transport); session != "" {
-			update.ClaimedBy, update.DueAt = session, v.at.Add(v.delay+defaultPendingGrace)
+			update.ClaimedBy, update.DueAt = session, v.at.Add(v.delay+sessionHold)
 		}
 		return update, true
 	case bury:

@@ -16,6 +16,15 @@ type Saver interface {
 	Save(ctx context.Context, records ...Record) []error
 }
 
+// CommittedSaver is a Saver in a transaction that can tell the store's watchers
+// what became due by it: they wake in time for what is scheduled, and need not
+// find it at their next scan.
+type CommittedSaver interface {
+	Saver
+	// Committed is called once, after the commit.
+	Committed()
+}
+
 const (
 	// outboxBytes bounds the bodies that wait to be sent.
 	outboxBytes = 64 << 20
@@ -39,8 +48,8 @@ const (
 type outbox struct {
 	store     Store
 	transport Transport
-	token     string // claims records for us
-	volatile  bool
+	token     string // claims for us what is not sent yet
+	session   string // claims what is in a Volatile transport, else empty
 	grace     time.Duration
 	most      int // messages
 	logger    *slog.Logger
@@ -66,14 +75,12 @@ func newOutbox(transport Transport, config *PublisherConfig) *outbox {
 		store:     config.Store,
 		transport: transport,
 		token:     NewID(),
+		session:   sessionOf(transport),
 		grace:     config.PendingGrace,
 		most:      config.MaxOutgoing,
 		logger:    config.Logger,
 	}
 	o.changed.L = &o.mu
-	if session := sessionOf(transport); session != "" {
-		o.token, o.volatile = session, true
-	}
 	return o
 }
 
@@ -280,8 +287,8 @@ func (o *outbox) give(batch []Envelope) {
 			ID: batch[i].ID, Status: StatusQueued, Generation: batch[i].Generation, RetryCount: batch[i].Attempt,
 			At: now, OnlyIfClaimedBy: o.token,
 		}
-		if o.volatile {
-			mark.ClaimedBy, mark.DueAt = o.token, now.Add(o.grace)
+		if o.session != "" {
+			mark.ClaimedBy, mark.DueAt = o.session, now.Add(max(o.grace, sessionHold))
 		}
 		marks = append(marks, mark)
 	}

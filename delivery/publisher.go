@@ -179,7 +179,8 @@ func (p *Publisher) Publish(ctx context.Context, messages ...Message) error {
 // saver, and are part of whatever it belongs to. Call committed when that has
 // been committed, to have the messages sent at once; if the process dies
 // before, or committed is not called, a RetryWorker sends them after
-// PendingGrace. After a rollback nothing is left of them.
+// PendingGrace. After a rollback nothing is left of them. A saver that is a
+// CommittedSaver is told by committed, too.
 //
 // It needs a Store, and a RetryWorker, or is ErrUnsupported.
 // PublisherConfig.Idempotency is not asked: a repeated ID is saved once.
@@ -197,7 +198,12 @@ func (p *Publisher) PublishIn(ctx context.Context, saver Saver, messages ...Mess
 		errs, send = p.outbox.save(ctx, saver, batch, begin)
 	}
 	p.metrics.published(batch, errs, time.Since(begin))
-	return sync.OnceFunc(func() { p.outbox.send(send, begin) }), publishError(batch, errs)
+	return sync.OnceFunc(func() {
+		p.outbox.send(send, begin)
+		if watched, ok := saver.(CommittedSaver); ok {
+			watched.Committed()
+		}
+	}), publishError(batch, errs)
 }
 
 // Forward publishes envelopes that have a past: a replay from the dead letters,
@@ -345,7 +351,7 @@ func (p *Publisher) record(ctx context.Context, batch []Envelope, errs []error, 
 			record := newRecord(&batch[i], now)
 			record.Status = StatusQueued
 			if session := sessionOf(p.transport); session != "" {
-				record.ClaimedBy, record.DueAt = session, now.Add(p.config.PendingGrace)
+				record.ClaimedBy, record.DueAt = session, now.Add(max(p.config.PendingGrace, sessionHold))
 			}
 			records = append(records, record)
 		}

@@ -7,6 +7,11 @@ import (
 	"time"
 )
 
+// sessionHold is for how long, at least, what goes into a Volatile transport is
+// claimed by who puts it there. RetryWorkers renew the claims more often than that,
+// whatever their lease.
+const sessionHold = time.Minute
+
 // renewal keeps the claims on what waits in a Volatile transport of this
 // process. A nil one has nothing to keep.
 type renewal struct {
@@ -34,9 +39,12 @@ func (p *patrol) keepSession(ctx, work context.Context) (end func()) {
 	}
 }
 
+// period is how long a claim lasts that may be the next to end.
+func (r *renewal) period() time.Duration { return min(r.lease, sessionHold) }
+
 func (r *renewal) run(ctx context.Context) {
 	for {
-		wait := r.lease / 3
+		wait := r.period() / 3
 		if !r.renew(ctx) {
 			wait = min(wait, time.Until(r.storage.over()))
 		}
@@ -50,7 +58,7 @@ func (r *renewal) run(ctx context.Context) {
 // in time: what waits here would be taken for an orphan. It returns false when
 // it can't.
 func (r *renewal) fresh(ctx context.Context) bool {
-	return r == nil || time.Since(time.UnixMicro(r.renewed.Load())) < r.lease*2/3 || r.renew(ctx)
+	return r == nil || time.Since(time.UnixMicro(r.renewed.Load())) < r.period()*2/3 || r.renew(ctx)
 }
 
 func (r *renewal) renew(ctx context.Context) bool {

@@ -20,6 +20,8 @@ type Outbox struct {
 	due   *time.Time
 }
 
+var _ delivery.CommittedSaver = Outbox{}
+
 // In returns an Outbox in tx, which must be one of the Store's database.
 //
 // On SQLite tx holds the lock that every writer needs: end it before any other
@@ -66,8 +68,10 @@ func (o Outbox) Save(ctx context.Context, records ...delivery.Record) []error {
 	})
 }
 
-// Committed tells those who watch the Store what has become due by the Outbox.
-// Call it after the commit; without it they find it at their next scan.
+// Committed implements delivery.CommittedSaver: it tells those who watch the Store
+// what has become due by the Outbox. What Publisher.PublishIn returns calls it; who
+// saves without a publisher calls it after the commit. Without it they find that
+// at their next scan.
 func (o Outbox) Committed() {
 	if o.store != nil {
 		o.store.watches.tell(*o.due)
