@@ -90,9 +90,7 @@ type letterItem struct {
 
 func (i letterItem) key() string { return i.call.keys[i.at] }
 
-// run carries calls out, in the order in which they came. An entry that is new
-// to this transaction and to another one at the same time is the one's whose
-// insert comes first: the steps of the other on it then begin anew.
+// run carries calls out, in the order in which they came.
 func (l *letters) run(ctx context.Context, q querier, calls []*letterCall) error {
 	var items []letterItem
 	for _, c := range calls {
@@ -115,35 +113,77 @@ func (l *letters) run(ctx context.Context, q querier, calls []*letterCall) error
 // letterRow is a dead letter in the course of a pass.
 type letterRow struct {
 	before, now letterState
+	first       *letterRows  // what is put first, if anything
+	inserted    bool         // first was inserted by this pass, and before that there was none
 	put         *letterRows  // what was put last, until it is deleted
 	claimed     []letterItem // those who want it as it was before the pass
 }
 
-// pass carries steps out, and returns the keys for which somebody else was
-// quicker.
+// pass carries steps out, and returns the keys that it could not get hold of.
+//
+// What is put is inserted first, unless it is there, and what is there is locked
+// after that, each in the order of keys. Who inserts waits for others that
+// insert greater keys, or lock; who locks, for others that lock greater keys: so
+// that nobody waits in a circle.
 func (l *letters) pass(ctx context.Context, q querier, items []letterItem) (lost map[string]bool, err error) {
 	rows := make(map[string]*letterRow, len(items))
 	names := make([]string, 0, len(items))
 	for _, item := range items {
-		if key := item.key(); rows[key] == nil {
-			rows[key] = new(letterRow)
-			names = append(names, key)
+		r := rows[item.key()]
+		if r == nil {
+			r = new(letterRow)
+			rows[item.key()] = r
+			names = append(names, item.key())
+		}
+		if item.call.action == putLetters && r.first == nil {
+			r.first = &item.call.rows[item.at]
 		}
 	}
 	slices.Sort(names)
+	if err := l.insert(ctx, q, names, rows); err != nil {
+		return nil, err
+	}
 	if err := l.lock(ctx, q, names, rows); err != nil {
 		return nil, err
 	}
 	for _, item := range items {
-		rows[item.key()].take(item)
+		key := item.key()
+		if r := rows[key]; r.first == nil || r.inserted || r.before.there {
+			r.take(item)
+			continue
+		}
+		// Somebody has deleted it after it was found not to be new.
+		if lost == nil {
+			lost = make(map[string]bool)
+		}
+		lost[key] = true
 	}
 	if err := l.read(ctx, q, names, rows); err != nil {
 		return nil, err
 	}
-	return l.write(ctx, q, names, rows)
+	return lost, l.write(ctx, q, names, rows)
+}
+
+// insert inserts the heads of what is put and not there yet.
+func (l *letters) insert(ctx context.Context, q querier, names []string, rows map[string]*letterRow) error {
+	var heads []row
+	for _, name := range names {
+		if first := rows[name].first; first != nil {
+			heads = append(heads, first.headWith(letterState{}))
+		}
+	}
+	added, err := l.heads.add(ctx, q, heads)
+	for i := range added {
+		rows[string(heads[i].key())].inserted = added[i]
+	}
+	return err
 }
 
 func (l *letters) lock(ctx context.Context, q querier, names []string, rows map[string]*letterRow) error {
+	names = slices.DeleteFunc(slices.Clone(names), func(name string) bool { return rows[name].inserted })
+	if len(names) == 0 {
+		return nil
+	}
 	return l.heads.dialect.fetch(ctx, q, l.locked, keysOf(names), func(answer scanner) error {
 		var key string
 		state := letterState{there: true}
@@ -197,18 +237,21 @@ func (l *letters) read(ctx context.Context, q querier, names []string, rows map[
 }
 
 // write leaves behind what the steps have made of the rows.
-func (l *letters) write(ctx context.Context, q querier, names []string, rows map[string]*letterRow) (lost map[string]bool, err error) {
-	var insert, heads, contents, claims []row
+func (l *letters) write(ctx context.Context, q querier, names []string, rows map[string]*letterRow) error {
+	var add, heads, contents, claims []row
 	var remove [][]byte
 	for _, name := range names {
 		switch r := rows[name]; {
-		case r.before.there && !r.now.there:
-			remove = append(remove, []byte(name))
-		case !r.before.there && r.now.there:
-			insert = append(insert, r.head())
+		case r.now.there && r.inserted:
+			add = append(add, r.put.content.row())
+			if r.put != r.first || r.now.token != "" {
+				heads = append(heads, r.put.headWith(r.now))
+			}
 		case r.now.there && r.put != nil:
-			heads = append(heads, r.head())
+			heads = append(heads, r.put.headWith(r.now))
 			contents = append(contents, r.put.content.row())
+		case !r.now.there && (r.inserted || r.before.there):
+			remove = append(remove, []byte(name))
 		case r.now != r.before:
 			claims = append(claims, append(row{[]byte(name)}, r.now.claim()...))
 		}
@@ -216,45 +259,25 @@ func (l *letters) write(ctx context.Context, q querier, names []string, rows map
 	if len(remove) > 0 {
 		for _, t := range []*table{l.heads, l.contents} {
 			if err := t.dialect.remove(ctx, q, t.name, "id", remove); err != nil {
-				return nil, err
+				return err
 			}
 		}
 	}
-	if err := l.heads.change(ctx, q, heads); err != nil {
-		return nil, err
+	for _, changed := range []struct {
+		table *table
+		rows  []row
+	}{{l.heads, heads}, {l.contents, contents}, {l.claims, claims}} {
+		if err := changed.table.change(ctx, q, changed.rows); err != nil {
+			return err
+		}
 	}
-	if err := l.contents.change(ctx, q, contents); err != nil {
-		return nil, err
-	}
-	if err := l.claims.change(ctx, q, claims); err != nil {
-		return nil, err
-	}
-	return l.insert(ctx, q, insert, rows)
+	_, err := l.contents.add(ctx, q, add)
+	return err
 }
 
-func (l *letters) insert(ctx context.Context, q querier, heads []row, rows map[string]*letterRow) (lost map[string]bool, err error) {
-	added, err := l.heads.add(ctx, q, heads)
-	if err != nil {
-		return nil, err
-	}
-	contents := make([]row, 0, len(heads))
-	for i, head := range heads {
-		key := string(head.key())
-		if added[i] {
-			contents = append(contents, rows[key].put.content.row())
-			continue
-		}
-		if lost == nil {
-			lost = make(map[string]bool)
-		}
-		lost[key] = true
-	}
-	_, err = l.contents.add(ctx, q, contents)
-	return lost, err
-}
-
-func (r *letterRow) head() row {
-	return append(r.put.head[:len(r.put.head):len(r.put.head)], r.now.claim()...)
+// headWith is the row of heads with a claim.
+func (r *letterRows) headWith(s letterState) row {
+	return append(r.head[:len(r.head):len(r.head)], s.claim()...)
 }
 
 func (s letterState) claim() row { return row{bytesOf(s.token), s.until, flagOf(s.replaced)} }
