@@ -139,6 +139,7 @@ the run fails.
 | store-river-pg | Publisher and Consumer with a store in PostgreSQL, between them the memory transport, beside them a RetryWorker; transactions of up to {hand} records, {hand} messages in hand, room for all that is saved to wait in memory; {storeCallers} callers, {storeBatch} messages a call | River on PostgreSQL, insert, work and complete, the same calls by InsertManyFast (COPY), MaxWorkers {riverWorkers}, {riverConnections} connections, FetchCooldown and FetchPollInterval {pause} |
 | store-river-sqlite | the same with the store in a file | River on a file opened with the same pragmas (WAL, synchronous=FULL), one connection, the rest as on PostgreSQL |
 | scan-scale | one Claim of {due} due records after the other, of the number in -stored, 1,000,000 by default | the same of {few} |
+| replay | one bulk replay job over all dead letters in a SQLite file (synchronous=FULL), sent to the memory transport | a call of Requeue for each, one after the other |
 
 What the peers need to be at their best, and what they do less:
 
