@@ -94,7 +94,9 @@ func (p *patrol) round(ctx, work context.Context) (full bool) {
 		case duty.needs.over().After(now), duty.status == StatusQueued && !p.renewal.fresh(ctx):
 			continue
 		}
-		batch := p.claim(ctx, duty.status)
+		// A store may carry out what nobody waits for any more. What is claimed
+		// has to be known, or it is nobody's until the lease ends.
+		batch := p.claim(work, duty.status)
 		if batch == nil {
 			continue
 		}

@@ -296,6 +296,42 @@ func TestRunEndsWhenWhatIsUnderWayIsSettled(t *testing.T) {
 	})
 }
 
+// A claim that is under way when Run ends is carried out, and so is what was
+// claimed.
+func TestRunEndsWithNothingClaimed(t *testing.T) {
+	inDepot(t, func(d *depot) {
+		d.save(stored("m", delivery.StatusRetrying, time.Now()), stored("later", delivery.StatusPending, time.Now()))
+		stop := d.run(d.worker(&distantStore{d.store}, d.road, d.config()))
+		<-time.After(time.Second) // half of a claim
+		stop()
+		wait(10 * time.Second)
+		require.Equal(d.t, map[string]int{"m": 1}, d.road.sent())
+		require.Equal(d.t, delivery.StatusQueued, d.get("m").Status)
+		require.Empty(d.t, d.get("later").ClaimedBy, "it claims no more")
+	})
+}
+
+// distantStore takes two seconds for a claim, and carries it out even when its
+// caller has gone.
+type distantStore struct{ delivery.Store }
+
+func (s *distantStore) Claim(ctx context.Context, claim delivery.Claim) ([]delivery.Record, error) {
+	var records []delivery.Record
+	var err error
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		<-time.After(2 * time.Second)
+		records, err = s.Store.Claim(context.WithoutCancel(ctx), claim)
+	}()
+	select {
+	case <-done:
+		return records, err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
 func TestAStoreThatTellsNonsenseCausesNoHotLoop(t *testing.T) {
 	inDepot(t, func(d *depot) {
 		store := &nonsenseStore{Store: d.store}
