@@ -78,7 +78,7 @@ func badAcknowledgments(w *world) {
 		assert.Equal(t, delivery.StatusSent, w.record("b").Status, "nothing is noted")
 	}
 	err := h.acks.Delivered(ctx, "nobody", "a", "refused", "cancelled", "\x00\xff")
-	var each *delivery.AckError
+	var each *delivery.ResultsError
 	require.ErrorAs(t, err, &each)
 	require.Len(t, each.Results, 5)
 	require.ErrorIs(t, each.Results[0].Err, delivery.ErrNotFound)
