@@ -20,6 +20,8 @@ type row struct {
 	bound int
 	// quick rows take seconds and are run by default.
 	quick bool
+	// postgres: the row uses the shared PostgreSQL.
+	postgres bool
 	// needs tells why the machine can't do it, or nothing.
 	needs func() string
 	run   func(*rig)
