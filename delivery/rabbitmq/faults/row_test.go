@@ -29,7 +29,7 @@ type row struct {
 
 func rows() []row {
 	var all []row
-	for _, some := range [][]row{brokerRows(), linkRows(), clusterRows(), redisRows(), crashRows(), handlerRows(), queueRows()} {
+	for _, some := range [][]row{brokerRows(), linkRows(), clusterRows(), redisRows(), crashRows(), handlerRows(), queueRows(), storeRows(), storeCrashRows()} {
 		all = append(all, some...)
 	}
 	return all
