@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -16,14 +15,6 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-
-	"github.com/esh3artech/barid/breaker"
-	"github.com/esh3artech/barid/delivery"
-	"github.com/esh3artech/barid/delivery/rabbitmq"
-	"github.com/esh3artech/barid/dlq"
-	"github.com/esh3artech/barid/idempotency"
-	"github.com/esh3artech/barid/idempotency/redisstore"
-	"github.com/esh3artech/barid/retry"
 )
 
 // childVariable makes the test program a consumer that may be killed. Its value
@@ -39,17 +30,30 @@ const (
 	afterClaim  point = "after claim"
 	afterEffect point = "after effect"
 	afterMark   point = "after mark"
+	midBatch    point = "mid-batch" // half of what a retry worker has claimed is sent
 )
 
 // job is what a child is told to do.
 type job struct {
 	AMQP, Redis, Name string
-	Log               string // the file that takes the effects, a line each
-	Point             point
-	At                int // the how manieth passing of the point is the last
-	Concurrency       int
-	Lease, Drain      time.Duration
-	Work              time.Duration // of each handler, before its effect
+	// Database keeps keys and records, and has the child run a retry worker, too.
+	// Nil: the keys are in Redis, and there are no records.
+	Database *database
+	// InProcess has messages wait in the child, not in RabbitMQ.
+	InProcess bool
+	// Publish is how many messages the child publishes, with IDs that begin with
+	// Batch.
+	Publish    int
+	Batch      string
+	NoConsumer bool
+	// Stop has the process stopped when the retry worker has sent its first batch.
+	Stop         bool
+	Log          string // the file that takes the effects, a line each
+	Point        point
+	At           int // the how manieth passing of the point is the last
+	Concurrency  int
+	Lease, Drain time.Duration
+	Work         time.Duration // of each handler, before its effect
 	// Alone has everything else come to rest before the child kills itself, so that
 	// the crash is one message's.
 	Alone bool
@@ -63,6 +67,11 @@ const (
 	effectLine = "effect"
 	markLine   = "mark" // and the key: the effect is marked as done
 	lostLine   = "lost"
+	sendLine   = "send" // and the number of the attempt: a retry worker has sent it
+	lateLine   = "late" // a retry worker noted something that was late
+	sentLine   = "sent" // it was published
+	readyLine  = "ready"
+	stopLine   = "stop"
 )
 
 // childMain consumes until SIGTERM, or until it kills itself.
@@ -79,77 +88,6 @@ func childMain(text string) int {
 		return 1
 	}
 	return 0
-}
-
-func (j *job) run(ctx context.Context) error {
-	file, err := os.OpenFile(j.Log, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	defer file.Close() //nolint:errcheck // every line was written at once
-	write := func(word, id string) error {
-		_, err := file.WriteString(word + " " + id + "\n")
-		return err
-	}
-	logger := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	transport, err := rabbitmq.Open(ctx, rabbitmq.Config{
-		URL: j.AMQP, Name: j.Name, Heartbeat: time.Second, MaxReconnectDelay: time.Second, Logger: logger,
-	})
-	if err != nil {
-		return err
-	}
-	defer transport.Close() //nolint:errcheck // it never fails
-	client, err := redisstore.NewClient(j.Redis)
-	if err != nil {
-		return err
-	}
-	defer client.Close() //nolint:errcheck // it is over
-	store := &tappedStore{Store: redisstore.New(client, redisstore.Config{Prefix: j.Name + ":"})}
-	defer store.Close() //nolint:errcheck // it is over
-	var f flow
-	store.beforeClaim = func(string) { j.pass(beforeClaim, &f) }
-	store.afterClaim = func(string) { j.pass(afterClaim, &f) }
-	store.afterComplete = func(key string) {
-		write(markLine, key) //nolint:errcheck // then there are too few marks
-		f.marks.Add(1)
-		j.pass(afterMark, &f)
-	}
-	handler := func(ctx context.Context, m delivery.Message) error {
-		if j.Work > 0 {
-			select {
-			case <-time.After(j.Work):
-			case <-ctx.Done():
-				return ctx.Err()
-			}
-		}
-		if f.dying.Load() {
-			select {} // the end is near
-		}
-		if err := write(effectLine, m.ID); err != nil {
-			return err
-		}
-		f.effects.Add(1)
-		j.pass(afterEffect, &f)
-		if j.Hold {
-			<-ctx.Done()
-			if errors.Is(context.Cause(ctx), idempotency.ErrLost) {
-				return write(lostLine, m.ID)
-			}
-		}
-		return ctx.Err()
-	}
-	consumer, err := delivery.NewConsumer(transport, handler, delivery.ConsumerConfig{
-		Concurrency: j.Concurrency, Prefetch: prefetch,
-		HandlerTimeout: time.Minute, DrainTimeout: j.Drain,
-		Retry:       retry.Exponential{Base: time.Second, MaxRetries: 3},
-		Idempotency: store, IdempotencyLease: j.Lease, IdempotencyWindow: 30 * time.Minute,
-		Breaker:     breaker.New(breaker.Config{SampleSize: 500}),
-		DeadLetters: dlq.NewManager(dlq.NewMemory(dlq.MemoryConfig{}), nil, dlq.Config{}), Logger: logger,
-	})
-	if err != nil {
-		return err
-	}
-	return consumer.Run(ctx)
 }
 
 // flow is how far a child's messages have got.
@@ -249,7 +187,9 @@ type deeds map[string]map[string]int
 
 func (r *rig) read(path string) deeds {
 	r.Helper()
-	all := deeds{effectLine: {}, markLine: {}, lostLine: {}}
+	all := deeds{
+		effectLine: {}, markLine: {}, lostLine: {}, sendLine: {}, lateLine: {}, sentLine: {}, readyLine: {}, stopLine: {},
+	}
 	file, err := os.Open(path)
 	if errors.Is(err, os.ErrNotExist) {
 		return all

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
@@ -20,23 +21,23 @@ func crashRows() []row {
 	return []row{
 		{
 			number: 22, fault: "worker paused past its lease", how: "SIGSTOP for 10 s with a lease of 2 s, SIGCONT",
-			promise: "at most one overlap each, the lost lease is noticed", run: workerPaused,
+			promise: "at most one overlap each, the lost lease is noticed", run: func(r *rig) { workerPaused(r, nil) },
 		},
 		{
 			number: 23, fault: "process killed before the claim", how: "SIGKILL of itself, three times",
-			promise: "0 duplicates", run: func(r *rig) { crash(r, beforeClaim) },
+			promise: "0 duplicates", run: func(r *rig) { crash(r, nil, beforeClaim) },
 		},
 		{
 			number: 24, fault: "process killed after the claim", how: "SIGKILL of itself, three times",
-			promise: "0 duplicates, goes on after the lease", run: func(r *rig) { crash(r, afterClaim) },
+			promise: "0 duplicates, goes on after the lease", run: func(r *rig) { crash(r, nil, afterClaim) },
 		},
 		{
 			number: 25, fault: "process killed after the effect", how: "SIGKILL of itself, three times",
-			promise: "1 duplicate for each crash, and 1 for each message between effect and mark in a fourth one with 16 busy workers", bound: crashes, quick: true, run: func(r *rig) { crash(r, afterEffect) },
+			promise: "1 duplicate for each crash, and 1 for each message between effect and mark in a fourth one with 16 busy workers", bound: crashes, quick: true, run: func(r *rig) { crash(r, nil, afterEffect) },
 		},
 		{
 			number: 26, fault: "process killed after the mark", how: "SIGKILL of itself, three times",
-			promise: "0 duplicates", run: func(r *rig) { crash(r, afterMark) },
+			promise: "0 duplicates", run: func(r *rig) { crash(r, nil, afterMark) },
 		},
 		{
 			number: 39, fault: "SIGTERM mid-flight", how: "SIGTERM with handlers of 50 ms, and of 8 s, running",
@@ -45,20 +46,26 @@ func crashRows() []row {
 	}
 }
 
-// outside is a pipeline whose consuming is done by children.
-func (r *rig) outside() (*pipeline, job) {
+// outside is a pipeline whose consuming is done by children, with keys and
+// records in the database if there is one.
+func (r *rig) outside(db *database) (*pipeline, job) {
 	r.Helper()
-	p := r.pipeline(setup{noConsumer: true})
+	p := r.pipeline(setup{noConsumer: true, database: db})
 	j := job{
-		AMQP: p.setup.amqp, Redis: p.setup.redis, Name: p.config.Name, Log: filepath.Join(r.TempDir(), "effects"),
+		Database: db, AMQP: p.setup.amqp, Redis: p.setup.redis, Name: p.config.Name, Log: filepath.Join(r.TempDir(), "effects"),
 		Concurrency: concurrency, Lease: 2 * time.Second, Drain: 5 * time.Second,
 	}
+	r.lastWords(j.Log)
+	return p, j
+}
+
+// lastWords shows what the children complained of if the row failed.
+func (r *rig) lastWords(log string) {
 	r.later(func() {
-		if text, err := os.ReadFile(j.Log + ".stderr"); err == nil && r.Failed() {
+		if text, err := os.ReadFile(log + ".stderr"); err == nil && r.Failed() {
 			r.Logf("the children's last words:\n%s", text[max(0, len(text)-3000):])
 		}
 	})
-	return p, j
 }
 
 // publishAll publishes so many messages.
@@ -110,14 +117,15 @@ func (p *pipeline) book(path string) {
 
 // crash lets three consumers die at the point, one after the other, each with
 // one message there and nothing else under way, and another one do the rest.
-func crash(r *rig, at point) {
-	p, j := r.outside()
+func crash(r *rig, db *database, at point) {
+	p, j := r.outside(db)
 	p.publishAll(fewThousand)
 	dying := j
 	dying.Concurrency, dying.Point, dying.Alone = 1, at, true
 	for i := range crashes {
 		dying.At = 100 + 50*i
 		r.child(dying).killed()
+		p.unnoted(j.Log, at)
 	}
 	if at == afterEffect {
 		crowded(r, j)
@@ -130,6 +138,21 @@ func crash(r *rig, at point) {
 	if at == afterEffect {
 		assert.GreaterOrEqual(r, r.ledger.Report().Duplicates, crashes, "one more run for each crash")
 	}
+	if db != nil {
+		r.allDelivered(p.records, int(p.accepted.Load()))
+	}
+}
+
+// unnoted checks that a crash after the mark left a record behind that is not
+// delivered though its key is done.
+func (p *pipeline) unnoted(path string, at point) {
+	p.Helper()
+	if p.records == nil || at != afterMark {
+		return
+	}
+	stats, err := p.records.Stats(p.ctx)
+	require.NoError(p, err)
+	assert.Less(p, stats.Of(delivery.StatusDelivered), p.read(path).total(markLine), "records that are delivered, of those that are marked")
 }
 
 // crowded is one more crash, with all workers busy: every message between its
@@ -146,19 +169,40 @@ func crowded(r *rig, j job) {
 
 // workerPaused stops a process that has messages in hand for longer than their
 // lease, while another one takes over.
-func workerPaused(r *rig) {
-	const held = 4
-	p, j := r.outside()
+//
+// With a database the process has also claimed records that were due, and sent
+// them, and is stopped before it can note that.
+func workerPaused(r *rig, db *database) {
+	const held, claimed = 4, 40
+	p, j := r.outside(db)
 	p.publishAll(held)
 	holder := j
-	holder.Hold, holder.Concurrency = true, held
+	holder.Hold, holder.Concurrency, holder.Stop = true, held, true
 	paused := r.child(holder)
 	p.eventually(func() bool {
 		return len(r.read(j.Log)[effectLine]) == held
 	}, "the worker does not work")
-	paused.signal(syscall.SIGSTOP)
+	var due []delivery.Message
+	if db == nil {
+		paused.signal(syscall.SIGSTOP)
+	} else {
+		due = p.scheduled("due", claimed, 500*time.Millisecond)
+		p.publish(due...)
+		p.eventually(func() bool {
+			return len(r.read(j.Log)[stopLine]) > 0
+		}, "the retry worker sends nothing")
+	}
 	begin := time.Now()
 	p.publishAll(fewThousand)
+	if db != nil {
+		idle := j
+		idle.NoConsumer = true // lest what was sent is delivered before the claims end
+		r.child(idle)
+		p.eventually(func() bool {
+			done := r.read(j.Log)
+			return !slices.ContainsFunc(due, func(m delivery.Message) bool { return done[sendLine][m.ID+"/0"] < 2 })
+		}, "the paused retry worker's records are not taken over")
+	}
 	other := r.child(j)
 	r.wait(10*time.Second - time.Since(begin))
 	assert.Empty(r, r.read(j.Log)[lostLine])
@@ -179,12 +223,22 @@ func workerPaused(r *rig) {
 	other.terminate(20 * time.Second)
 	p.book(j.Log)
 	r.note("%d overlaps, each noticed by the one that was late", overlaps)
+	if db == nil {
+		return
+	}
+	r.allDelivered(p.records, int(p.accepted.Load()))
+	done := r.read(j.Log)
+	for _, m := range due {
+		assert.Equal(r, 2, done[sendLine][m.ID+"/0"], "how often %s was sent", m.ID)
+		assert.Equal(r, 1, done[lateLine][m.ID], "how often it was noticed that the claim on %s was lost", m.ID)
+	}
+	r.note("%d records were sent by the paused retry worker, and once more by another", claimed)
 }
 
 // terminated ends consumers that have handlers running: short ones finish in
 // the drain, long ones are cancelled and come again.
 func terminated(r *rig) {
-	p, j := r.outside()
+	p, j := r.outside(nil)
 	p.publishAll(fewThousand)
 	var took []time.Duration
 	end := func(work, drain time.Duration, atLeast int) {

@@ -1,5 +1,6 @@
-// Package faults breaks RabbitMQ, Redis, the network and the process under a
-// running pipeline, and keeps the books meanwhile. It holds tests only.
+// Package faults breaks RabbitMQ, Redis, the message store, the network and the
+// process under a running pipeline, and keeps the books meanwhile. It holds
+// tests only.
 //
 // Each row of the fault matrix is a test. It starts real servers, publishes a
 // few thousand messages through the whole pipeline (delivery.Publisher,
@@ -11,6 +12,9 @@
 //   - no effect came more often than the row allows;
 //   - nobody hung past its deadline;
 //   - goroutines and file descriptors are back where they were.
+//
+// Rows with a message store, which is in SQLite or PostgreSQL, check beside that
+// every record ends delivered, and that nothing is acked before it is recorded.
 //
 // An effect is one run of the handler's outside action, written down with the
 // message's ID; where the process dies, in a file.
@@ -27,8 +31,9 @@
 //
 // # What it needs
 //
-// rabbitmq-server and redis-server. Rows that need root, network namespaces or
-// ss -K are reported as not run where the machine has none, never as passed.
+// rabbitmq-server, redis-server and PostgreSQL. Rows that need root, network
+// namespaces, ss -K or a tmpfs are reported as not run where the machine has none,
+// never as passed.
 // All traffic stays on the loopback and in namespaces that the tests make and
 // remove.
 package faults

@@ -43,28 +43,6 @@ const (
 	fewThousand = 2000
 )
 
-// setup is what is special about a row's pipeline.
-type setup struct {
-	amqp, redis string // URLs, by default the shared servers'
-	transport   func(*rabbitmq.Config)
-	consumer    func(*delivery.ConsumerConfig)
-	// handler runs before the effect; with an error there is none.
-	handler delivery.Handler
-	// timeout bounds each Publish. Default 3 s.
-	timeout time.Duration
-	maxBody int // of the publisher
-	// noConsumer leaves consuming to others.
-	noConsumer bool
-	// onAck taps the transport, see tappedTransport.
-	onAck func(id string, in delivery.Incoming) bool
-	// onCompleted taps the idempotency store.
-	onCompleted func(key string)
-	// lean keeps nothing of each message.
-	lean bool
-	// letters keeps dead letters. Default a dlq.Memory.
-	letters dlq.Store
-}
-
 // pipeline is the whole of it, from publisher to dead letters.
 type pipeline struct {
 	*rig
@@ -75,6 +53,7 @@ type pipeline struct {
 	consumer  *delivery.Consumer
 	client    *redis.Client
 	store     *tappedStore
+	records   *records // nil without a database
 	letters   *failingLetters
 	manager   *dlq.Manager
 	metrics   *metrics.Collector
@@ -124,6 +103,9 @@ func (r *rig) pipeline(s setup) *pipeline {
 		}
 	})
 	p.openTransport()
+	if s.database != nil {
+		p.records = r.records(*s.database)
+	}
 	p.openStore()
 	p.publishOver(p.transport)
 	if p.setup.letters == nil {
@@ -172,10 +154,17 @@ func (p *pipeline) open(config rabbitmq.Config) *rabbitmq.Transport {
 // publishOver makes the traffic go over that transport from here on.
 func (p *pipeline) publishOver(transport *rabbitmq.Transport) {
 	p.Helper()
-	publisher, err := delivery.NewPublisher(transport, delivery.PublisherConfig{
-		Metrics: p.metrics, Logger: p.log.logger(), MaxBodyBytes: p.setup.maxBody,
-	})
+	config := delivery.PublisherConfig{
+		Metrics: p.metrics, Logger: p.log.logger(), MaxBodyBytes: p.setup.maxBody, PendingGrace: p.setup.pendingGrace,
+	}
+	if p.records != nil {
+		config.Store = p.records
+	}
+	publisher, err := delivery.NewPublisher(transport, config)
 	require.NoError(p, err)
+	p.later(func() {
+		p.ends("Publisher.Close", func() error { return publisher.Close(context.WithoutCancel(p.ctx)) })
+	})
 	p.publisher.Store(publisher)
 }
 
@@ -195,12 +184,13 @@ func (p *pipeline) openStore() {
 	client, err := redisstore.NewClient(p.setup.redis)
 	require.NoError(p, err)
 	p.client = client
-	p.store = &tappedStore{
-		Store:         redisstore.New(client, redisstore.Config{Prefix: p.config.Name + ":"}),
-		afterComplete: p.setup.onCompleted,
+	store := redisstore.New(client, redisstore.Config{Prefix: p.config.Name + ":"})
+	p.store = &tappedStore{Store: store, afterComplete: p.setup.onCompleted}
+	if p.setup.keys {
+		p.store.Store = p.records.Keys()
 	}
 	p.later(func() {
-		assert.NoError(p, p.store.Close())
+		assert.NoError(p, store.Close())
 		assert.NoError(p, client.Close())
 	})
 }
@@ -243,6 +233,12 @@ func (p *pipeline) consume() {
 		// A large sample: handlers that fail for some messages must not open it.
 		Breaker:     breaker.New(breaker.Config{Name: "handler", SampleSize: 500, OpenFor: time.Second}),
 		DeadLetters: p.letters, Metrics: p.metrics, Logger: p.log.logger(),
+	}
+	switch {
+	case p.records != nil && p.setup.onUpdate != nil:
+		config.Store = &tappedRecords{Store: p.records.Store, onUpdate: p.setup.onUpdate}
+	case p.records != nil:
+		config.Store = p.records
 	}
 	if p.setup.consumer != nil {
 		p.setup.consumer(&config)
@@ -417,6 +413,7 @@ func kinds(err error) []string {
 	for name, sentinel := range map[string]error{
 		"unknown": delivery.ErrOutcomeUnknown, "blocked": delivery.ErrBlocked, "refused": delivery.ErrRefused,
 		"unroutable": delivery.ErrUnroutable, "too large": delivery.ErrTooLarge, "closed": delivery.ErrClosed,
+		"store down":       delivery.ErrStoreDown,
 		"not sent in time": context.DeadlineExceeded,
 	} {
 		if errors.Is(err, sentinel) {

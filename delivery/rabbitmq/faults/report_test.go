@@ -145,6 +145,7 @@ func machine() string {
 	for _, command := range [][]string{
 		{"uname", "-sr"},
 		{"redis-server", "--version"},
+		{"postgres", "--version"},
 		{"dpkg-query", "-W", "-f", "rabbitmq-server ${Version}", "rabbitmq-server"},
 	} {
 		if out, err := exec.Command(command[0], command[1:]...).Output(); err == nil {
@@ -152,7 +153,7 @@ func machine() string {
 			parts = append(parts, text)
 		}
 	}
-	parts = append(parts, runtime.Version(), "amqp091-go, go-redis and toxiproxy as in go.mod")
+	parts = append(parts, runtime.Version(), "amqp091-go, go-redis, pgx, modernc.org/sqlite and toxiproxy as in go.mod")
 	return strings.Join(parts, ", ")
 }
 

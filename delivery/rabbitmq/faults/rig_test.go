@@ -37,6 +37,7 @@ type rig struct {
 	giveUp context.CancelFunc
 	broker *servers.RabbitMQ
 	redis  *servers.Redis
+	sql    *servers.Postgres // nil unless the row asks for it
 	ledger deliverytest.Ledger
 	books  books // where the pipeline writes, by default the ledger
 	bound  int
@@ -65,6 +66,10 @@ func newRig(t *testing.T, row row) *rig {
 	// An earlier row that went wrong may have left them down.
 	require.NoError(t, r.broker.Start(ctx))
 	require.NoError(t, r.redis.Start(ctx))
+	if row.postgres {
+		r.sql = shared.Postgres(t)
+		require.NoError(t, r.sql.Start(ctx))
+	}
 	r.goroutines, r.descriptors = own(), descriptors()
 	r.giveUp = cancel
 	r.later(cancel)

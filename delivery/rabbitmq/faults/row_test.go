@@ -20,6 +20,8 @@ type row struct {
 	bound int
 	// quick rows take seconds and are run by default.
 	quick bool
+	// postgres: the row uses the shared PostgreSQL.
+	postgres bool
 	// needs tells why the machine can't do it, or nothing.
 	needs func() string
 	run   func(*rig)
@@ -27,7 +29,7 @@ type row struct {
 
 func rows() []row {
 	var all []row
-	for _, some := range [][]row{brokerRows(), linkRows(), clusterRows(), redisRows(), crashRows(), handlerRows(), queueRows()} {
+	for _, some := range [][]row{brokerRows(), linkRows(), clusterRows(), redisRows(), crashRows(), handlerRows(), queueRows(), storeRows(), storeCrashRows()} {
 		all = append(all, some...)
 	}
 	return all

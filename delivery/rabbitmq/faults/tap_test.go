@@ -8,22 +8,34 @@ import (
 
 	"github.com/esh3artech/barid/delivery"
 	"github.com/esh3artech/barid/delivery/rabbitmq"
+	"github.com/esh3artech/barid/delivery/sqlstore"
 	"github.com/esh3artech/barid/idempotency"
-	"github.com/esh3artech/barid/idempotency/redisstore"
 )
 
-// tappedTransport shows every ack before it is given, and can keep it back.
+// tappedTransport shows every ack before it is given, and can keep it back, and
+// lets somebody else see to what is sent. Functions that are nil are not called.
 type tappedTransport struct {
 	*rabbitmq.Transport
 	// onAck is told which message is about to be acked, "" for a malformed one.
 	// When it returns false the ack is lost on the way.
 	onAck func(id string, in delivery.Incoming) bool
+	// onSend sends by means of send.
+	onSend func(ctx context.Context, batch []delivery.Envelope, send sender) []error
+}
+
+type sender func(ctx context.Context, batch []delivery.Envelope) []error
+
+func (t *tappedTransport) Send(ctx context.Context, batch []delivery.Envelope) []error {
+	if t.onSend == nil {
+		return t.Transport.Send(ctx, batch)
+	}
+	return t.onSend(ctx, batch, t.Transport.Send)
 }
 
 func (t *tappedTransport) Subscribe(ctx context.Context, config delivery.SubscribeConfig) (delivery.Subscription, error) {
 	subscription, err := t.Transport.Subscribe(ctx, config)
-	if err != nil {
-		return nil, err
+	if err != nil || t.onAck == nil {
+		return subscription, err
 	}
 	return &tappedSubscription{Subscription: subscription.(*rabbitmq.Subscription), onAck: t.onAck}, nil
 }
@@ -60,9 +72,22 @@ func (in *tappedIncoming) Ack() error {
 // tappedStore shows the steps of the idempotency protocol. Functions that are
 // nil are not called.
 type tappedStore struct {
-	*redisstore.Store
+	idempotency.Store
 	beforeClaim, afterClaim, afterComplete func(key string)
 	completed                              atomic.Int64
+}
+
+// Ping implements delivery.Pinger, as all of the stores do.
+func (s *tappedStore) Ping(ctx context.Context) error {
+	return s.Store.(delivery.Pinger).Ping(ctx)
+}
+
+// Check implements delivery.Checker where the store does.
+func (s *tappedStore) Check(ctx context.Context) error {
+	if checker, ok := s.Store.(delivery.Checker); ok {
+		return checker.Check(ctx)
+	}
+	return nil
 }
 
 func (s *tappedStore) Claim(ctx context.Context, key, token string, attempt int, lease time.Duration) (idempotency.Answer, error) {
@@ -85,6 +110,24 @@ func (s *tappedStore) Complete(ctx context.Context, key, token string, window ti
 		}
 	}
 	return completion, err
+}
+
+// tappedRecords shows what became of each update.
+type tappedRecords struct {
+	*sqlstore.Store
+	onUpdate func(update delivery.Update, err error)
+}
+
+func (s *tappedRecords) Update(ctx context.Context, updates ...delivery.Update) ([]delivery.Progress, []error) {
+	progress, errs := s.Store.Update(ctx, updates...)
+	for i := range updates {
+		var err error
+		if errs != nil {
+			err = errs[i]
+		}
+		s.onUpdate(updates[i], err)
+	}
+	return progress, errs
 }
 
 // failingLetters is a dead-letter store that can go missing.
