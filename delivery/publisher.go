@@ -358,10 +358,30 @@ func (p *Publisher) record(ctx context.Context, batch []Envelope, errs []error, 
 	}
 	limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
 	defer cancel()
+	var replays []Update
+	failed := func(id string, err error) {
+		p.config.Logger.LogAttrs(ctx, slog.LevelWarn, "message published but not recorded",
+			slog.String("message_id", id), slog.Any("error", err))
+	}
 	for i, err := range p.config.Store.Save(limited, records...) {
-		if err != nil && !errors.Is(err, ErrExists) {
-			p.config.Logger.LogAttrs(ctx, slog.LevelWarn, "message published but not recorded",
-				slog.String("message_id", records[i].ID), slog.Any("error", err))
+		switch record := &records[i]; {
+		case err == nil:
+		case !errors.Is(err, ErrExists):
+			failed(record.ID, err)
+		case record.Generation > 0:
+			replays = append(replays, Update{
+				ID: record.ID, Status: record.Status, Generation: record.Generation, RetryCount: record.RetryCount,
+				At: now, DueAt: record.DueAt, ClaimedBy: record.ClaimedBy,
+			})
+		}
+	}
+	if len(replays) == 0 {
+		return
+	}
+	_, errs = p.config.Store.Update(limited, replays...)
+	for i, err := range errs {
+		if err != nil && !errors.Is(err, ErrLate) {
+			failed(replays[i].ID, err)
 		}
 	}
 }

@@ -22,8 +22,8 @@ import (
 	"github.com/esh3artech/barid/retry"
 )
 
-// flowPatience is for what happens soon, on a busy machine.
-const flowPatience = 30 * time.Second
+// soonEnough is for what happens soon, on a busy machine.
+const soonEnough = 30 * time.Second
 
 // place is where messages flow: a database, and the transport beside it.
 type place struct {
@@ -174,7 +174,7 @@ func (w *world) await(id string, status delivery.Status) delivery.Record {
 
 func (w *world) soon(happened func() bool, format string, args ...any) {
 	w.t.Helper()
-	require.Eventuallyf(w.t, happened, flowPatience, 5*time.Millisecond, format, args...)
+	require.Eventuallyf(w.t, happened, soonEnough, 5*time.Millisecond, format, args...)
 }
 
 func (w *world) letters() []dlq.Entry {
