@@ -322,7 +322,10 @@ func (c *Consumer) Run(ctx context.Context) error {
 		return fmt.Errorf("%w: Consumer was not made by NewConsumer", ErrConfig)
 	}
 	if checker, ok := c.config.Idempotency.(Checker); ok {
-		if err := checker.Check(ctx); err != nil {
+		switch err := checker.Check(ctx); {
+		case err != nil && errors.Is(ctx.Err(), context.Canceled):
+			return nil //nolint:nilerr // told to end before it began
+		case err != nil:
 			return fmt.Errorf("delivery: idempotency store: %w", err)
 		}
 	}
@@ -337,7 +340,10 @@ func (c *Consumer) Run(ctx context.Context) error {
 		c.running = nil
 	}()
 	subscription, err := c.transport.Subscribe(ctx, SubscribeConfig{Prefetch: c.config.Prefetch})
-	if err != nil {
+	switch {
+	case err != nil && errors.Is(ctx.Err(), context.Canceled):
+		return nil //nolint:nilerr // told to end before it began
+	case err != nil:
 		return fmt.Errorf("delivery: subscribe: %w", err)
 	}
 	r.subscription = subscription

@@ -209,8 +209,8 @@ func (p *Publisher) PublishIn(ctx context.Context, saver Saver, messages ...Mess
 // Forward publishes envelopes that have a past: a replay from the dead letters,
 // or what was taken over from elsewhere. Generation, Attempt and History are
 // sent as they are, and PublisherConfig.Idempotency is not asked. Its outcome is
-// that of Publish. With a Store, one whose record has got as far as its
-// generation already, or is done, is not sent again.
+// that of Publish. With a Store and a RetryWorker, one whose record has got as far
+// as its generation already, or is done, is not sent again.
 func (p *Publisher) Forward(ctx context.Context, envelopes ...Envelope) error {
 	if err := p.usable(ctx); err != nil || len(envelopes) == 0 {
 		return err
