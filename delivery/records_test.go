@@ -27,6 +27,8 @@ type faultyRecords struct {
 	// returns hides that the operation was carried out.
 	fail func(operation string) error
 	lost func(operation string) error
+	// carriedOut is told of updates.
+	carriedOut func(updates []delivery.Update, errs []error)
 }
 
 func newRecords() *faultyRecords {
@@ -60,6 +62,9 @@ func (s *faultyRecords) Update(ctx context.Context, updates ...delivery.Update) 
 		return make([]delivery.Progress, len(updates)), allOf(err, len(updates))
 	}
 	progress, errs := s.Store.Update(ctx, updates...)
+	if s.carriedOut != nil {
+		s.carriedOut(updates, errs)
+	}
 	if err := s.check(operation, s.lost); err != nil {
 		return make([]delivery.Progress, len(updates)), allOf(err, len(updates))
 	}
@@ -126,6 +131,30 @@ func TestPublishDoesNotWaitForTheTransport(t *testing.T) {
 		assert.Equal(t, delivery.StatusPending, record.Status)
 		assert.False(t, record.DueAt.IsZero(), "a retry worker sends it")
 		require.NoError(t, f.publisher.Close(f.t.Context()))
+	})
+}
+
+func TestDeliveredIsNotFirstQueued(t *testing.T) {
+	bubble(t, func(f *fixture) {
+		records := f.outboxed(delivery.PublisherConfig{})
+		written := map[delivery.Status]int{}
+		records.carriedOut = func(updates []delivery.Update, errs []error) {
+			for i := range updates {
+				if errs == nil || errs[i] == nil {
+					written[updates[i].Status]++
+				}
+			}
+		}
+		config := f.config()
+		config.Store = records
+		_, stop := f.consume(fine, config)
+		for i := range 20 {
+			f.publish(to(fmt.Sprint(i)))
+		}
+		wait(time.Minute)
+		require.NoError(t, stop())
+		require.NoError(t, f.publisher.Close(f.t.Context()))
+		assert.Equal(t, map[delivery.Status]int{delivery.StatusDelivered: 20}, written)
 	})
 }
 
