@@ -151,9 +151,10 @@ What the peers need to be at their best, and what they do less:
   message. It marks a message before its handler runs; ours claims it before and marks it after.
 - GoChannel has no bound; it was fastest with a few hundred messages in hand and no buffer. It has one handler, since a
   second would get copies.
-- River was as fast with 500 to 2000 workers and 6 to 12 connections, and slower with fewer or more; with InsertMany instead
-  of InsertManyFast, and with longer pauses between fetches. On SQLite the number of workers and the pauses matter little,
-  and a second connection halves it. Its job timeout is switched off, the completer is as it comes.
+- River was fastest with 500 to 1000 workers, 6 to 12 connections and InsertManyFast when tried. 100 or 2000 workers, 4 or 20
+  connections, and InsertMany were slower; longer pauses between fetches did not help. On SQLite the number of workers and
+  the pauses mattered little, and a second connection halved it. Its job timeout is switched off, the completer is as it
+  comes.
 - The stores of scan-scale have two of ten records waiting for a time that is years away, and the others delivered but for
   {due} due ones, which are every tenth of the newest and come due again after each claim.
 - No peer has a handler timeout or metrics switched on, and the bare client has nothing but the client.
