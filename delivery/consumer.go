@@ -324,7 +324,7 @@ func (c *Consumer) Run(ctx context.Context) error {
 	if checker, ok := c.config.Idempotency.(Checker); ok {
 		switch err := checker.Check(ctx); {
 		case err != nil && errors.Is(ctx.Err(), context.Canceled):
-			return nil //nolint:nilerr // told to end before it began
+			return nil // told to end before it began
 		case err != nil:
 			return fmt.Errorf("delivery: idempotency store: %w", err)
 		}
@@ -342,7 +342,7 @@ func (c *Consumer) Run(ctx context.Context) error {
 	subscription, err := c.transport.Subscribe(ctx, SubscribeConfig{Prefetch: c.config.Prefetch})
 	switch {
 	case err != nil && errors.Is(ctx.Err(), context.Canceled):
-		return nil //nolint:nilerr // told to end before it began
+		return nil // told to end before it began
 	case err != nil:
 		return fmt.Errorf("delivery: subscribe: %w", err)
 	}
