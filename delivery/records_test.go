@@ -138,7 +138,10 @@ func TestDeliveredIsNotFirstQueued(t *testing.T) {
 	bubble(t, func(f *fixture) {
 		records := f.outboxed(delivery.PublisherConfig{})
 		written := map[delivery.Status]int{}
+		var mu sync.Mutex
 		records.carriedOut = func(updates []delivery.Update, errs []error) {
+			mu.Lock()
+			defer mu.Unlock()
 			for i := range updates {
 				if errs == nil || errs[i] == nil {
 					written[updates[i].Status]++
