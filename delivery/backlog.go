@@ -15,15 +15,21 @@ const (
 // them out: the highest priority first, but a job that waits is passed over at
 // most limit times in a row. Its size is bounded by what the subscription may
 // have unsettled.
+//
+// Some jobs leave it before their turn, for as long as it takes to ask the
+// idempotency store for their keys (see ahead.go). Those that come back with an
+// answer go before the others of their level.
 type backlog struct {
 	limit int
 
-	mu     sync.Mutex
-	ready  sync.Cond
-	levels [4]queue // lowest priority first
-	passed [4]int   // how often each waiting level was passed over
-	gates  gate
-	ended  bool
+	mu       sync.Mutex
+	ready    sync.Cond
+	levels   [4]queue // lowest priority first
+	answered [4]queue // those with an answer
+	ahead    int      // how many are being asked for, or wait with an answer
+	passed   [4]int   // how often each waiting level was passed over
+	gates    gate
+	ended    bool
 	// changed is closed and replaced when gates or ended change.
 	changed chan struct{}
 }
@@ -65,50 +71,111 @@ func (b *backlog) putBack(j *job) bool {
 	return true
 }
 
+// takeAhead takes jobs whose turn comes soon out of the backlog, to be asked for:
+// as many as let limit be ahead, but none while more than half of that still are,
+// so that they go in groups. Each has to come back by putBack.
+func (b *backlog) takeAhead(limit int) (jobs []*job) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.gates != 0 || b.ahead > limit/2 {
+		return jobs
+	}
+	for l := len(b.levels) - 1; l >= 0; l-- {
+		for b.levels[l].len() > 0 && b.ahead < limit {
+			jobs = append(jobs, b.levels[l].popFront())
+			b.ahead++
+		}
+	}
+	return jobs
+}
+
+// comeBack is putBack for a job that takeAhead gave.
+func (b *backlog) comeBack(j *job) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.ended {
+		return false
+	}
+	if j.asked {
+		b.answered[level(j.incoming.Priority())].pushBack(j)
+	} else {
+		b.ahead--
+		b.levels[level(j.incoming.Priority())].pushFront(j)
+	}
+	b.wake()
+	return true
+}
+
 // wake wakes one worker, which in pop wakes the next if there is work for it:
 // where handlers are quick, few workers do it all, and waking the others would
 // cost more than the work.
 func (b *backlog) wake() {
-	if b.gates == 0 {
+	if b.work() {
 		b.ready.Signal()
 	}
 }
 
 // pop blocks until a job may run. It returns nil when the backlog has ended.
-func (b *backlog) pop() *job {
+//
+// While the jobs are held up it gives those that hold a claim, with run false:
+// the caller has to let go of the claim and put the job back, because others
+// may have a copy of the message and need not wait for this consumer.
+func (b *backlog) pop() (j *job, run bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for !b.ended {
-		if b.gates == 0 {
-			if l := b.pick(); l >= 0 {
-				j := b.levels[l].popFront()
-				if b.waiting() {
-					b.ready.Signal()
-				}
-				return j
+		if b.work() {
+			if b.gates == 0 {
+				j, run = b.take(b.pick()), true
+			} else {
+				j = b.takeAnswered()
 			}
+			b.wake()
+			return j, run
 		}
 		b.ready.Wait()
 	}
-	return nil
+	return nil, false
 }
 
-// waiting says whether there is a job.
-func (b *backlog) waiting() bool {
+// work says whether there is a job to give. A store that is down can't be told
+// to let go of a claim.
+func (b *backlog) work() bool {
 	for l := range b.levels {
-		if b.levels[l].len() > 0 {
+		if b.gates == 0 && b.waiting(l) || b.gates&^gateStore != 0 && b.answered[l].len() > 0 {
 			return true
 		}
 	}
 	return false
 }
 
-// pick chooses the level to serve and counts the levels passed over. It
-// returns -1 when nothing waits.
+// waiting says whether a job waits at a level.
+func (b *backlog) waiting(l int) bool { return b.levels[l].len()+b.answered[l].len() > 0 }
+
+// take takes the first job of a level where one waits.
+func (b *backlog) take(l int) *job {
+	if b.answered[l].len() > 0 {
+		b.ahead--
+		return b.answered[l].popFront()
+	}
+	return b.levels[l].popFront()
+}
+
+func (b *backlog) takeAnswered() *job {
+	for l := range b.answered {
+		if b.answered[l].len() > 0 {
+			return b.take(l)
+		}
+	}
+	return nil
+}
+
+// pick chooses the level to serve, of those where a job waits, and counts the
+// levels passed over.
 func (b *backlog) pick() int {
 	chosen := -1
 	for l := len(b.levels) - 1; l >= 0; l-- {
-		if b.levels[l].len() == 0 {
+		if !b.waiting(l) {
 			b.passed[l] = 0
 			continue
 		}
@@ -120,7 +187,7 @@ func (b *backlog) pick() int {
 		switch {
 		case l == chosen:
 			b.passed[l] = 0
-		case l < chosen && b.levels[l].len() > 0:
+		case l < chosen && b.waiting(l):
 			b.passed[l]++
 		}
 	}
@@ -134,6 +201,7 @@ func (b *backlog) shut(g gate) {
 	if b.gates&g == 0 {
 		b.gates |= g
 		b.announce()
+		b.wake()
 	}
 }
 
@@ -164,8 +232,8 @@ func (b *backlog) end() []*job {
 	b.ready.Broadcast()
 	var rest []*job
 	for l := len(b.levels) - 1; l >= 0; l-- {
-		for b.levels[l].len() > 0 {
-			rest = append(rest, b.levels[l].popFront())
+		for b.waiting(l) {
+			rest = append(rest, b.take(l))
 		}
 	}
 	return rest

@@ -1,6 +1,7 @@
 package delivery
 
 import (
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -23,15 +24,64 @@ func stubJob(priority Priority, number int) *job {
 	return &job{incoming: &stub{priority: priority, number: number}}
 }
 
-// TestBacklogOrder checks the backlog against its rules, written down the slow
-// way: one list for each priority, and how often its head was passed over.
+// slowBacklog is the backlog's rules, written down the slow way.
+type slowBacklog struct {
+	waiting, answered map[Priority][]*job
+	out               []*job           // taken ahead
+	passed            map[Priority]int // how often a level was passed over
+}
+
+// next is the job to go next of a level.
+func (s *slowBacklog) next(p Priority) *job {
+	return slices.Concat(s.answered[p], s.waiting[p], []*job{nil})[0]
+}
+
+// gone checks that j was allowed to go, and counts what was passed over.
+func (s *slowBacklog) gone(t *rapid.T, j *job, limit int) {
+	p := j.incoming.Priority()
+	require.Same(t, s.next(p), j, "first in, first out within a priority, with an answer before the others")
+	if len(s.answered[p]) > 0 {
+		s.answered[p] = s.answered[p][1:]
+	} else {
+		s.waiting[p] = s.waiting[p][1:]
+	}
+	for _, other := range Priorities() {
+		switch {
+		case s.next(other) == nil:
+			s.passed[other] = 0
+		case other > p:
+			require.GreaterOrEqual(t, s.passed[p], limit, "%s went before %s", p, other)
+		case other < p:
+			require.Less(t, s.passed[other], limit+3, "%s starves", other)
+			s.passed[other]++
+		}
+	}
+	s.passed[p] = 0
+}
+
+func (s *slowBacklog) size() (n int) {
+	for _, p := range Priorities() {
+		n += len(s.waiting[p]) + len(s.answered[p])
+	}
+	return n
+}
+
+// ahead is how many are out or have an answer.
+func (s *slowBacklog) ahead() int {
+	n := len(s.out)
+	for _, p := range Priorities() {
+		n += len(s.answered[p])
+	}
+	return n
+}
+
+// TestBacklogOrder checks the backlog against its rules.
 func TestBacklogOrder(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		limit := rapid.IntRange(1, 5).Draw(t, "limit")
 		b := newBacklog(limit)
-		waiting := map[Priority][]*job{}
-		passed := map[Priority]int{}
-		size, number := 0, 0
+		model := slowBacklog{waiting: map[Priority][]*job{}, answered: map[Priority][]*job{}, passed: map[Priority]int{}}
+		number := 0
 		priority := rapid.SampledFrom([]Priority{Low, Normal, High, Urgent})
 		t.Repeat(map[string]func(*rapid.T){
 			"push": func(t *rapid.T) {
@@ -40,58 +90,104 @@ func TestBacklogOrder(t *testing.T) {
 					number++
 					j := stubJob(p, number)
 					jobs = append(jobs, j)
-					waiting[p] = append(waiting[p], j)
+					model.waiting[p] = append(model.waiting[p], j)
 				}
-				size += len(jobs)
 				require.True(t, b.push(jobs...))
 			},
-			"pop and put back": func(t *rapid.T) {
-				if size == 0 {
-					return
-				}
-				j := b.pop()
-				require.True(t, b.putBack(j))
-				// It is the first of its level again, but the passed ones were passed.
-				p := j.incoming.Priority()
-				require.Same(t, waiting[p][0], j)
-				note(passed, waiting, p)
-			},
 			"pop": func(t *rapid.T) {
-				if size == 0 {
+				if model.size() == 0 {
 					return
 				}
-				j := b.pop()
-				size--
-				p := j.incoming.Priority()
-				require.Same(t, waiting[p][0], j, "first in, first out within a priority")
-				for _, higher := range Priorities() {
-					if higher > p && len(waiting[higher]) > 0 {
-						require.GreaterOrEqual(t, passed[p], limit, "%s went before %s", p, higher)
-					}
-				}
-				for _, lower := range Priorities() {
-					if lower < p && len(waiting[lower]) > 0 {
-						require.Less(t, passed[lower], limit+3, "%s starves", lower)
-					}
-				}
-				note(passed, waiting, p)
-				waiting[p] = waiting[p][1:]
-				if len(waiting[p]) == 0 {
-					passed[p] = 0
+				j, run := b.pop()
+				require.True(t, run)
+				model.gone(t, j, limit)
+				if rapid.Bool().Draw(t, "put back") {
+					j.asked = false
+					require.True(t, b.putBack(j))
+					p := j.incoming.Priority()
+					model.waiting[p] = slices.Insert(model.waiting[p], 0, j)
 				}
 			},
+			"take ahead": func(t *rapid.T) {
+				most := rapid.IntRange(0, 10).Draw(t, "most")
+				var want []*job
+				if n := model.ahead(); n <= most/2 {
+					var all []*job
+					for _, p := range Priorities() { // the highest first
+						all = append(all, model.waiting[p]...)
+					}
+					want = all[:min(len(all), max(0, most-n))]
+				}
+				got := b.takeAhead(most)
+				require.Len(t, got, len(want))
+				for i, j := range want {
+					require.Same(t, j, got[i])
+					p := j.incoming.Priority()
+					model.waiting[p] = model.waiting[p][1:]
+				}
+				model.out = append(model.out, want...)
+			},
+			"come back": func(t *rapid.T) {
+				if len(model.out) == 0 {
+					return
+				}
+				i := rapid.IntRange(0, len(model.out)-1).Draw(t, "which")
+				j := model.out[i]
+				model.out = slices.Delete(model.out, i, i+1)
+				p := j.incoming.Priority()
+				if j.asked = rapid.Bool().Draw(t, "answered"); j.asked {
+					model.answered[p] = append(model.answered[p], j)
+				} else {
+					model.waiting[p] = slices.Insert(model.waiting[p], 0, j)
+				}
+				require.True(t, b.comeBack(j))
+			},
+			"": func(t *rapid.T) { require.Equal(t, model.ahead(), b.ahead) },
 		})
+		require.Len(t, b.end(), model.size())
 	})
 }
 
-// note counts what was passed over when a job of priority p went.
-func note(passed map[Priority]int, waiting map[Priority][]*job, p Priority) {
-	passed[p] = 0
-	for _, lower := range Priorities() {
-		if lower < p && len(waiting[lower]) > 0 {
-			passed[lower]++
+// What has an answer is given back while the jobs are held up, unless it is the
+// store that holds them up.
+func TestBacklogGivesAnsweredJobsWhileItIsShut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBacklog(100)
+		b.push(stubJob(Low, 1), stubJob(High, 2), stubJob(Low, 3))
+		jobs := b.takeAhead(2)
+		require.Len(t, jobs, 2)
+		b.shut(gateStore)
+		type given struct {
+			job *job
+			run bool
 		}
-	}
+		pops := make(chan given, 8)
+		for range 4 {
+			go func() {
+				j, run := b.pop()
+				pops <- given{j, run}
+			}()
+		}
+		jobs[0].asked = true
+		require.True(t, b.comeBack(jobs[0]))
+		synctest.Wait()
+		require.Empty(t, pops)
+		require.Empty(t, b.takeAhead(2))
+		b.shut(gateBreaker)
+		synctest.Wait()
+		require.Equal(t, given{jobs[0], false}, <-pops)
+		require.True(t, b.comeBack(jobs[1]), "without an answer it waits like the others")
+		jobs[0].asked = false
+		require.True(t, b.putBack(jobs[0]))
+		synctest.Wait()
+		require.Empty(t, pops)
+		b.open(gateStore)
+		b.open(gateBreaker)
+		for range 3 {
+			require.True(t, (<-pops).run)
+		}
+		require.Zero(t, b.ahead)
+	})
 }
 
 func TestBacklogGates(t *testing.T) {
@@ -101,7 +197,7 @@ func TestBacklogGates(t *testing.T) {
 		b.shut(gateStore)
 		var popped *job
 		var group sync.WaitGroup
-		group.Go(func() { popped = b.pop() })
+		group.Go(func() { popped, _ = b.pop() })
 		want := stubJob(Normal, 1)
 		b.push(want)
 		_, changed := b.state()
@@ -122,7 +218,7 @@ func TestBacklogWakesAllThatHaveWork(t *testing.T) {
 		b := newBacklog(100)
 		popped := make(chan *job, 8)
 		for range 8 {
-			go func() { popped <- b.pop() }()
+			go func() { j, _ := b.pop(); popped <- j }()
 		}
 		synctest.Wait()
 		b.push(stubJob(Low, 1), stubJob(Urgent, 2), stubJob(Low, 3))
@@ -141,7 +237,7 @@ func TestBacklogEnd(t *testing.T) {
 		b := newBacklog(100)
 		var group sync.WaitGroup
 		for range 4 {
-			group.Go(func() { assert.Nil(t, b.pop()) })
+			group.Go(func() { j, _ := b.pop(); assert.Nil(t, j) })
 		}
 		synctest.Wait()
 		assert.Empty(t, b.end())

@@ -64,7 +64,9 @@ type ConsumerConfig struct {
 	// Retry-After. Default 1 h.
 	MaxRetryAfter time.Duration
 
-	// Idempotency suppresses duplicates. Nil handles every copy.
+	// Idempotency suppresses duplicates. Nil handles every copy. Where the store
+	// is a round trip away and handlers are quick, keys are claimed a little ahead
+	// of their messages' turn: for 8 messages a worker at most.
 	Idempotency idempotency.Store
 	// IdempotencyKey tells what duplicates have in common. Default Message.Key.
 	IdempotencyKey func(Message) string

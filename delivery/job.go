@@ -20,6 +20,10 @@ type job struct {
 	permit breaker.Permit
 	lease  lease
 
+	// Asked ahead of its turn, with this answer; nil goes with a claim.
+	asked  bool
+	answer error
+
 	// What was decided, and how far that has got.
 	verdict verdict
 	homed   bool // the message's next home is durable

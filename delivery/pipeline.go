@@ -29,7 +29,16 @@ func (r *run) serve(ctx context.Context) {
 			r.serve(ctx)
 		})
 	}()
-	for j := r.backlog.pop(); j != nil; j = r.backlog.pop() {
+	for {
+		j, run := r.backlog.pop()
+		switch {
+		case j == nil:
+			return
+		case !run:
+			r.letGo(ctx, j)
+			continue
+		}
+		r.askAhead(ctx)
 		current = j
 		verdict := r.decide(ctx, j)
 		current = nil
@@ -60,27 +69,12 @@ func (r *run) decide(ctx context.Context, j *job) (v verdict) {
 // open decodes the message and sees whether its time is now.
 func (r *run) open(j *job) verdict {
 	j.now = time.Now()
-	if j.envelope == nil {
-		envelope, err := j.incoming.Envelope()
-		if err == nil && (envelope.ID == "" || envelope.Recipient == "") {
-			err = &MalformedError{Problem: "ID or Recipient is empty", Raw: envelope.Body, Envelope: *envelope}
-		}
-		if err == nil && len(envelope.Body) > r.config.MaxBodyBytes {
-			err = &MalformedError{
-				Problem:  fmt.Sprintf("body has %d bytes, at most %d are allowed", len(envelope.Body), r.config.MaxBodyBytes),
-				Raw:      envelope.Body,
-				Envelope: *envelope,
-			}
-		}
-		if err != nil {
-			malformed := &MalformedError{}
-			errors.As(err, &malformed)
-			j.envelope = &malformed.Envelope
-			j.envelope.Body = nil
-			return verdict{action: bury, reason: ReasonMalformed, raw: malformed.Raw, next: j.envelope, err: err}
-		}
-		j.envelope = envelope
-		r.metrics.waited(j)
+	if err := r.decode(j); err != nil {
+		malformed := &MalformedError{}
+		errors.As(err, &malformed)
+		j.envelope = &malformed.Envelope
+		j.envelope.Body = nil
+		return verdict{action: bury, reason: ReasonMalformed, raw: malformed.Raw, next: j.envelope, err: err}
 	}
 	if j.envelope.Expired(j.now) {
 		return verdict{action: bury, reason: ReasonExpired, next: j.envelope, err: errExpired}
@@ -91,6 +85,29 @@ func (r *run) open(j *job) verdict {
 	return verdict{}
 }
 
+// decode sees to it that the job has its envelope.
+func (r *run) decode(j *job) error {
+	if j.envelope != nil {
+		return nil
+	}
+	envelope, err := j.incoming.Envelope()
+	switch {
+	case err != nil:
+		return err
+	case envelope.ID == "" || envelope.Recipient == "":
+		return &MalformedError{Problem: "ID or Recipient is empty", Raw: envelope.Body, Envelope: *envelope}
+	case len(envelope.Body) > r.config.MaxBodyBytes:
+		return &MalformedError{
+			Problem:  fmt.Sprintf("body has %d bytes, at most %d are allowed", len(envelope.Body), r.config.MaxBodyBytes),
+			Raw:      envelope.Body,
+			Envelope: *envelope,
+		}
+	}
+	j.envelope = envelope
+	r.metrics.waited(j)
+	return nil
+}
+
 var errExpired = errors.New("delivery: received after ExpiresAt")
 
 // claim takes the message's idempotency key for this attempt.
@@ -98,15 +115,12 @@ func (r *run) claim(ctx context.Context, j *job) verdict {
 	if r.guard == nil {
 		return verdict{}
 	}
-	id := r.config.IdempotencyKey(j.envelope.Message)
-	if id == "" {
-		id = j.envelope.Key() // an empty key would make duplicates of all
+	err := j.answer
+	if !j.asked || j.lease.isLost() {
+		err = r.ask(ctx, j)
 	}
-	key := idempotency.FromID(r.config.Name, id, j.envelope.Generation)
-	j.lease.renewed()
-	claim, err := r.guard.Hold(ctx, key, j.envelope.Attempt, j.lease.ended)
+	j.asked, j.answer = false, nil
 	if err == nil {
-		j.claim = claim
 		r.storeAnswered()
 		r.metrics.claimed(j)
 		return verdict{}
@@ -136,6 +150,23 @@ func (r *run) claim(ctx context.Context, j *job) verdict {
 		r.awaitStore(ctx, err)
 		return verdict{action: yield, err: err}
 	}
+}
+
+// ask asks the idempotency store for the message's key, and keeps the claim.
+func (r *run) ask(ctx context.Context, j *job) error {
+	id := r.config.IdempotencyKey(j.envelope.Message)
+	if id == "" {
+		id = j.envelope.Key() // an empty key would make duplicates of all
+	}
+	key := idempotency.FromID(r.config.Name, id, j.envelope.Generation)
+	j.lease.renewed()
+	begin := j.now
+	claim, err := r.guard.Hold(ctx, key, j.envelope.Attempt, j.lease.ended)
+	if r.storeFar.Load() {
+		r.pace.claimed(j.tick().Sub(begin))
+	}
+	j.claim = claim
+	return err
 }
 
 // admit asks the breaker.
@@ -209,6 +240,9 @@ func (r *run) call(ctx context.Context, j *job) error {
 		r.handlers.Add(-1)
 		j.tick()
 		r.metrics.handled(j, begin)
+		if r.storeFar.Load() {
+			r.pace.handled(j.now.Sub(begin))
+		}
 		j.lease.run(nil)
 		limited.end()
 	}()

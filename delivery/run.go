@@ -46,6 +46,7 @@ type run struct {
 	awaitsStore   atomic.Bool
 	storeFailures atomic.Int32
 	storeFar      atomic.Bool // the last mark took its time
+	pace          pace
 }
 
 func newRun(ctx context.Context, c *Consumer) *run {
@@ -143,7 +144,11 @@ func (r *run) drain(cancel context.CancelCauseFunc) error {
 		waiting = append(waiting, r.lines.end()...)
 	}
 	for _, j := range waiting {
-		r.giveBack(context.Background(), j)
+		if j.claim == nil {
+			r.giveBack(context.Background(), j)
+			continue
+		}
+		r.workers.Go(func() { r.giveBack(context.Background(), j) }) // takes a round trip
 	}
 	idle := make(chan struct{})
 	go func() {
