@@ -14,6 +14,11 @@ import (
 const (
 	// ackDelay is how long an ack waits for others to go with it.
 	ackDelay = 3 * time.Millisecond
+	// ackPassage is how long the last acks before the end of a channel get at least
+	// to pass through it, and cancelPassages how many times what the end of the
+	// consumer took.
+	ackPassage     = 100 * time.Millisecond
+	cancelPassages = 4
 	// maxHold bounds how long a message is held back because it is not due: what
 	// the ladder leaves is less than a second, more is a difference of clocks.
 	maxHold = time.Second
@@ -31,9 +36,11 @@ type stream struct {
 	closed   chan *amqp.Error // tells why the channel was closed, is closed with it
 	consumed int              // consumers so far; each has a tag of its own
 	pumped   chan struct{}    // closed when the present consumer has ended; nil while paused
+	passage  time.Duration    // how long acks may be on their way, as far as known
 
 	mu      sync.Mutex
 	acks    *acks
+	acked   ackTimer
 	lastTag uint64
 	stale   bool
 	timer   *time.Timer // sends acks that wait
@@ -53,8 +60,9 @@ func (s *Subscription) openStream(link *link, source *source, paused bool) (*str
 		limits:       s.transport.limits(),
 		channel:      channel,
 		closed:       channel.NotifyClose(make(chan *amqp.Error, 1)),
-		acks:         newAcks(channel, prefetch),
+		acked:        ackTimer{Channel: channel},
 	}
+	st.acks = newAcks(&st.acked, prefetch)
 	// A message is malformed by our own bound, not by what the broker now takes.
 	st.limits.body = s.transport.config.MaxBodyBytes
 	st.timer = time.AfterFunc(time.Hour, st.tick)
@@ -93,11 +101,13 @@ func (st *stream) consumerTag() string { return fmt.Sprintf("%.200s-%d", st.sour
 
 // pause ends the consumer and returns when all that it fetched is taken.
 func (st *stream) pause() error {
+	begin := time.Now()
 	if err := st.channel.Cancel(st.consumerTag(), false); err != nil {
 		return err
 	}
 	<-st.pumped
 	st.pumped = nil
+	st.passage = max(ackPassage, cancelPassages*time.Since(begin))
 	return nil
 }
 
@@ -196,16 +206,42 @@ func (st *stream) retire() {
 	st.subscription.forget(st)
 }
 
-// finish sends all acks and closes the channel, which gives back the rest. The
-// broker's answer tells that it has seen the acks.
+// finish sends all acks and closes the channel, which gives back the rest.
+//
+// While the log of a quorum queue is busy, RabbitMQ's channel keeps acks back, and
+// forgets them when it is closed; a bare client that closes just after its last
+// ack gets up to hundreds of messages again (seen with 3.10). The end of a consumer
+// waits for the log, and takes the acks along. Where the consumer has ended
+// before, nothing can be asked for, and the acks get the time that its end took,
+// some times over.
 func (st *stream) finish(link *link) {
 	st.mu.Lock()
 	if !st.stale {
 		st.acks.flush() //nolint:errcheck // a lost ack leads to a redelivery
 	}
+	last := st.acked.last
 	st.mu.Unlock()
 	st.retire()
-	link.within(context.Background(), closeTimeout, st.channel.Close) //nolint:errcheck // closed is what is wanted
+	//nolint:errcheck // closed is what is wanted
+	link.within(context.Background(), closeTimeout, func() error {
+		if st.pumped != nil {
+			st.pause() //nolint:errcheck // it is gone then
+		} else {
+			wait(link.gone, time.Until(last.Add(st.passage)))
+		}
+		return st.channel.Close()
+	})
+}
+
+// ackTimer is a channel that knows when it was last given an ack.
+type ackTimer struct {
+	*amqp.Channel
+	last time.Time
+}
+
+func (a *ackTimer) Ack(tag uint64, multiple bool) error {
+	a.last = time.Now()
+	return a.Channel.Ack(tag, multiple)
 }
 
 // causeOf is why a channel is closed, by what its listener got.
@@ -295,9 +331,13 @@ func (s *Subscription) reopen(ctx context.Context, link *link, source *source) (
 	return st, err
 }
 
-// setPaused ends or starts the consumer.
+// setPaused ends or starts the consumer. When ctx ends meanwhile, it is not given
+// up at once: acks are on their way over the same connection.
 func (st *stream) setPaused(ctx context.Context, link *link, paused bool) error {
-	return link.within(ctx, st.subscription.transport.config.DialTimeout, func() error {
+	patient, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(closeTimeout, cancel) })()
+	return link.within(patient, st.subscription.transport.config.DialTimeout, func() error {
 		if paused {
 			return st.pause()
 		}

@@ -106,6 +106,11 @@ func (t *Transport) subscribe(ctx context.Context, sources []source, prefetch in
 		t.subscriptions[s] = struct{}{}
 	}
 	t.mu.Unlock()
+	for i, st := range streams {
+		if st != nil {
+			s.attend(&s.sources[i], true) // from now on a Pause waits for it
+		}
+	}
 	go s.run(life, link, streams)
 	if closed {
 		s.end()
