@@ -159,9 +159,9 @@ func subscriptionsCompete(r *rig) {
 		if ctx.Err() != nil {
 			r.Fatalf("nothing comes any more: %s", ledger.Report())
 		}
-		var held []delivery.Incoming
-		for i := range subscriptions {
-			held = append(held, receive(i)...)
+		held := slices.Clone(receive(0))
+		for i := range subscriptions[1:] {
+			held = append(held, receive(i+1)...)
 		}
 		receive = func(i int) []delivery.Incoming { return r.some(subscriptions[i]) }
 		for _, incoming := range held {
