@@ -328,7 +328,7 @@ func TestContention(t *testing.T) {
 		b.mu.Lock()
 		defer b.mu.Unlock()
 		return !b.news.telling && len(b.news.queue) == 0 && b.state != Open
-	}, 10*time.Second, time.Millisecond)
+	}, time.Minute, time.Millisecond)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	assert.Zero(t, b.out)

@@ -2,7 +2,6 @@ package redisstate
 
 import (
 	"context"
-	"net"
 	"strconv"
 	"testing"
 	"time"
@@ -20,19 +19,13 @@ func startCluster(t *testing.T) []*redis.Client {
 	const slots = 16384
 	nodes := make([]*redis.Client, 2)
 	for i := range nodes {
-		listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
-		require.NoError(t, err)
-		busPort := listener.Addr().(*net.TCPAddr).Port
-		require.NoError(t, listener.Close())
-		server := servers.StartRedis(t, servers.RedisConfig{Args: []string{
-			"--cluster-enabled", "yes", "--cluster-port", strconv.Itoa(busPort),
-		}})
+		server := servers.StartRedis(t, servers.RedisConfig{Cluster: true})
 		nodes[i] = connect(t, server.URL())
 		first, last := i*slots/len(nodes), (i+1)*slots/len(nodes)-1
 		require.NoError(t, nodes[i].ClusterAddSlotsRange(t.Context(), first, last).Err())
 		require.NoError(t, nodes[i].Do(t.Context(), "CLUSTER", "SET-CONFIG-EPOCH", i+1).Err())
 		if i > 0 {
-			require.NoError(t, nodes[0].Do(t.Context(), "CLUSTER", "MEET", "127.0.0.1", server.Port(), busPort).Err())
+			require.NoError(t, nodes[0].Do(t.Context(), "CLUSTER", "MEET", "127.0.0.1", server.Port(), server.BusPort()).Err())
 		}
 	}
 	for _, node := range nodes {
@@ -52,12 +45,14 @@ func startCluster(t *testing.T) []*redis.Client {
 func TestCluster(t *testing.T) {
 	const n = 40
 	nodes := startCluster(t)
-	client := redis.NewClusterClient(&redis.ClusterOptions{Addrs: []string{nodes[0].Options().Addr}, ContextTimeoutEnabled: true})
+	client := redis.NewClusterClient(&redis.ClusterOptions{
+		Addrs: []string{nodes[0].Options().Addr}, ContextTimeoutEnabled: true, DialTimeout: patience, ReadTimeout: patience, WriteTimeout: patience,
+	})
 	t.Cleanup(func() { assert.NoError(t, client.Close()) })
 	var fleets [2]*Fleet
 	var breakers [2][]*breaker.Breaker
 	for i := range fleets {
-		fleets[i] = New(client, Config{Timeout: 10 * time.Second})
+		fleets[i] = New(client, Config{Timeout: patience})
 		for k := range n {
 			b := breaker.New(breaker.Config{Name: strconv.Itoa(k), SampleSize: 1})
 			t.Cleanup(func() { b.ForceClosed(0) })

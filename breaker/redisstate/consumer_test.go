@@ -19,11 +19,13 @@ import (
 // An operator elsewhere pauses a consumer, and it goes on when released: with
 // probes, and then at full speed.
 func TestConsumerIsPausedByAnOperator(t *testing.T) {
-	const patience = 30 * time.Second
+	const patience = time.Minute
 	server := servers.StartRedis(t, servers.RedisConfig{})
-	client := redis.NewClient(&redis.Options{Addr: server.Addr(), ContextTimeoutEnabled: true})
+	client := redis.NewClient(&redis.Options{
+		Addr: server.Addr(), ContextTimeoutEnabled: true, DialTimeout: patience, ReadTimeout: patience, WriteTimeout: patience,
+	})
 	t.Cleanup(func() { assert.NoError(t, client.Close()) })
-	config := redisstate.Config{Every: 20 * time.Millisecond}
+	config := redisstate.Config{Every: 20 * time.Millisecond, Timeout: patience}
 	provider := breaker.New(breaker.Config{Name: "provider"})
 	fleet, console := redisstate.New(client, config), redisstate.New(client, config)
 	require.NoError(t, fleet.Share(provider))

@@ -150,7 +150,8 @@ func (f *Fleet) hurry() {
 	}
 }
 
-// Run shares the breakers until ctx ends, and returns nil then. While Redis is
+// Run shares the breakers until ctx ends, and returns nil then, when the exchange
+// that is under way is over, which Config.Timeout bounds. While Redis is
 // away it tries again after Every, and then after longer and longer, up to 15 s
 // or Every if that is longer. What ends it early is ErrConfig, or ErrRunning
 // for the second of two at a time. It may be called again after it has returned.
@@ -169,33 +170,30 @@ func (f *Fleet) Run(ctx context.Context) error {
 	}
 	defer f.running.Store(false)
 	defer f.leave()
-	for failures := 0; ; {
-		switch err := f.Sync(ctx); {
-		case ctx.Err() != nil:
-			return nil
-		case err == nil || !f.isAway():
+	for failures := 0; ctx.Err() == nil; {
+		// A pass is not broken off: Redis may just have granted a lease, which could
+		// not be given back without knowing of it.
+		if err := f.Sync(context.WithoutCancel(ctx)); err == nil || !f.isAway() {
 			failures = 0
-		default:
+		} else {
 			failures++
 		}
-		if !f.pause(ctx, failures) {
-			return nil
-		}
+		f.pause(ctx, failures)
 	}
+	return nil
 }
 
-// pause waits for the next pass, and says whether there is one.
-func (f *Fleet) pause(ctx context.Context, failures int) bool {
+// pause waits for the next pass, or for ctx's end.
+func (f *Fleet) pause(ctx context.Context, failures int) {
 	wait, kick := f.config.Every, f.kick
 	if failures > 0 {
 		// As nothing can be told, there is no hurry.
 		wait, kick = backoff(f.config.Every, failures), nil
 	}
 	gap := f.config.Every / 10
-	if !sleep(ctx, nil, gap) {
-		return false
+	if sleep(ctx, nil, gap) {
+		sleep(ctx, kick, wait-gap)
 	}
-	return sleep(ctx, kick, wait-gap)
 }
 
 // sleep waits for d, or for kick, and says whether ctx goes on.

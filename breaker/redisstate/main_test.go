@@ -21,13 +21,14 @@ var shared servers.Shared
 func TestMain(m *testing.M) { goleak.VerifyTestMain(shared.Main(m)) }
 
 // patience is for what happens soon, on a slow machine.
-const patience = 30 * time.Second
+const patience = time.Minute
 
 // connect returns a client of url, closed at the test's end.
 func connect(tb testing.TB, url string) *redis.Client {
 	options, err := redis.ParseURL(url)
 	require.NoError(tb, err)
 	options.ContextTimeoutEnabled = true
+	options.DialTimeout, options.ReadTimeout, options.WriteTimeout, options.PoolTimeout = patience, patience, patience, patience
 	options.MaxRetries = 1
 	options.DialerRetries = 1
 	client := redis.NewClient(options)
@@ -61,7 +62,7 @@ func instances(tb testing.TB, client redis.UniversalClient, n int, config breake
 func join(tb testing.TB, client redis.UniversalClient, name string, config breaker.Config) *instance {
 	i := &instance{
 		Breaker: breaker.New(config),
-		fleet:   New(client, Config{Instance: name, Every: 20 * time.Millisecond, Timeout: 500 * time.Millisecond, Lease: time.Minute}),
+		fleet:   New(client, Config{Instance: name, Every: 20 * time.Millisecond, Timeout: patience, Lease: time.Hour}),
 	}
 	require.NoError(tb, i.fleet.Share(i.Breaker))
 	tb.Cleanup(func() { i.ForceClosed(0) }) // no timer stays behind

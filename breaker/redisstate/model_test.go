@@ -24,7 +24,7 @@ func TestFleetAgrees(t *testing.T) {
 		for n := range all {
 			all[n] = &instance{
 				Breaker: breaker.New(config),
-				fleet:   New(client, Config{Prefix: prefix, Instance: string(rune('a' + n)), Timeout: 10 * time.Second, Lease: time.Minute}),
+				fleet:   New(client, Config{Prefix: prefix, Instance: string(rune('a' + n)), Timeout: patience, Lease: time.Hour}),
 			}
 			require.NoError(t, all[n].fleet.Share(all[n].Breaker))
 			defer all[n].ForceClosed(0)

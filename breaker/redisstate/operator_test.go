@@ -21,7 +21,7 @@ func TestForceOpen(t *testing.T) {
 	a, b := all[0], all[1]
 	syncAll(t, all...)
 	// A console has no breaker of its own.
-	console := New(client, Config{Instance: "console"})
+	console := New(client, Config{Instance: "console", Timeout: patience})
 	var log strings.Builder
 	a.fleet.config.Logger = slog.New(slog.NewTextHandler(&log, nil))
 
@@ -163,7 +163,7 @@ func TestForceOfOneInstance(t *testing.T) {
 }
 
 func TestOperatorsFaults(t *testing.T) {
-	fleet := New(connect(t, shared.RedisURL(t)), Config{Prefix: servers.Unique(t)})
+	fleet := New(connect(t, shared.RedisURL(t)), Config{Prefix: servers.Unique(t), Timeout: patience})
 	long := strings.Repeat("x", 1001)
 	ctx := t.Context()
 	for want, err := range map[string]error{

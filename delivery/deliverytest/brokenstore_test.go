@@ -225,7 +225,8 @@ func TestBrokenStore(t *testing.T) {
 	if !ok {
 		return
 	}
-	deliverytest.TestStore(t, func(testing.TB) delivery.Store {
+	// A fault that is not told of must not cost much time.
+	deliverytest.StoreWithin(t, time.Second, func(testing.TB) delivery.Store {
 		return &brokenStore{memory.NewStore(memory.StoreConfig{}), row.fault}
 	})
 }

@@ -169,6 +169,7 @@ func concurrentClose(r *rig) {
 		subscription := r.subscribe(transport, 10)
 		var running, working sync.WaitGroup
 		var unacked atomic.Int64
+		closed := make(chan struct{})
 		working.Add(publishers + 1)
 		running.Go(func() {
 			started := sync.OnceFunc(working.Done)
@@ -204,6 +205,13 @@ func concurrentClose(r *rig) {
 				started := sync.OnceFunc(working.Done)
 				defer started()
 				for i := range batch {
+					if i == len(batch)-1 {
+						// However fast it was, one comes after Close.
+						select {
+						case <-closed:
+						case <-ctx.Done():
+						}
+					}
 					switch errs := transport.Send(ctx, batch[i:i+1]); {
 					case errs == nil:
 						ledger.Sent(batch[i].ID)
@@ -218,13 +226,18 @@ func concurrentClose(r *rig) {
 			})
 		}
 		working.Wait()
+		var closing sync.WaitGroup
 		for range closers {
-			running.Go(func() {
+			closing.Go(func() {
 				if err := transport.Close(); err != nil {
 					r.Errorf("Close: %v", err)
 				}
 			})
 		}
+		running.Go(func() {
+			closing.Wait()
+			close(closed)
+		})
 		ended := make(chan struct{})
 		go func() {
 			running.Wait()

@@ -169,14 +169,18 @@ func (r *rig) accepted(errs []error) {
 	}
 }
 
-// next receives something, and passes over errors that are passing.
+// next receives something, and passes over errors that are passing. With what
+// comes at the context's end, or after it, it returns.
 func next(ctx context.Context, subscription delivery.Subscription) ([]delivery.Incoming, error) {
 	for {
+		// An error may be a passing one though the context ends right behind it: only
+		// of a Receive that began after the end the context's error can be asked for.
+		ended := ctx.Err() != nil
 		incomings, err := subscription.Receive(ctx)
 		if err == nil && len(incomings) == 0 {
 			return nil, errors.New("deliverytest: Receive returned nothing and no error")
 		}
-		if err == nil || ctx.Err() != nil || errors.Is(err, delivery.ErrClosed) {
+		if err == nil || ended || errors.Is(err, delivery.ErrClosed) || errors.Is(err, ctx.Err()) {
 			return incomings, err
 		}
 		pauseFor(ctx, 20*time.Millisecond)

@@ -56,7 +56,8 @@ func settlesOnceAmongMany(r *rig) {
 		for settler := range settlers {
 			all.Go(func() {
 				// The scheduler likes the last one: it acks one time and nacks the next.
-				nack := (i+settler)%2 == 0
+				// Now and then all nack, so that some surely come again.
+				nack := (i+settler)%2 == 0 || i%10 == 0
 				settle := incoming.Ack
 				if nack {
 					settle = incoming.Nack

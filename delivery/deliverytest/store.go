@@ -2,6 +2,7 @@ package deliverytest
 
 import (
 	"testing"
+	"time"
 
 	"github.com/esh3artech/barid/delivery"
 )
@@ -16,6 +17,11 @@ import (
 // delivery.StoreWatcher and delivery.Pinger are tested where the store has
 // them.
 func TestStore(t *testing.T, open func(tb testing.TB) delivery.Store) {
+	testStore(t, storePatience, open)
+}
+
+func testStore(t *testing.T, patience time.Duration, open func(tb testing.TB) delivery.Store) {
+	one := func(t *testing.T) *storeRig { return newStoreRig(t, patience, open(t)) }
 	for _, part := range []storePart{
 		{"Empty", emptyStore},
 		{"KeepsEveryField", recordFields},
@@ -60,12 +66,12 @@ func TestStore(t *testing.T, open func(tb testing.TB) delivery.Store) {
 		{"EndedContexts", endedContexts},
 		{"PingStore", pingStore},
 	} {
-		part.run(t, func(t *testing.T) *storeRig { return newStoreRig(t, open(t)) })
+		part.run(t, one)
 	}
 	for _, part := range atOnce() {
-		part.run(t, func(t *testing.T) *storeRig { return newStoreRig(t, open(t)) })
+		part.run(t, one)
 	}
-	t.Run("LeavesNoGoroutines", func(t *testing.T) { storeLeavesNoGoroutines(t, open) })
+	t.Run("LeavesNoGoroutines", func(t *testing.T) { storeLeavesNoGoroutines(t, patience, open) })
 }
 
 // TestSharedStore tests what several processes do with one store at once. open
@@ -74,7 +80,7 @@ func TestStore(t *testing.T, open func(tb testing.TB) delivery.Store) {
 func TestSharedStore(t *testing.T, open func(tb testing.TB) (one, other delivery.Store)) {
 	both := func(t *testing.T) *storeRig {
 		one, other := open(t)
-		return newStoreRig(t, one, other)
+		return newStoreRig(t, storePatience, one, other)
 	}
 	storePart{"SeesTheOthers", seesTheOthers}.run(t, both)
 	for _, part := range atOnce() {

@@ -390,16 +390,24 @@ func everythingAtOnce(r *storeRig) {
 }
 
 // cancelledCallers lets some go while others, who may have joined them, stay.
+// They go when so many of all have come, round by round more, and a little
+// later each time: some are before the store then, some in it, some through.
 func cancelledCallers(r *storeRig) {
 	const crowd, rounds = 32, 8
 	for round := range rounds {
 		outcomes := make([]error, crowd)
 		ctx, cancel := context.WithCancel(r.Context())
+		var came atomic.Int64
+		enough := make(chan struct{})
 		r.atOnce(crowd+1, func(i int, store delivery.Store) {
 			if i == crowd {
+				<-enough
 				pauseFor(ctx, time.Duration(round)*200*time.Microsecond)
 				cancel()
 				return
+			}
+			if came.Add(1) == int64(crowd*(round+1)/rounds) {
+				close(enough)
 			}
 			mine := r.Context()
 			if i%2 == 0 {

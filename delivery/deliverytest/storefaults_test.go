@@ -98,7 +98,7 @@ var storeFaults = map[string]struct {
 	"forgets failures":           {updated(func(u *delivery.Update) { u.Failure = nil }), []string{"History", "Life"}},
 	"makes invalid news":         {updated(func(u *delivery.Update) { u.RetryCount = max(u.RetryCount, 0) }), []string{"TellsUpdatesApart"}},
 	"makes one update a record":  {storeFault{update: oneUpdateEach}, []string{"TellsUpdatesApart"}},
-	"loses updates at once":      {storeFault{update: loseAtOnce()}, []string{"UpdatesAtOnce"}},
+	"loses updates at once":      {loseAtOnce(), []string{"UpdatesAtOnce"}},
 	"gives batches up":           {storeFault{update: giveUpAtOnce()}, []string{"BatchesCrosswise"}},
 	"goes with the first caller": {storeFault{save: goWithTheFirst()}, []string{"CancelledCallers"}},
 
@@ -205,77 +205,129 @@ func oneUpdateEach(ctx context.Context, s *memory.Store, updates []delivery.Upda
 	return progress, errs
 }
 
-// loseAtOnce reads and writes in two steps: of updates of one record at once the
-// last one wins.
-func loseAtOnce() func(context.Context, *memory.Store, []delivery.Update) ([]delivery.Progress, []error) {
+// overlapPatience is how long a fault waits for the overlap that it needs. When
+// that does not come, it lets things go well: the suite is content then, and its
+// own test fails.
+const overlapPatience = 30 * time.Second
+
+// loseAtOnce reads and writes in two steps: of the first two updates of a record
+// at once one is lost. The first waits for the second.
+func loseAtOnce() storeFault {
+	type meeting struct {
+		update   delivery.Update
+		both     chan struct{}
+		progress []delivery.Progress
+		errs     []error
+	}
 	var mu sync.Mutex
-	underWay := map[string]int{}
-	return func(ctx context.Context, s *memory.Store, updates []delivery.Update) ([]delivery.Progress, []error) {
-		id := updates[0].ID
-		records, errs := s.Get(ctx, id)
-		if errs != nil {
+	meetings := map[string]*meeting{}
+	return storeFault{
+		update: func(ctx context.Context, s *memory.Store, updates []delivery.Update) ([]delivery.Progress, []error) {
+			mu.Lock()
+			defer mu.Unlock()
+			id := updates[0].ID
+			switch m, begun := meetings[id]; {
+			case !begun:
+				m = &meeting{update: updates[0], both: make(chan struct{})}
+				meetings[id] = m
+				mu.Unlock()
+				select {
+				case <-m.both:
+				case <-time.After(overlapPatience):
+				}
+				mu.Lock()
+				if m.progress != nil {
+					return m.progress, m.errs
+				}
+				meetings[id] = nil
+			case m != nil:
+				meetings[id] = nil
+				records, errs := s.Get(ctx, id)
+				m.progress, m.errs = s.Update(ctx, m.update)
+				close(m.both)
+				if errs != nil {
+					break
+				}
+				if err := records[0].Apply(updates[0]); err != nil {
+					return []delivery.Progress{records[0].Progress}, []error{err}
+				}
+				return []delivery.Progress{records[0].Progress}, nil
+			}
 			return s.Update(ctx, updates...)
-		}
-		mu.Lock()
-		underWay[id]++
-		alone := underWay[id] == 1
-		mu.Unlock()
-		<-time.After(time.Millisecond)
-		mu.Lock()
-		underWay[id]--
-		mu.Unlock()
-		if alone {
-			return s.Update(ctx, updates...)
-		}
-		if err := records[0].Apply(updates[0]); err != nil {
-			return []delivery.Progress{records[0].Progress}, []error{err}
-		}
-		return []delivery.Progress{records[0].Progress}, nil
+		},
+		claim: func(ctx context.Context, s *memory.Store, claim delivery.Claim) ([]delivery.Record, error) {
+			mu.Lock()
+			defer mu.Unlock()
+			return s.Claim(ctx, claim)
+		},
 	}
 }
 
-// giveUpAtOnce fails batches that come while another is under way.
+// giveUpAtOnce fails a batch that comes while another is under way. The first
+// waits for it.
 func giveUpAtOnce() func(context.Context, *memory.Store, []delivery.Update) ([]delivery.Progress, []error) {
 	var batches atomic.Int64
+	second := make(chan struct{})
 	return func(ctx context.Context, s *memory.Store, updates []delivery.Update) ([]delivery.Progress, []error) {
-		defer batches.Add(-1)
-		if batches.Add(1) > 1 {
+		switch batches.Add(1) {
+		case 1:
+			select {
+			case <-second:
+			case <-time.After(overlapPatience):
+			}
+		case 2:
+			close(second)
 			return make([]delivery.Progress, len(updates)), slices.Repeat([]error{delivery.ErrStoreDown}, len(updates))
 		}
-		<-time.After(time.Millisecond)
 		return s.Update(ctx, updates...)
 	}
 }
 
-// goWithTheFirst fails who has joined a caller that left.
+// goWithTheFirst fails, once, all who are there together when one of them has
+// left. Nobody is served until that is so: somebody is there who has left, and
+// somebody who has not.
 func goWithTheFirst() func(context.Context, *memory.Store, []delivery.Record) []error {
-	type batch struct {
-		gone error
-		done chan struct{}
-	}
 	var mu sync.Mutex
-	var open *batch
+	var callers []context.Context
+	var gone error
+	over := make(chan struct{})
+	// look is called under the lock.
+	look := func() {
+		stays := false
+		for _, ctx := range callers {
+			if err := ctx.Err(); err != nil {
+				gone = err
+			} else {
+				stays = true
+			}
+		}
+		if gone != nil && stays {
+			callers = nil
+			close(over)
+		}
+	}
 	return func(ctx context.Context, s *memory.Store, records []delivery.Record) []error {
-		if err := ctx.Err(); err != nil {
-			return slices.Repeat([]error{err}, len(records))
-		}
 		mu.Lock()
-		mine := open
-		if mine == nil {
-			mine = &batch{done: make(chan struct{})}
-			open = mine
+		select {
+		case <-over:
 			mu.Unlock()
-			<-time.After(time.Millisecond)
-			mu.Lock()
-			mine.gone, open = ctx.Err(), nil
-			close(mine.done)
+			return s.Save(ctx, records...)
+		default:
 		}
+		callers = append(callers, ctx)
+		look()
 		mu.Unlock()
-		<-mine.done
-		if mine.gone != nil {
-			return slices.Repeat([]error{mine.gone}, len(records))
+		select {
+		case <-over:
+			return slices.Repeat([]error{gone}, len(records))
+		case <-ctx.Done():
+			mu.Lock()
+			look()
+			mu.Unlock()
+			return slices.Repeat([]error{ctx.Err()}, len(records))
+		case <-time.After(overlapPatience):
+			return s.Save(ctx, records...)
 		}
-		return s.Save(ctx, records...)
 	}
 }
 

@@ -20,15 +20,15 @@ type storeRig struct {
 }
 
 // storePatience is how long the suite waits for what has to happen.
-const storePatience = 10 * time.Second
+const storePatience = 30 * time.Second
 
-func newStoreRig(t *testing.T, stores ...delivery.Store) *storeRig {
+func newStoreRig(t *testing.T, patience time.Duration, stores ...delivery.Store) *storeRig {
 	for _, store := range stores {
 		if store == nil {
 			t.Fatalf("open returned nil")
 		}
 	}
-	return &storeRig{rig: newRig(t, Harness{Patience: storePatience}), store: stores[0], stores: stores}
+	return &storeRig{rig: newRig(t, Harness{Patience: patience}), store: stores[0], stores: stores}
 }
 
 // any returns the stores in turn.

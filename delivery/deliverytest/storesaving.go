@@ -352,7 +352,7 @@ func endedContexts(r *storeRig) {
 	r.save(record, done)
 	ended, cancel := context.WithCancel(r.Context())
 	cancel()
-	late, stop := context.WithDeadline(r.Context(), storeStart)
+	late, stop := context.WithTimeout(r.Context(), -time.Second)
 	defer stop()
 	for ctx, want := range map[context.Context]error{ended: context.Canceled, late: context.DeadlineExceeded} {
 		two := []error{want, want}

@@ -82,7 +82,8 @@ func watches(r *storeRig) {
 	}
 }
 
-// watchStops tells that nobody is called any more who has stopped.
+// watchStops tells that nobody is called any more who has stopped, while there
+// is always something to tell.
 func watchStops(r *storeRig) {
 	watcher, ok := r.store.(delivery.StoreWatcher)
 	if !ok {
@@ -91,26 +92,40 @@ func watchStops(r *storeRig) {
 	var stays watched
 	defer watcher.Watch(stays.tell)()
 	var saving sync.WaitGroup
+	over := make(chan struct{})
 	saving.Go(func() {
-		for i := range 200 {
-			r.save(dueRecord(i, delivery.StatusPending, after(i)))
+		for i := 0; ; i++ {
+			select {
+			case <-over:
+				return
+			default:
+				r.save(dueRecord(i, delivery.StatusPending, after(i)))
+			}
 		}
 	})
-	for range 20 {
+	for i := 0; i < 20 && !r.Failed(); i++ {
 		var stopped atomic.Bool
+		var once sync.Once
+		called := make(chan struct{})
 		stop := watcher.Watch(func(time.Time) {
 			if stopped.Load() {
 				r.Errorf("Watch: due was called after stop had returned")
 			}
+			once.Do(func() { close(called) })
 		})
-		pauseFor(r.Context(), time.Millisecond)
+		select {
+		case <-called: // it is in the midst of it
+		case <-r.patience().Done():
+			r.Errorf("Watch: nobody was told of a Save")
+		}
 		stop()
 		stopped.Store(true)
 		stop()
 	}
+	close(over)
 	saving.Wait()
 	stays.take()
-	r.save(dueRecord(1000, delivery.StatusPending, after(7)))
+	r.save(dueRecord(-1, delivery.StatusPending, after(7)))
 	r.eventually("who stays is told", func() error {
 		if stays.take().IsZero() {
 			return errNotTold
@@ -163,9 +178,9 @@ func watchHoldsNothing(r *storeRig) {
 
 // storeLeavesNoGoroutines uses a store a few times. The first time does not
 // count: what is shared by all stores may begin then.
-func storeLeavesNoGoroutines(t *testing.T, open func(tb testing.TB) delivery.Store) {
+func storeLeavesNoGoroutines(t *testing.T, patience time.Duration, open func(tb testing.TB) delivery.Store) {
 	use := func(t *testing.T) {
-		r := newStoreRig(t, open(t))
+		r := newStoreRig(t, patience, open(t))
 		stop := func() {}
 		if watcher, ok := r.store.(delivery.StoreWatcher); ok {
 			stop = watcher.Watch(func(time.Time) {})
@@ -181,5 +196,5 @@ func storeLeavesNoGoroutines(t *testing.T, open func(tb testing.TB) delivery.Sto
 	for _, name := range []string{"Second", "Third"} {
 		t.Run(name, use)
 	}
-	newRig(t, Harness{Patience: storePatience}).eventually("all goroutines have ended", func() error { return newSince(before) })
+	newRig(t, Harness{Patience: patience}).eventually("all goroutines have ended", func() error { return newSince(before) })
 }

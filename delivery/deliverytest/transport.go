@@ -1,12 +1,28 @@
 package deliverytest
 
-import "testing"
+import (
+	"testing"
+	"testing/synctest"
+)
 
 // TestTransport tests that a transport keeps the contract of
 // delivery.Transport, each part of it in a subtest with queues of its own. The
 // subtests run one after another, except that those which wait for delays run
 // side by side, after the others. Any of them can be run alone by its name.
 func TestTransport(t *testing.T, open func(tb testing.TB) Harness) {
+	testTransport(t, open, func(t *testing.T, part func(*testing.T)) { part(t) })
+}
+
+// TestTransportInBubbles is TestTransport with each part, open included, in a
+// bubble of testing/synctest. Waiting takes no time there, and no machine is too
+// slow for a delay that has to be exact. The transport must not reach out of
+// the process. Run TestTransport, too: in a bubble a context with a deadline
+// does not end in the middle of a call that is at work.
+func TestTransportInBubbles(t *testing.T, open func(tb testing.TB) Harness) {
+	testTransport(t, open, synctest.Test)
+}
+
+func testTransport(t *testing.T, open func(tb testing.TB) Harness, run func(*testing.T, func(*testing.T))) {
 	for _, part := range []struct {
 		name string
 		test func(*rig)
@@ -57,7 +73,7 @@ func TestTransport(t *testing.T, open func(tb testing.TB) Harness) {
 			if part.waits {
 				t.Parallel()
 			}
-			part.test(newRig(t, open(t)))
+			run(t, func(t *testing.T) { part.test(newRig(t, open(t))) })
 		})
 	}
 }

@@ -25,7 +25,21 @@ func harness(testing.TB) deliverytest.Harness {
 	}
 }
 
-func TestContract(t *testing.T) { deliverytest.TestTransport(t, harness) }
+func TestContract(t *testing.T) {
+	deliverytest.TestTransport(t, func(tb testing.TB) deliverytest.Harness {
+		harness := harness(tb)
+		harness.DelayAccuracy = time.Minute // as slow as a machine may be; a bubble is exact
+		return harness
+	})
+}
+
+func TestContractInBubbles(t *testing.T) {
+	deliverytest.TestTransportInBubbles(t, func(tb testing.TB) deliverytest.Harness {
+		harness := harness(tb)
+		harness.DelayAccuracy = time.Nanosecond
+		return harness
+	})
+}
 
 func BenchmarkContract(b *testing.B) { deliverytest.BenchmarkTransport(b, harness) }
 

@@ -2,7 +2,6 @@ package redisstore_test
 
 import (
 	"context"
-	"net"
 	"strconv"
 	"testing"
 	"time"
@@ -20,10 +19,7 @@ import (
 // TestCluster runs on a cluster of one node, which refuses what is not in one
 // slot as a larger one does.
 func TestCluster(t *testing.T) {
-	port := freePort(t)
-	server := servers.StartRedis(t, servers.RedisConfig{Args: []string{
-		"--cluster-enabled", "yes", "--cluster-port", strconv.Itoa(port),
-	}})
+	server := servers.StartRedis(t, servers.RedisConfig{Cluster: true})
 	node := connect(t, server.URL())
 	require.NoError(t, node.ClusterAddSlotsRange(t.Context(), 0, 16383).Err())
 	require.EventuallyWithT(t, func(t *assert.CollectT) {
@@ -33,7 +29,9 @@ func TestCluster(t *testing.T) {
 	}, patience, 20*time.Millisecond)
 	client := redis.NewClusterClient(&redis.ClusterOptions{
 		Addrs:                 []string{server.Addr()},
-		DialTimeout:           time.Second,
+		DialTimeout:           patience,
+		ReadTimeout:           patience,
+		WriteTimeout:          patience,
 		ContextTimeoutEnabled: true,
 	})
 	t.Cleanup(func() { assert.NoError(t, client.Close()) })
@@ -54,11 +52,4 @@ func TestCluster(t *testing.T) {
 		require.Equal(t, "allkeys-random", eviction.Policy)
 		require.Contains(t, eviction.Node, strconv.Itoa(server.Port()))
 	})
-}
-
-func freePort(t *testing.T) int {
-	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer listener.Close() //nolint:errcheck // the port is free again either way
-	return listener.Addr().(*net.TCPAddr).Port
 }

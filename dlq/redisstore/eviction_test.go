@@ -113,7 +113,9 @@ type wrapped struct{ redis.UniversalClient }
 
 func TestOtherClients(t *testing.T) {
 	server := shared.Redis(t)
-	ring := redis.NewRing(&redis.RingOptions{Addrs: map[string]string{"one": server.Addr()}})
+	ring := redis.NewRing(&redis.RingOptions{
+		Addrs: map[string]string{"one": server.Addr()}, DialTimeout: patience, ReadTimeout: patience, WriteTimeout: patience,
+	})
 	t.Cleanup(func() { assert.NoError(t, ring.Close()) })
 	for _, client := range []redis.UniversalClient{ring, wrapped{connect(t, server.URL())}} {
 		store := open(t, client, redisstore.Config{})

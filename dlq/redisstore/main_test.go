@@ -22,7 +22,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(shared.Main(m)) }
 
 const (
 	// patience is for what happens soon, on a slow machine.
-	patience = 30 * time.Second
+	patience = time.Minute
 	lease    = time.Minute
 )
 
@@ -33,7 +33,7 @@ func connect(tb testing.TB, url string) *redis.Client {
 	options, err := redis.ParseURL(url)
 	require.NoError(tb, err)
 	options.ContextTimeoutEnabled = true
-	options.DialTimeout = time.Second
+	options.DialTimeout, options.ReadTimeout, options.WriteTimeout, options.PoolTimeout = patience, patience, patience, patience
 	options.DialerRetries = 1
 	options.MaxRetries = 1
 	client := redis.NewClient(options)
@@ -45,6 +45,9 @@ func connect(tb testing.TB, url string) *redis.Client {
 func open(tb testing.TB, client redis.UniversalClient, config redisstore.Config) *redisstore.Store {
 	if config.Prefix == "" {
 		config.Prefix = servers.Unique(tb)
+	}
+	if config.Timeout == 0 {
+		config.Timeout = patience
 	}
 	store := redisstore.New(client, config)
 	require.NoError(tb, store.Err())

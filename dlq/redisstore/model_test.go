@@ -32,7 +32,7 @@ func TestModel(t *testing.T) {
 			}
 		}()
 		m := model{
-			real:  redisstore.New(client, redisstore.Config{Prefix: prefix}),
+			real:  redisstore.New(client, redisstore.Config{Prefix: prefix, Timeout: patience}),
 			ideal: dlq.NewMemory(dlq.MemoryConfig{}),
 			now:   start,
 		}

@@ -43,7 +43,7 @@ func TestNoDeadLetterIsLost(t *testing.T) {
 	server := durable(t)
 	client := connect(t, server.URL())
 	prefix := servers.Unique(t)
-	store := open(t, client, redisstore.Config{Prefix: prefix, Timeout: 2 * time.Second})
+	store := open(t, client, redisstore.Config{Prefix: prefix})
 	transport := memory.New(memory.Config{})
 	publisher, err := delivery.NewPublisher(transport, delivery.PublisherConfig{})
 	require.NoError(t, err)

@@ -112,7 +112,7 @@ func TestReplaySharedByProcesses(t *testing.T) {
 func TestReplayThroughAKilledRedis(t *testing.T) {
 	const count = 600
 	server := durable(t)
-	store := open(t, connect(t, server.URL()), redisstore.Config{Timeout: 2 * time.Second})
+	store := open(t, connect(t, server.URL()), redisstore.Config{})
 	fill(t, store, count)
 	reached := make(chan int, count)
 	sent := &ledger{times: make(map[string]int), after: func(n int) { reached <- n }}

@@ -54,7 +54,7 @@ type Config struct {
 	KillAfter int
 	// Messages is how many to publish. Default 2,000.
 	Messages int
-	// Patience is how long to wait for the end of each part. Default 2 min.
+	// Patience is how long to wait for the end of each part. Default 5 min.
 	Patience time.Duration
 	// Output takes what is shown. Default os.Stdout.
 	Output io.Writer
@@ -73,7 +73,7 @@ const (
 var ErrLedger = errors.New("courier: the ledger does not balance")
 
 // lease is for how long what a process has in hand stays its own when it dies.
-const lease = 2 * time.Second
+const lease = 5 * time.Second
 
 // Run runs the job, or goes on with one whose process died, shows how it goes
 // and what came of it.
@@ -82,7 +82,7 @@ func Run(ctx context.Context, config Config) (err error) {
 		config.Messages = 2000
 	}
 	if config.Patience == 0 {
-		config.Patience = 2 * time.Minute
+		config.Patience = 5 * time.Minute
 	}
 	if config.Output == nil {
 		config.Output = os.Stdout
@@ -144,7 +144,7 @@ func (j *job) run(ctx context.Context) error {
 	j.breaker = breaker.New(breaker.Config{Name: "provider", SampleSize: 20, OpenFor: 300 * time.Millisecond})
 	consumer, err := delivery.NewConsumer(j.config.Transport, NewHandler(j.config.URL), delivery.ConsumerConfig{
 		Concurrency:      32,
-		HandlerTimeout:   250 * time.Millisecond,
+		HandlerTimeout:   5 * time.Second, // a busy machine answers late, which may become a second effect
 		DrainTimeout:     5 * time.Second,
 		Retry:            retry.Exponential{Base: 200 * time.Millisecond, Max: 2 * time.Second, MaxRetries: 6, Jitter: retry.JitterFull},
 		Store:            j.config.Store,

@@ -2,8 +2,6 @@ package redisstore_test
 
 import (
 	"context"
-	"net"
-	"strconv"
 	"testing"
 	"time"
 
@@ -21,19 +19,15 @@ import (
 func startCluster(t *testing.T) []*redis.Client {
 	const slots = 16384
 	nodes := make([]*redis.Client, 2)
-	busPorts := make([]int, len(nodes))
 	addrs := make([]*servers.Redis, len(nodes))
 	for i := range nodes {
-		busPorts[i] = freePort(t)
-		addrs[i] = servers.StartRedis(t, servers.RedisConfig{Args: []string{
-			"--cluster-enabled", "yes", "--cluster-port", strconv.Itoa(busPorts[i]),
-		}})
+		addrs[i] = servers.StartRedis(t, servers.RedisConfig{Cluster: true})
 		nodes[i] = connect(t, addrs[i].URL())
 		first, last := i*slots/len(nodes), (i+1)*slots/len(nodes)-1
 		require.NoError(t, nodes[i].ClusterAddSlotsRange(t.Context(), first, last).Err())
 		require.NoError(t, nodes[i].Do(t.Context(), "CLUSTER", "SET-CONFIG-EPOCH", i+1).Err())
 	}
-	require.NoError(t, nodes[0].Do(t.Context(), "CLUSTER", "MEET", "127.0.0.1", addrs[1].Port(), busPorts[1]).Err())
+	require.NoError(t, nodes[0].Do(t.Context(), "CLUSTER", "MEET", "127.0.0.1", addrs[1].Port(), addrs[1].BusPort()).Err())
 	for _, node := range nodes {
 		require.EventuallyWithT(t, func(t *assert.CollectT) {
 			info, err := node.ClusterInfo(context.Background()).Result()
@@ -47,18 +41,13 @@ func startCluster(t *testing.T) []*redis.Client {
 	return nodes
 }
 
-func freePort(t *testing.T) int {
-	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer listener.Close() //nolint:errcheck // the port is free again either way
-	return listener.Addr().(*net.TCPAddr).Port
-}
-
 func TestCluster(t *testing.T) {
 	nodes := startCluster(t)
 	client := redis.NewClusterClient(&redis.ClusterOptions{
 		Addrs:                 []string{nodes[0].Options().Addr},
-		DialTimeout:           time.Second,
+		DialTimeout:           patience,
+		ReadTimeout:           patience,
+		WriteTimeout:          patience,
 		ContextTimeoutEnabled: true,
 	})
 	t.Cleanup(func() { assert.NoError(t, client.Close()) })

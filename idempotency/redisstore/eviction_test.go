@@ -88,7 +88,9 @@ func TestCheckOfOtherClients(t *testing.T) {
 	require.NoError(t, store.Check(t.Context()))
 	requireClaimed(t, store, "key", "token")
 
-	ring := redis.NewRing(&redis.RingOptions{Addrs: map[string]string{"one": server.Addr()}})
+	ring := redis.NewRing(&redis.RingOptions{
+		Addrs: map[string]string{"one": server.Addr()}, DialTimeout: patience, ReadTimeout: patience, WriteTimeout: patience,
+	})
 	t.Cleanup(func() { assert.NoError(t, ring.Close()) })
 	store = open(t, ring, redisstore.Config{})
 	require.NoError(t, store.Check(t.Context()))

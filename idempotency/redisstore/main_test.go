@@ -24,16 +24,26 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(shared.Main(m)) }
 
 // connect returns a client of url, closed at the test's end.
 func connect(tb testing.TB, url string) *redis.Client {
-	client, err := redisstore.NewClient(url)
-	require.NoError(tb, err)
+	client := redis.NewClient(patientOptions(tb, url))
 	tb.Cleanup(func() { assert.NoError(tb, client.Close()) })
 	return client
+}
+
+// patientOptions is Options for a machine that may be slow.
+func patientOptions(tb testing.TB, url string) *redis.Options {
+	options, err := redisstore.Options(url)
+	require.NoError(tb, err)
+	options.DialTimeout, options.ReadTimeout, options.WriteTimeout, options.PoolTimeout = patience, patience, patience, patience
+	return options
 }
 
 // open returns a store on client with keys of its own, closed at the test's end.
 func open(tb testing.TB, client redis.UniversalClient, config redisstore.Config) *redisstore.Store {
 	if config.Prefix == "" {
 		config.Prefix = servers.Unique(tb) + ":"
+	}
+	if config.Timeout == 0 {
+		config.Timeout = patience
 	}
 	store := redisstore.New(client, config)
 	require.NoError(tb, store.Err())
@@ -56,8 +66,12 @@ func requireAnswer(tb testing.TB, store idempotency.Store, key, token string, wa
 	require.Equal(tb, want, got)
 }
 
-// trips counts the pipelines of steps that a client sends.
-type trips struct{ count atomic.Int64 }
+// trips counts the pipelines of steps that a client sends. They wait until gate
+// is closed, if there is one.
+type trips struct {
+	count atomic.Int64
+	gate  atomic.Pointer[chan struct{}]
+}
 
 func (*trips) DialHook(next redis.DialHook) redis.DialHook          { return next }
 func (*trips) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return next }
@@ -67,6 +81,9 @@ func (c *trips) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Proces
 		switch commands[0].Name() {
 		case "evalsha", "eval", "set":
 			c.count.Add(1)
+			if gate := c.gate.Load(); gate != nil {
+				<-*gate
+			}
 		}
 		return next(ctx, commands)
 	}

@@ -176,8 +176,7 @@ func TestFewPermissions(t *testing.T) {
 	admin := connect(t, server.URL())
 	require.NoError(t, admin.Do(t.Context(), "ACL", "SETUSER", "few", "on", ">secret", "~*",
 		"+hello", "+auth", "+client", "+get", "+set", "+del", "+pexpire", "+eval", "+evalsha").Err())
-	options, err := redisstore.Options(server.URL())
-	require.NoError(t, err)
+	options := patientOptions(t, server.URL())
 	options.Username, options.Password = "few", "secret"
 	client := redis.NewClient(options)
 	t.Cleanup(func() { assert.NoError(t, client.Close()) })

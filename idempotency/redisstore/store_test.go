@@ -29,9 +29,7 @@ func TestStoreIsAStore(t *testing.T) {
 
 // The same with RESP2, and batches and queue as small as they get.
 func TestStoreIsAStoreWithSmallBatches(t *testing.T) {
-	options, err := redisstore.Options(shared.RedisURL(t) + "?protocol=2")
-	require.NoError(t, err)
-	client := redis.NewClient(options)
+	client := redis.NewClient(patientOptions(t, shared.RedisURL(t)+"?protocol=2"))
 	t.Cleanup(func() { assert.NoError(t, client.Close()) })
 	idempotencytest.TestStore(t, func(t *testing.T) idempotencytest.Harness {
 		return idempotencytest.Harness{Store: open(t, client, redisstore.Config{MaxBatch: 1, MaxInFlight: 1, MaxQueue: 1})}
@@ -215,18 +213,22 @@ func TestRoundTripsAreShared(t *testing.T) {
 
 	const callers = 256
 	counter.count.Store(0)
-	start := make(chan struct{})
+	// No answer comes before all have asked, so that a slow machine shares, too.
+	gate := make(chan struct{})
+	counter.gate.Store(&gate)
+	var asked atomic.Int64
 	var all sync.WaitGroup
 	for i := range callers {
 		all.Go(func() {
-			<-start
+			if asked.Add(1) == callers {
+				close(gate)
+			}
 			answer, err := store.Claim(t.Context(), fmt.Sprint("key ", i), "token", 0, long)
 			if assert.NoError(t, err) {
 				assert.Equal(t, idempotency.Claimed, answer.State)
 			}
 		})
 	}
-	close(start)
 	all.Wait()
 	sent := counter.count.Load()
 	t.Logf("%d callers shared %d round trips", callers, sent)

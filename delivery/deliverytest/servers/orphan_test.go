@@ -42,7 +42,7 @@ func TestServersDieWithTheirProcess(t *testing.T) {
 				require.NoError(t, host.Process.Kill())
 			}
 			require.Error(t, host.Wait())
-			require.Eventually(t, func() bool { return len(processesIn(dir)) == 0 }, 20*time.Second, 10*time.Millisecond,
+			require.Eventually(t, func() bool { return len(processesIn(dir)) == 0 }, patience, 10*time.Millisecond,
 				"processes stayed behind")
 		})
 	}

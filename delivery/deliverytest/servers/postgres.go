@@ -26,7 +26,7 @@ type PostgresConfig struct {
 	// NoSync leaves the disk to the system, so that commits are quicker, and only
 	// a power cut loses some.
 	NoSync bool
-	// StartTimeout bounds each start. Default 1 minute, for a busy machine.
+	// StartTimeout bounds each start. Default 2 minutes, for a busy machine.
 	StartTimeout time.Duration
 }
 
@@ -47,7 +47,7 @@ type Postgres struct {
 // end or within StartTimeout.
 func NewPostgres(ctx context.Context, config PostgresConfig) (*Postgres, error) {
 	if config.StartTimeout <= 0 {
-		config.StartTimeout = time.Minute
+		config.StartTimeout = 2 * time.Minute
 	}
 	programs, err := findPostgres()
 	if err != nil {

@@ -16,8 +16,8 @@ import (
 )
 
 // ask runs one statement and returns what it answers, if anything.
-func ask(url, statement string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+func ask(url, statement string, wait time.Duration) (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), wait)
 	defer cancel()
 	db, err := sql.Open("pgx", url)
 	if err != nil {
@@ -31,7 +31,7 @@ func ask(url, statement string) (string, error) {
 
 func requireRow(t *testing.T, want, url, statement string) {
 	t.Helper()
-	got, err := ask(url, statement)
+	got, err := ask(url, statement, patience)
 	require.NoError(t, err)
 	require.Equal(t, want, got)
 }
@@ -43,7 +43,7 @@ func TestPostgresLife(t *testing.T) {
 	assert.Equal(t, "127.0.0.1:"+strconv.Itoa(server.Port()), server.Addr())
 	requireRow(t, "7", server.URL(), "SHOW max_connections")
 	requireRow(t, "on", server.URL(), "SHOW fsync")
-	_, err := ask(server.URL(), "CREATE TABLE kept AS SELECT 'yes'::text AS answer")
+	_, err := ask(server.URL(), "CREATE TABLE kept AS SELECT 'yes'::text AS answer", patience)
 	require.ErrorIs(t, err, sql.ErrNoRows)
 	first := server.PID()
 
@@ -57,7 +57,7 @@ func TestPostgresLife(t *testing.T) {
 	require.NoError(t, server.Kill())
 	assert.False(t, server.Running())
 	require.NoError(t, server.Kill(), "killed twice")
-	_, err = ask(server.URL(), "SELECT '1'")
+	_, err = ask(server.URL(), "SELECT '1'", patience)
 	require.Error(t, err)
 	require.ErrorIs(t, server.Pause(), servers.ErrNotRunning)
 
@@ -66,13 +66,13 @@ func TestPostgresLife(t *testing.T) {
 	requireRow(t, "yes", server.URL(), "SELECT answer FROM kept")
 
 	require.NoError(t, server.Pause())
-	_, err = ask(server.URL(), "SELECT '1'")
+	_, err = ask(server.URL(), "SELECT '1'", silence)
 	require.ErrorIs(t, err, context.DeadlineExceeded, "a paused server takes the connection and says nothing")
 	require.NoError(t, server.Resume())
 	requireRow(t, "1", server.URL(), "SELECT '1'")
 
 	// The connection that was killed may be found broken first.
-	require.Eventually(t, func() bool { return client.PingContext(ctx) == nil }, 10*time.Second, 10*time.Millisecond,
+	require.Eventually(t, func() bool { return client.PingContext(ctx) == nil }, patience, 10*time.Millisecond,
 		"a client that stays, which does not keep the server from stopping")
 	require.NoError(t, server.Pause())
 	require.NoError(t, server.Stop(), "also when paused")
@@ -96,7 +96,7 @@ func TestPostgresKeepsANamedFolder(t *testing.T) {
 	first, err := servers.NewPostgres(t.Context(), config)
 	require.NoError(t, err)
 	requireRow(t, "off", first.URL(), "SHOW fsync")
-	_, err = ask(first.URL(), "CREATE TABLE kept AS SELECT 'yes'::text AS answer")
+	_, err = ask(first.URL(), "CREATE TABLE kept AS SELECT 'yes'::text AS answer", patience)
 	require.ErrorIs(t, err, sql.ErrNoRows)
 	require.NoError(t, first.Stop())
 	require.NoError(t, first.Close())

@@ -15,7 +15,7 @@ import (
 
 const (
 	// stopGrace is how long a server may take to end when asked to.
-	stopGrace = 30 * time.Second
+	stopGrace = 2 * time.Minute
 	// pollEvery is how often a starting server is asked whether it is ready.
 	pollEvery = 25 * time.Millisecond
 	// tailBytes is how much of a log goes into an error or a test's output.

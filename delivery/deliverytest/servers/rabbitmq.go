@@ -336,7 +336,7 @@ func dataDir(dir, prefix string) (string, bool, error) {
 
 // dial connects to a port of 127.0.0.1, for a short question.
 func dial(ctx context.Context, port int) (net.Conn, error) {
-	const answerTimeout = 2 * time.Second
+	const answerTimeout = 10 * time.Second
 	dialer := net.Dialer{Timeout: answerTimeout}
 	conn, err := dialer.DialContext(ctx, "tcp", loopback(port))
 	if err != nil {

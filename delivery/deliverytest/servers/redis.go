@@ -22,9 +22,12 @@ type RedisConfig struct {
 	Dir string
 	// Args are added to the command line, for instance "--maxmemory", "4mb".
 	Args []string
+	// Cluster makes it a node of a cluster, with a bus port, that serves no slot
+	// yet.
+	Cluster bool
 	// AppendOnly keeps every write in a file, so that it outlives Stop and Kill.
 	AppendOnly bool
-	// StartTimeout bounds each start. Default 1 minute, for a busy machine.
+	// StartTimeout bounds each start. Default 2 minutes, for a busy machine.
 	StartTimeout time.Duration
 }
 
@@ -35,6 +38,7 @@ type Redis struct {
 	dir    string
 	ownDir bool
 	port   int
+	bus    int
 	server *process
 }
 
@@ -44,7 +48,7 @@ type Redis struct {
 // StartTimeout.
 func NewRedis(ctx context.Context, config RedisConfig) (*Redis, error) {
 	if config.StartTimeout <= 0 {
-		config.StartTimeout = time.Minute
+		config.StartTimeout = 2 * time.Minute
 	}
 	path, err := findProgram("redis-server", EnvRedisServer, EnvRedisURL, "apt-get install redis-server")
 	if err != nil {
@@ -88,7 +92,7 @@ func StartRedis(tb testing.TB, config RedisConfig) *Redis {
 }
 
 func (r *Redis) setUp(path string) error {
-	ports, err := freePorts(1)
+	ports, err := freePorts(2)
 	if err != nil {
 		return err
 	}
@@ -97,13 +101,18 @@ func (r *Redis) setUp(path string) error {
 	if r.config.AppendOnly {
 		appendOnly = "yes"
 	}
+	args := []string{
+		"--port", strconv.Itoa(r.port), "--bind", "127.0.0.1", "--dir", r.dir,
+		"--daemonize", "no", "--save", "", "--appendonly", appendOnly,
+	}
+	if r.config.Cluster {
+		r.bus = ports[1]
+		args = append(args, "--cluster-enabled", "yes", "--cluster-port", strconv.Itoa(r.bus))
+	}
 	r.server = &process{
-		name: "redis-server",
-		path: path,
-		args: append([]string{
-			"--port", strconv.Itoa(r.port), "--bind", "127.0.0.1", "--dir", r.dir,
-			"--daemonize", "no", "--save", "", "--appendonly", appendOnly,
-		}, r.config.Args...),
+		name:  "redis-server",
+		path:  path,
+		args:  append(args, r.config.Args...),
 		env:   bareEnv(),
 		dir:   r.dir,
 		log:   filepath.Join(r.dir, "redis.log"),
@@ -151,6 +160,10 @@ func (r *Redis) Addr() string { return loopback(r.port) }
 
 // Port is the port on 127.0.0.1.
 func (r *Redis) Port() int { return r.port }
+
+// BusPort is the port on 127.0.0.1 where a node of a cluster meets the others,
+// and 0 without RedisConfig.Cluster.
+func (r *Redis) BusPort() int { return r.bus }
 
 // Dir holds the server's data.
 func (r *Redis) Dir() string { return r.dir }

@@ -17,14 +17,21 @@ import (
 	"github.com/esh3artech/barid/delivery/deliverytest/servers"
 )
 
+const (
+	// patience is for an answer that will come, on a slow machine.
+	patience = time.Minute
+	// silence is for one that will not.
+	silence = 300 * time.Millisecond
+)
+
 // say sends one inline command and returns the first line of the answer.
-func say(addr, command string) (string, error) {
-	conn, err := net.DialTimeout("tcp", addr, time.Second)
+func say(addr, command string, wait time.Duration) (string, error) {
+	conn, err := net.DialTimeout("tcp", addr, wait)
 	if err != nil {
 		return "", err
 	}
 	defer conn.Close() //nolint:errcheck // the answer is all that counts
-	if err := conn.SetDeadline(time.Now().Add(300 * time.Millisecond)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(wait)); err != nil {
 		return "", err
 	}
 	if _, err := io.WriteString(conn, command+"\r\n"); err != nil {
@@ -44,7 +51,7 @@ func needServers(t *testing.T) {
 
 func requireAnswer(t *testing.T, want, addr, command string) {
 	t.Helper()
-	got, err := say(addr, command)
+	got, err := say(addr, command, patience)
 	require.NoError(t, err)
 	require.Equal(t, want, got)
 }
@@ -64,7 +71,7 @@ func TestRedisLife(t *testing.T) {
 	require.NoError(t, server.Kill())
 	assert.False(t, server.Running())
 	require.NoError(t, server.Kill(), "killed twice")
-	_, err := say(server.Addr(), "PING")
+	_, err := say(server.Addr(), "PING", patience)
 	require.Error(t, err)
 	require.ErrorIs(t, server.Pause(), servers.ErrNotRunning)
 
@@ -73,7 +80,7 @@ func TestRedisLife(t *testing.T) {
 	requireAnswer(t, "$1", server.Addr(), "GET kept")
 
 	require.NoError(t, server.Pause())
-	_, err = say(server.Addr(), "PING")
+	_, err = say(server.Addr(), "PING", silence)
 	var timeout net.Error
 	require.ErrorAs(t, err, &timeout)
 	require.True(t, timeout.Timeout(), "a paused server takes the connection and says nothing")
@@ -117,7 +124,7 @@ func TestRedisKeepsANamedFolder(t *testing.T) {
 
 func TestRedisThatWantsAPassword(t *testing.T) {
 	server := servers.StartRedis(t, servers.RedisConfig{Args: []string{"--requirepass", "secret"}})
-	line, err := say(server.Addr(), "PING")
+	line, err := say(server.Addr(), "PING", patience)
 	require.NoError(t, err)
 	assert.Contains(t, line, "NOAUTH")
 }
