@@ -51,17 +51,21 @@ type run struct {
 	counted    time.Time      // when the gauge was last refreshed
 }
 
-// work goes on until the job is done, or ctx ends.
+// work goes on until the job is done, or ctx ends. What is being sent has
+// settleTimeout then, and noting what became of it has as long again: what was
+// confirmed at the last moment would be sent once more otherwise.
 func (r *run) work(ctx context.Context) {
 	stopping, stop := context.WithCancel(ctx)
 	defer stop()
 	r.manager.replays.enter(r.job.ID, stop)
 	defer r.manager.replays.leave(r.job.ID)
-	finishing, finished := grace(stopping, settleTimeout)
+	sending, sent := grace(stopping, settleTimeout)
+	defer sent()
+	finishing, finished := grace(stopping, 2*settleTimeout)
 	defer finished()
 
 	r.leaseUntil = r.job.LeaseUntil
-	err := r.batches(stopping, finishing)
+	err := r.batches(stopping, sending, finishing)
 	if late := r.settled(); err == nil {
 		err = late
 	}
@@ -83,7 +87,7 @@ func grace(ctx context.Context, wait time.Duration) (context.Context, context.Ca
 }
 
 // batches returns nil when nothing is left.
-func (r *run) batches(stopping, finishing context.Context) error {
+func (r *run) batches(stopping, sending, finishing context.Context) error {
 	at := time.Now()
 	for {
 		if err := r.ready(stopping, at); err != nil {
@@ -98,7 +102,7 @@ func (r *run) batches(stopping, finishing context.Context) error {
 			if err := r.ready(stopping, time.Now()); err != nil {
 				return err
 			}
-			r.send(finishing, b)
+			r.send(sending, b)
 		}
 		b.conclude()
 		err := r.settled()

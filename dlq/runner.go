@@ -35,8 +35,9 @@ const lookInterval = 5 * time.Second
 //     time, between the confirm and the removal; it is the same generation then,
 //     as with Requeue. The job's counts lack that batch.
 //
-// When ctx ends, batches that are being sent have 5 s to be finished, and jobs
-// are left for others to go on with. The result is nil then. Otherwise it is
+// When ctx ends, batches that are being sent have 5 s to be finished, and the
+// store has 5 s more to note what became of them; jobs are left for others to go
+// on with. The result is nil then. Otherwise it is
 // ErrNoSender, ErrNoJobs or what Err says, at once.
 func (m *Manager) RunJobs(ctx context.Context) error {
 	store, err := m.jobs()

@@ -1,0 +1,43 @@
+package dlq_test
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+
+	"github.com/stretchr/testify/assert"
+
+	"github.com/esh3artech/barid/delivery"
+	"github.com/esh3artech/barid/dlq"
+)
+
+// A sender that is slow has confirmed some of a batch when its time is over.
+// Those are gone, and counted, or whoever goes on would send them again.
+func TestReplayNotesWhatWasConfirmedAtTheLastMoment(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := filled(t, 10)
+		reached := make(chan struct{}, 1)
+		sender := &sender{forward: func(ctx context.Context, envelopes []delivery.Envelope) error {
+			reached <- struct{}{}
+			<-ctx.Done()
+			failed := &delivery.ResultsError{}
+			for i := range envelopes {
+				result := delivery.Result{ID: envelopes[i].ID}
+				if i%2 == 1 {
+					result.Err = delivery.ErrOutcomeUnknown
+				}
+				failed.Results = append(failed.Results, result)
+			}
+			return failed
+		}}
+		manager := dlq.NewManager(store, sender, dlq.Config{})
+		stop := running(t, manager)
+		job := start(t, manager, dlq.Filter{}, 0)
+		<-reached
+		stop()
+		assert.Len(t, kept(t, manager), 5)
+		job = progress(t, manager, job.ID)
+		assert.Equal(t, 5, job.Requeued)
+		assert.Empty(t, job.Owner)
+	})
+}
