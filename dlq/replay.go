@@ -89,17 +89,15 @@ func (r *replays) stop(id string) {
 	}
 }
 
-// has says whether the job is worked at here.
-func (r *replays) has(id string) bool {
+// enter returns false when the job is worked at here already.
+func (r *replays) enter(id string, stop context.CancelFunc) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.stops[id] != nil
-}
-
-func (r *replays) enter(id string, stop context.CancelFunc) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	if r.stops[id] != nil {
+		return false
+	}
 	r.stops[id] = stop
+	return true
 }
 
 func (r *replays) leave(id string) {

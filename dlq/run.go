@@ -51,14 +51,10 @@ type run struct {
 	counted    time.Time      // when the gauge was last refreshed
 }
 
-// work goes on until the job is done, or ctx ends. What is being sent has
+// work goes on until the job is done, or stopping ends, as stop makes it. What is being sent has
 // settleTimeout then, and noting what became of it has as long again: what was
 // confirmed at the last moment would be sent once more otherwise.
-func (r *run) work(ctx context.Context) {
-	stopping, stop := context.WithCancel(ctx)
-	defer stop()
-	r.manager.replays.enter(r.job.ID, stop)
-	defer r.manager.replays.leave(r.job.ID)
+func (r *run) work(stopping context.Context, stop context.CancelFunc) {
 	sending, sent := grace(stopping, settleTimeout)
 	defer sent()
 	finishing, finished := grace(stopping, 2*settleTimeout)

@@ -41,3 +41,41 @@ func TestReplayNotesWhatWasConfirmedAtTheLastMoment(t *testing.T) {
 		assert.Empty(t, job.Owner)
 	})
 }
+
+// saving is a Memory that tells of each saved job before the caller knows.
+type saving struct {
+	*dlq.Memory
+	saved func(job dlq.Job) error // what the caller gets
+}
+
+func (s *saving) SaveJob(ctx context.Context, job dlq.Job) error {
+	if err := s.Memory.SaveJob(ctx, job); err != nil {
+		return err
+	}
+	return s.saved(job)
+}
+
+// Between the moment at which a runner has a job and the one at which it begins,
+// somebody cancels it.
+func TestCancelWhileAJobIsTaken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var manager *dlq.Manager
+		cancelled := false
+		store := &saving{Memory: filled(t, 5), saved: func(job dlq.Job) error {
+			if job.Owner == "" || cancelled {
+				return nil
+			}
+			cancelled = true
+			return manager.CancelReplay(context.Background(), job.ID)
+		}}
+		sender := &sender{}
+		manager = dlq.NewManager(store, sender, dlq.Config{})
+		defer running(t, manager)()
+		job := start(t, manager, dlq.Filter{}, 0)
+		synctest.Wait()
+		assert.Zero(t, sender.count())
+		job = progress(t, manager, job.ID)
+		assert.Equal(t, dlq.JobCancelled, job.Status)
+		assert.Empty(t, job.Owner)
+	})
+}

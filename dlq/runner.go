@@ -75,27 +75,46 @@ func (m *Manager) takeJobs(ctx context.Context, store JobStore, working *sync.Wa
 	}
 	var faults []error
 	for _, job := range slices.Backward(jobs) {
-		if !job.free(time.Now()) || m.replays.has(job.ID) {
-			continue
-		}
 		if ctx.Err() != nil {
 			break
 		}
+		if !job.free(time.Now()) {
+			continue
+		}
+		// Before the job is ours, or a cancellation could find nobody to stop.
+		stopping, stop := context.WithCancel(ctx)
+		if !m.replays.enter(job.ID, stop) {
+			stop()
+			continue
+		}
+		leave := func() {
+			m.replays.leave(job.ID)
+			stop()
+		}
 		r := newRun(m, store, job)
-		// Whether the job is ours must be known even if ctx ends meanwhile, or it
-		// would have an owner that doesn't work.
-		taking, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
-		err := r.save(taking, func(job *Job) { job.Owner = r.token })
-		cancel()
-		switch {
+		switch err := r.take(ctx); {
 		case err == nil:
 			m.config.Logger.LogAttrs(ctx, slog.LevelInfo, "replay picked up", slog.String("job", job.ID))
-			working.Go(func() { r.work(ctx) })
-		case !errors.Is(err, errLost) && !errors.Is(err, errCancelled):
+			working.Go(func() {
+				defer leave()
+				r.work(stopping, stop)
+			})
+		case errors.Is(err, errLost) || errors.Is(err, errCancelled):
+			leave()
+		default:
+			leave()
 			faults = append(faults, err)
 		}
 	}
 	return errors.Join(faults...)
+}
+
+// take makes the job ours. That must be known even if ctx ends meanwhile, or the
+// job would have an owner that doesn't work.
+func (r *run) take(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
+	defer cancel()
+	return r.save(ctx, func(job *Job) { job.Owner = r.token })
 }
 
 func newRun(m *Manager, store JobStore, job Job) *run {
