@@ -319,8 +319,9 @@ func (r *run) save(ctx context.Context, change func(*Job)) error {
 				return err
 			}
 			// Who else changes a job of ours cancels it. Otherwise it was this
-			// very change, whose answer got lost on the way.
-			if r.job.Version != next.Version || r.job.Status != next.Status {
+			// very change, or one of ours before it, whose answer got lost on
+			// the way.
+			if !r.job.tells(&next) {
 				continue
 			}
 		}
@@ -342,6 +343,12 @@ func (r *run) look(ctx context.Context) error {
 		return errCancelled
 	}
 	return nil
+}
+
+// tells says whether j has what a run stores in other, but for the times.
+func (j *Job) tells(other *Job) bool {
+	return j.Status == other.Status && j.Owner == other.Owner && j.After.Compare(other.After) == 0 && j.LastError == other.LastError &&
+		j.Requeued == other.Requeued && j.Skipped == other.Skipped && j.Failed == other.Failed
 }
 
 func (r *run) reload(ctx context.Context) error {

@@ -2,10 +2,12 @@ package dlq_test
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"testing/synctest"
 
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 
 	"github.com/esh3artech/barid/delivery"
 	"github.com/esh3artech/barid/dlq"
@@ -76,6 +78,31 @@ func TestCancelWhileAJobIsTaken(t *testing.T) {
 		assert.Zero(t, sender.count())
 		job = progress(t, manager, job.ID)
 		assert.Equal(t, dlq.JobCancelled, job.Status)
+		assert.Empty(t, job.Owner)
+	})
+}
+
+// The answer to a renewed lease gets lost, and the runner has to stop before it
+// can ask again.
+func TestReplayIsGivenBackAfterALostAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		saves := 0
+		store := &saving{Memory: filled(t, 5), saved: func(job dlq.Job) error {
+			if job.Requeued == 0 {
+				return nil
+			}
+			if saves++; saves != 2 {
+				return nil
+			}
+			cancel()
+			return errors.New("connection lost")
+		}}
+		manager := dlq.NewManager(store, &sender{}, dlq.Config{})
+		job := start(t, manager, dlq.Filter{}, 0.01)
+		require.NoError(t, manager.RunJobs(ctx))
+		job = progress(t, manager, job.ID)
+		assert.Equal(t, dlq.JobRunning, job.Status)
 		assert.Empty(t, job.Owner)
 	})
 }
