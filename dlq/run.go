@@ -227,9 +227,16 @@ func (r *run) close(ctx context.Context, b *batch) error {
 		slog.Int("requeued", b.requeued), slog.Int("skipped", b.skipped), slog.Int("failed", b.failed))
 	if now := time.Now(); now.Sub(r.counted) >= time.Second {
 		r.counted = now
-		r.manager.kept.refresh(ctx)
+		r.recount(ctx)
 	}
 	return err
+}
+
+// recount refreshes the gauge, which must not hold up the job.
+func (r *run) recount(ctx context.Context) {
+	bounded, cancel := r.bounded(ctx)
+	defer cancel()
+	r.manager.kept.refresh(bounded)
 }
 
 // remove returns true when it had to give up.
@@ -367,7 +374,7 @@ func (r *run) reload(ctx context.Context) error {
 
 // leave stores how the run ended.
 func (r *run) leave(ctx context.Context, err error) {
-	r.manager.kept.refresh(ctx)
+	defer r.recount(ctx)
 	if errors.Is(err, errLost) {
 		return
 	}

@@ -3,14 +3,17 @@ package dlq_test
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/esh3artech/barid/delivery"
 	"github.com/esh3artech/barid/dlq"
+	"github.com/esh3artech/barid/metrics"
 )
 
 // A sender that is slow has confirmed some of a batch when its time is over.
@@ -105,4 +108,33 @@ func TestReplayIsGivenBackAfterALostAnswer(t *testing.T) {
 		assert.Equal(t, dlq.JobRunning, job.Status)
 		assert.Empty(t, job.Owner)
 	})
+}
+
+// A count that hangs holds up neither a job nor its end.
+func TestReplayWithACountThatHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := &hanging{Memory: filled(t, 50)}
+		manager := dlq.NewManager(store, &sender{}, dlq.Config{BatchSize: 10, Metrics: metrics.NewCollector(metrics.CollectorConfig{})})
+		job := start(t, manager, dlq.Filter{}, 0)
+		slow := start(t, manager, dlq.Filter{Source: "sms-consumer"}, 0.01)
+		store.hangs.Store(true)
+		stop := running(t, manager)
+		<-time.After(10 * time.Minute)
+		assert.Equal(t, dlq.JobDone, progress(t, manager, job.ID).Status)
+		stop()
+		assert.Empty(t, progress(t, manager, slow.ID).Owner)
+	})
+}
+
+type hanging struct {
+	*dlq.Memory
+	hangs atomic.Bool
+}
+
+func (h *hanging) Count(ctx context.Context, filter dlq.Filter) (int, error) {
+	if h.hangs.Load() {
+		<-ctx.Done()
+		return 0, ctx.Err()
+	}
+	return h.Memory.Count(ctx, filter)
 }
