@@ -22,6 +22,8 @@ type batch struct {
 	errs   []error // of each id; nil when it was sent and confirmed
 	last   bool    // nothing lies behind it
 
+	claimedUntil time.Time
+
 	// What conclude makes of it.
 	until   delivery.Position // the last entry that is dealt with
 	sent    []string
@@ -65,6 +67,7 @@ func (r *run) send(ctx context.Context, b *batch) {
 	m := r.manager
 	now := time.Now()
 	claim := Claim{Token: r.token, Now: now, Lease: r.leaseUntil.Sub(now)}
+	b.claimedUntil = r.leaseUntil
 	bounded, cancel := r.bounded(ctx)
 	entries, errs := m.claim(bounded, claim, b.ids)
 	cancel()

@@ -47,7 +47,7 @@ type run struct {
 	pace       pace
 	failures   int            // outages in a row
 	tries      map[string]int // of entries that may be at fault themselves
-	dangling   bool           // claims that could not be given back
+	dangling   time.Time      // when claims end that could not be given back
 	counted    time.Time      // when the gauge was last refreshed
 }
 
@@ -210,7 +210,9 @@ func (r *run) settled() error {
 func (r *run) close(ctx context.Context, b *batch) error {
 	left := r.remove(ctx, b)
 	left = r.release(ctx, b) || left
-	r.dangling = left
+	if left && b.claimedUntil.After(r.dangling) {
+		r.dangling = b.claimedUntil
+	}
 	progress := r.job
 	progress.Requeued += b.requeued
 	progress.Skipped += b.skipped
@@ -372,7 +374,8 @@ func (r *run) reload(ctx context.Context) error {
 	return nil
 }
 
-// leave stores how the run ended.
+// leave stores how the run ended. The job is ours for as long as claims are: they
+// would be in the way of whoever goes on.
 func (r *run) leave(ctx context.Context, err error) {
 	defer r.recount(ctx)
 	if errors.Is(err, errLost) {
@@ -383,7 +386,7 @@ func (r *run) leave(ctx context.Context, err error) {
 		if err == nil && job.Status == JobRunning {
 			job.Status, job.FinishedAt = JobDone, now
 		}
-		if !r.dangling {
+		if job.LeaseUntil = r.dangling; !now.Before(r.dangling) {
 			job.Owner, job.LeaseUntil = "", time.Time{}
 		}
 	})

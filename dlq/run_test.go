@@ -138,3 +138,33 @@ func (h *hanging) Count(ctx context.Context, filter dlq.Filter) (int, error) {
 	}
 	return h.Memory.Count(ctx, filter)
 }
+
+// What a runner could not give back is still claimed when it stops, whatever else
+// went well or wrong since.
+func TestReplayIsHeldUntilItsClaimsHaveEnded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		memory := filled(t, 10)
+		var down atomic.Bool
+		store := &flaky{Memory: memory, fail: func(op string) error {
+			if op == "release" {
+				down.Store(true)
+			}
+			if down.Load() && (op == "release" || op == "list") {
+				return errors.New("store is down")
+			}
+			return nil
+		}}
+		blocked := &sender{forward: func(context.Context, []delivery.Envelope) error { return delivery.ErrBlocked }}
+		stop := running(t, dlq.NewManager(store, blocked, dlq.Config{}))
+		sender := &sender{}
+		heir := dlq.NewManager(memory, sender, dlq.Config{})
+		job := start(t, heir, dlq.Filter{}, 0)
+		<-time.After(10 * time.Second)
+		stop()
+		defer running(t, heir)()
+		<-time.After(5 * time.Minute)
+		job = progress(t, heir, job.ID)
+		assert.Equal(t, []int{10, 0}, []int{job.Requeued, job.Skipped})
+		requireSentOnce(t, sender, 10)
+	})
+}
