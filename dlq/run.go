@@ -3,6 +3,7 @@ package dlq
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"time"
 
@@ -33,6 +34,7 @@ const lookAgain = time.Second
 type run struct {
 	manager *Manager
 	store   JobStore
+	id      string // of job
 	token   string
 
 	// job is the record as it was last stored or read. It is the background's
@@ -128,14 +130,21 @@ func (r *run) batches(stopping, sending, finishing context.Context) error {
 
 // failed notes an outage, and returns how long to wait.
 func (r *run) failed(ctx context.Context, err error) time.Duration {
-	level := slog.LevelDebug
-	if r.failures == 0 {
-		level = slog.LevelWarn
-	}
-	r.manager.config.Logger.LogAttrs(ctx, level, "replay waits", slog.String("job", r.job.ID), slog.Any("error", err))
+	r.waits(ctx, "replay waits", r.failures, err)
 	r.failures++
 	return backoff(r.failures - 1)
 }
+
+// waits tells why the job waits, loudly the first time in a row.
+func (r *run) waits(ctx context.Context, event string, failures int, err error) {
+	level := slog.LevelDebug
+	if failures == 0 {
+		level = slog.LevelWarn
+	}
+	r.manager.config.Logger.LogAttrs(ctx, level, event, slog.String("job", r.id), slog.Any("error", err))
+}
+
+const storeWaits = "replay waits for its store"
 
 // ready waits for a time, and until the lease is long enough for a batch. It
 // looks now and then whether the job was cancelled.
@@ -162,6 +171,7 @@ func (r *run) ready(stopping context.Context, at time.Time) error {
 		case r.over(err):
 			return r.ended
 		default:
+			r.waits(stopping, storeWaits, failures, err)
 			pause(stopping, backoff(failures))
 			failures++
 		}
@@ -225,7 +235,7 @@ func (r *run) close(ctx context.Context, b *batch) error {
 		job.Requeued, job.Skipped, job.Failed = progress.Requeued, progress.Skipped, progress.Failed
 		job.LastError, job.After = progress.LastError, b.until
 	})
-	r.manager.config.Logger.LogAttrs(ctx, slog.LevelDebug, "replay batch settled", slog.String("job", r.job.ID),
+	r.manager.config.Logger.LogAttrs(ctx, slog.LevelDebug, "replay batch settled", slog.String("job", r.id),
 		slog.Int("requeued", b.requeued), slog.Int("skipped", b.skipped), slog.Int("failed", b.failed))
 	if now := time.Now(); now.Sub(r.counted) >= time.Second {
 		r.counted = now
@@ -246,6 +256,8 @@ func (r *run) remove(ctx context.Context, b *batch) bool {
 	ids := b.sent
 	for failures := 0; len(ids) > 0; failures++ {
 		if failures > 0 && !pause(ctx, backoff(failures-1)) {
+			r.manager.config.Logger.LogAttrs(ctx, slog.LevelWarn, "replayed entries not removed",
+				slog.String("job", r.id), slog.Any("ids", ids), slog.Any("error", b.fault))
 			return true
 		}
 		bounded, cancel := r.bounded(ctx)
@@ -261,9 +273,11 @@ func (r *run) remove(ctx context.Context, b *batch) bool {
 			case !errors.Is(err, ErrClaimLost):
 				again = append(again, ids[k])
 			}
-			b.fault = errors.Join(ErrNotRemoved, err)
+			b.fault = fmt.Errorf("%w: %w", ErrNotRemoved, err)
 		}
-		ids = again
+		if ids = again; len(ids) > 0 {
+			r.waits(ctx, storeWaits, failures, b.fault)
+		}
 	}
 	return false
 }
@@ -296,6 +310,7 @@ func (r *run) persist(ctx context.Context, change func(*Job)) error {
 		if err == nil || errors.Is(err, errCancelled) || errors.Is(err, errLost) {
 			return err
 		}
+		r.waits(ctx, storeWaits, failures, err)
 		if !pause(ctx, backoff(failures)) {
 			return errStopped
 		}
@@ -361,7 +376,7 @@ func (j *Job) tells(other *Job) bool {
 }
 
 func (r *run) reload(ctx context.Context) error {
-	job, err := r.store.Job(ctx, r.job.ID)
+	job, err := r.store.Job(ctx, r.id)
 	switch {
 	case errors.Is(err, ErrJobNotFound):
 		return errLost
@@ -391,6 +406,6 @@ func (r *run) leave(ctx context.Context, err error) {
 		}
 	})
 	r.manager.config.Logger.LogAttrs(ctx, slog.LevelInfo, "replay left",
-		slog.String("job", r.job.ID), slog.String("status", string(r.job.Status)), slog.Int("requeued", r.job.Requeued),
+		slog.String("job", r.id), slog.String("status", string(r.job.Status)), slog.Int("requeued", r.job.Requeued),
 		slog.Int("skipped", r.job.Skipped), slog.Int("failed", r.job.Failed), slog.Bool("stored", !errors.Is(stored, errStopped)))
 }

@@ -3,6 +3,8 @@ package dlq_test
 import (
 	"context"
 	"errors"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -166,5 +168,56 @@ func TestReplayIsHeldUntilItsClaimsHaveEnded(t *testing.T) {
 		job = progress(t, heir, job.ID)
 		assert.Equal(t, []int{10, 0}, []int{job.Requeued, job.Skipped})
 		requireSentOnce(t, sender, 10)
+	})
+}
+
+// A store that takes no changes is told of once, not silently waited for, and so
+// is what was sent and could not be removed when the runner had to stop.
+func TestReplayTellsOfAStoreThatTakesNoChanges(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var down atomic.Bool
+		store := &flaky{Memory: filled(t, 30), fail: func(op string) error {
+			if down.Load() && (op == "remove" || op == "save") {
+				return errors.New("read only")
+			}
+			return nil
+		}}
+		sender := &sender{}
+		sender.forward = func(context.Context, []delivery.Envelope) error {
+			if sender.count() == 2 {
+				down.Store(true)
+			}
+			return nil
+		}
+		log := &log{}
+		manager := dlq.NewManager(store, sender, dlq.Config{BatchSize: 10, Logger: log.logger()})
+		stop := running(t, manager)
+		job := start(t, manager, dlq.Filter{}, 0)
+		<-time.After(time.Hour)
+		stop()
+		waits := 0
+		var told []any
+		for _, event := range log.events(t) {
+			if event["level"] != "WARN" || event["job"] != job.ID {
+				continue
+			}
+			assert.Contains(t, event["error"], "read only")
+			switch event["msg"] {
+			case "replay waits for its store":
+				waits++
+			case "replayed entries not removed":
+				told = append(told, event["ids"].([]any)...)
+			}
+		}
+		assert.Positive(t, waits)
+		assert.Less(t, waits, 10, "not of each try")
+		var left []any
+		for _, envelope := range sender.sent() {
+			if id := strings.TrimPrefix(envelope.ID, "message of "); slices.Contains(kept(t, manager), id) {
+				left = append(left, id)
+			}
+		}
+		assert.NotEmpty(t, left)
+		assert.ElementsMatch(t, left, told)
 	})
 }

@@ -121,6 +121,7 @@ func newRun(m *Manager, store JobStore, job Job) *run {
 	return &run{
 		manager: m,
 		store:   store,
+		id:      job.ID,
 		token:   uuid.NewString(),
 		job:     job,
 		filter:  job.Filter,
