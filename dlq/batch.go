@@ -23,6 +23,7 @@ type batch struct {
 	last   bool    // nothing lies behind it
 
 	claimedUntil time.Time
+	next         time.Time // when the one after it may be sent
 
 	// What conclude makes of it.
 	until   delivery.Position // the last entry that is dealt with
@@ -76,7 +77,8 @@ func (r *run) send(ctx context.Context, b *batch) {
 			errs[i] = errNotPicked
 		}
 	}
-	r.pace.sent(m.send(ctx, claim, entries, errs), now)
+	sending := time.Now() // claiming may have taken long
+	r.pace.sent(m.send(ctx, claim, entries, errs), sending)
 	b.errs = errs
 	r.judge(b)
 }

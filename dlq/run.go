@@ -86,7 +86,7 @@ func grace(ctx context.Context, wait time.Duration) (context.Context, context.Ca
 
 // batches returns nil when nothing is left.
 func (r *run) batches(stopping, sending, finishing context.Context) error {
-	at := time.Now()
+	at := r.pace.next
 	for {
 		if err := r.ready(stopping, at); err != nil {
 			return err
@@ -103,6 +103,7 @@ func (r *run) batches(stopping, sending, finishing context.Context) error {
 			r.send(sending, b)
 		}
 		b.conclude()
+		b.next = microseconds(r.pace.next)
 		err := r.settled()
 		r.settle(finishing, b)
 		if err != nil {
@@ -233,7 +234,7 @@ func (r *run) close(ctx context.Context, b *batch) error {
 	// Set, not added: the store may have done it before its answer got lost.
 	err := r.persist(ctx, func(job *Job) {
 		job.Requeued, job.Skipped, job.Failed = progress.Requeued, progress.Skipped, progress.Failed
-		job.LastError, job.After = progress.LastError, b.until
+		job.LastError, job.After, job.NextAt = progress.LastError, b.until, b.next
 	})
 	r.manager.config.Logger.LogAttrs(ctx, slog.LevelDebug, "replay batch settled", slog.String("job", r.id),
 		slog.Int("requeued", b.requeued), slog.Int("skipped", b.skipped), slog.Int("failed", b.failed))

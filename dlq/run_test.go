@@ -171,6 +171,73 @@ func TestReplayIsHeldUntilItsClaimsHaveEnded(t *testing.T) {
 	})
 }
 
+// Claiming takes long now and then: what it delays is not followed at once by
+// the next.
+func TestReplayRateWhenClaimingIsSlow(t *testing.T) {
+	for _, rate := range []float64{1, 40} {
+		synctest.Test(t, func(t *testing.T) {
+			var claims atomic.Int32
+			store := &flaky{Memory: filled(t, 300), fail: func(op string) error {
+				if op == "claim" && claims.Add(1)%7 == 0 {
+					<-time.After(3 * time.Second)
+				}
+				return nil
+			}}
+			times := &times{}
+			sender := &sender{forward: func(_ context.Context, envelopes []delivery.Envelope) error {
+				times.note(len(envelopes))
+				return nil
+			}}
+			manager := dlq.NewManager(store, sender, dlq.Config{})
+			defer running(t, manager)()
+			job := start(t, manager, dlq.Filter{}, rate)
+			<-time.After(time.Hour)
+			require.Equal(t, 300, progress(t, manager, job.ID).Requeued)
+			times.requireCap(t, rate)
+		})
+	}
+}
+
+// Runners that come and go do not make a job faster than its cap.
+func TestReplayRateOverRestarts(t *testing.T) {
+	for _, rate := range []float64{0.05, 1, 30} {
+		synctest.Test(t, func(t *testing.T) {
+			store := filled(t, 100)
+			times := &times{}
+			sender := &sender{forward: func(_ context.Context, envelopes []delivery.Envelope) error {
+				times.note(len(envelopes))
+				return nil
+			}}
+			job := start(t, dlq.NewManager(store, sender, dlq.Config{}), dlq.Filter{}, rate)
+			for range 50 {
+				stop := running(t, dlq.NewManager(store, sender, dlq.Config{}))
+				<-time.After(70 * time.Millisecond)
+				stop()
+			}
+			times.requireCap(t, rate)
+			manager := dlq.NewManager(store, sender, dlq.Config{})
+			defer running(t, manager)()
+			<-time.After(time.Hour)
+			require.Equal(t, 100, progress(t, manager, job.ID).Requeued)
+			times.requireCap(t, rate)
+		})
+	}
+}
+
+// A clock that was far ahead does not stop a job.
+func TestReplayBelievesNoClockThatIsAhead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := filled(t, 3)
+		manager := dlq.NewManager(store, &sender{}, dlq.Config{})
+		job := start(t, manager, dlq.Filter{}, 1)
+		job.NextAt = time.Now().Add(24 * time.Hour)
+		require.NoError(t, store.SaveJob(t.Context(), job))
+		defer running(t, manager)()
+		<-time.After(time.Minute)
+		assert.Equal(t, 3, progress(t, manager, job.ID).Requeued)
+	})
+}
+
 // A store that takes no changes is told of once, not silently waited for, and so
 // is what was sent and could not be removed when the runner had to stop.
 func TestReplayTellsOfAStoreThatTakesNoChanges(t *testing.T) {

@@ -126,7 +126,7 @@ func newRun(m *Manager, store JobStore, job Job) *run {
 		job:     job,
 		filter:  job.Filter,
 		after:   job.After,
-		pace:    pace{rate: job.Rate},
+		pace:    newPace(job.Rate, m.config.BatchSize, job.NextAt, time.Now()),
 	}
 }
 
