@@ -48,9 +48,10 @@ type run struct {
 	after      delivery.Position // where the next batch begins
 	pace       pace
 	failures   int            // outages in a row
-	tries      map[string]int // of entries that may be at fault themselves
-	dangling   time.Time      // when claims end that could not be given back
-	counted    time.Time      // when the gauge was last refreshed
+	tries      map[string]int // of entries that may be at fault: how often each failed while others were sent
+	doubt      doubt
+	dangling   time.Time // when claims end that could not be given back
+	counted    time.Time // when the gauge was last refreshed
 }
 
 // work goes on until the job is done, or stopping ends, as stop makes it. What is being sent has
@@ -94,6 +95,10 @@ func (r *run) batches(stopping, sending, finishing context.Context) error {
 		b := r.read(stopping)
 		if stopping.Err() != nil {
 			return errStopped
+		}
+		if b.probe && b.last && len(b.ids) == 0 {
+			r.learn(b, false)
+			continue
 		}
 		if len(b.ids) > 0 {
 			// Reading may have taken long.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -235,6 +236,46 @@ func TestReplayBelievesNoClockThatIsAhead(t *testing.T) {
 		defer running(t, manager)()
 		<-time.After(time.Minute)
 		assert.Equal(t, 3, progress(t, manager, job.ID).Requeued)
+	})
+}
+
+// Under a cap of some a second entries go one by one. One that always fails, or
+// several in a row, must not hold back the others: those behind tell that it is
+// not the transport.
+func TestReplayOneByOnePassesByWhatCannotBeSent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := filled(t, 20)
+		poison := errors.New("frame can't be written")
+		var mu sync.Mutex
+		tries := make(map[string]int)
+		times := &times{}
+		sender := &sender{forward: func(_ context.Context, envelopes []delivery.Envelope) error {
+			times.note(len(envelopes))
+			mu.Lock()
+			defer mu.Unlock()
+			id := envelopes[0].ID
+			tries[id]++
+			if slices.Contains([]string{"message of letter-00000", "message of letter-00004", "message of letter-00005", "message of letter-00006", "message of letter-00019"}, id) {
+				return poison
+			}
+			return nil
+		}}
+		manager := dlq.NewManager(store, sender, dlq.Config{})
+		defer running(t, manager)()
+		job := start(t, manager, dlq.Filter{}, 1)
+		<-time.After(time.Hour)
+		job = progress(t, manager, job.ID)
+		t.Log(job.LastError, tries)
+		// Behind the last there is nothing that could tell.
+		assert.Equal(t, []int{15, 0, 4}, []int{job.Requeued, job.Skipped, job.Failed})
+		assert.Equal(t, dlq.JobRunning, job.Status)
+		assert.Equal(t, poison.Error(), job.LastError)
+		for id, n := range tries {
+			if id != "message of letter-00019" {
+				assert.LessOrEqual(t, n, 40, id)
+			}
+		}
+		times.requireCap(t, 1)
 	})
 }
 

@@ -30,7 +30,8 @@ const lookInterval = 5 * time.Second
 //   - While the transport or the store is down, the job waits, trying again
 //     after 0.1 s to 30 s, and fails no entry. What goes wrong with single
 //     entries only, while others are sent, is tried 5 times before the entry
-//     counts as failed.
+//     counts as failed. Where none is sent beside them, some behind are tried in
+//     between, to tell which of the two it is.
 //   - No entry is sent twice, unless a process dies, or can't be stopped in
 //     time, between the confirm and the removal; it is the same generation then,
 //     as with Requeue. The job's counts lack that batch.
@@ -125,6 +126,7 @@ func newRun(m *Manager, store JobStore, job Job) *run {
 		token:   uuid.NewString(),
 		job:     job,
 		filter:  job.Filter,
+		tries:   make(map[string]int),
 		after:   job.After,
 		pace:    newPace(job.Rate, m.config.BatchSize, job.NextAt, time.Now()),
 	}
