@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http/httptest"
 	"strings"
 	"sync"
@@ -418,4 +419,28 @@ func TestSubscribeFaults(t *testing.T) {
 	require.ErrorIs(t, err, context.Canceled)
 	require.ErrorIs(t, transport.Ping(ctx), context.Canceled)
 	require.ErrorIs(t, transport.Send(ctx, []delivery.Envelope{message("1")})[0], context.Canceled)
+}
+
+// A Subscribe that waits for a broker ends with the transport.
+func TestSubscribeEndsWithClose(t *testing.T) {
+	t.Parallel()
+	network := newNetwork(t, shared.AMQP(t))
+	c := config(t, network.url)
+	failed := make(chan struct{}, 1)
+	c.Logger = slog.New(slog.NewTextHandler(signalWriter{text: "purpose=consume", seen: failed}, nil))
+	transport := open(t, c)
+	network.close()
+	subscribed := make(chan error, 1)
+	go func() {
+		_, err := transport.Subscribe(context.Background(), delivery.SubscribeConfig{})
+		subscribed <- err
+	}()
+	<-failed
+	require.NoError(t, transport.Close())
+	select {
+	case err := <-subscribed:
+		require.ErrorIs(t, err, delivery.ErrClosed)
+	case <-time.After(time.Minute):
+		require.Fail(t, "Subscribe goes on")
+	}
 }
