@@ -31,7 +31,7 @@ func open(tb testing.TB, config Config) *Transport {
 	if config.Logger == nil {
 		config.Logger = testLogger(tb)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	transport, err := Open(ctx, config)
 	require.NoError(tb, err)
@@ -74,7 +74,7 @@ func harness(tb testing.TB, topology func(string, Version) Topology) deliverytes
 	}
 	return deliverytest.Harness{
 		// The accuracy is a few milliseconds; the rest is for a busy machine.
-		DelayAccuracy: 10 * time.Second,
+		DelayAccuracy: 30 * time.Second,
 		Open: func(tb testing.TB) delivery.Transport {
 			n := newNetwork(tb, url)
 			return &distant{network: n, Transport: open(tb, Config{
