@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/esh3artech/barid/delivery"
@@ -21,6 +22,10 @@ type batch struct {
 	places []delivery.Position
 	errs   []error // of each id; nil when it was sent and confirmed
 	last   bool    // nothing lies behind it
+	probe  bool    // see doubt
+
+	claimedUntil time.Time
+	next         time.Time // when the one after it may be sent
 
 	// What conclude makes of it.
 	until   delivery.Position // the last entry that is dealt with
@@ -35,15 +40,19 @@ type batch struct {
 // read reads the next batch, without its entries: claiming returns them as they
 // are by then.
 func (r *run) read(ctx context.Context) *batch {
-	b := &batch{until: r.after}
+	b := &batch{until: r.after, probe: r.doubt.probing}
+	from := r.after
+	if b.probe {
+		from, r.doubt.probing = r.doubt.after, false
+	}
 	query := Query{Filter: r.filter, Order: OldestFirst, Limit: r.pace.group(r.manager.config.BatchSize)}
 	scan, err := query.Scan()
 	if err != nil {
 		b.outage = err
 		return b
 	}
-	if r.after.ID != "" {
-		query.Cursor = scan.Cursor(&Entry{ID: r.after.ID, DeadAt: r.after.At})
+	if from.ID != "" {
+		query.Cursor = scan.Cursor(&Entry{ID: from.ID, DeadAt: from.At})
 	}
 	bounded, cancel := context.WithTimeout(ctx, r.manager.config.Lease)
 	defer cancel()
@@ -57,6 +66,9 @@ func (r *run) read(ctx context.Context) *batch {
 		b.ids = append(b.ids, page.Entries[i].ID)
 		b.places = append(b.places, PositionOf(&page.Entries[i]))
 	}
+	if b.probe {
+		b.outage = r.doubt.cause
+	}
 	return b
 }
 
@@ -65,49 +77,98 @@ func (r *run) send(ctx context.Context, b *batch) {
 	m := r.manager
 	now := time.Now()
 	claim := Claim{Token: r.token, Now: now, Lease: r.leaseUntil.Sub(now)}
+	b.claimedUntil = r.leaseUntil
 	bounded, cancel := r.bounded(ctx)
 	entries, errs := m.claim(bounded, claim, b.ids)
 	cancel()
+	claimed := slices.ContainsFunc(errs, func(err error) bool { return err == nil })
 	for i := range entries {
 		if errs[i] == nil && !r.filter.Match(&entries[i]) {
 			errs[i] = errNotPicked
 		}
 	}
-	r.pace.sent(m.send(ctx, claim, entries, errs), now)
+	sending := time.Now() // claiming may have taken long
+	r.pace.sent(m.send(ctx, claim, entries, errs), sending)
 	b.errs = errs
-	r.judge(b)
+	if claimed { // or else the store is to blame
+		r.judge(b)
+	}
 }
+
+// doubt is about entries that failed while no other was sent: either they can't
+// be sent, or nothing can. So every other batch is a probe, which begins behind
+// them, each where the one before has ended, until one shows that others go. A
+// probe passes nothing by. It only tells what to think of those that failed.
+type doubt struct {
+	ids     []string // of the batch before the probes
+	cause   error
+	probed  []string // those that failed in probes since others were sent
+	end     delivery.Position
+	probing bool              // with the next batch
+	after   delivery.Position // where that begins
+}
+
+// maxDoubts bounds what is remembered of entries that failed, beside a batch.
+const maxDoubts = MaxBatchSize
 
 // judge makes those fail for good that failed often enough while others were
 // sent. That others failed too says nothing against an entry.
 func (r *run) judge(b *batch) {
-	evident := true // what fails now, failed before when others were sent
-	for i, err := range b.errs {
-		if err == nil {
-			evident = true
-			break
-		}
-		if fateOf(err) == waiting && r.tries[b.ids[i]] == 0 {
-			evident = false
-		}
+	others := slices.ContainsFunc(b.errs, func(err error) bool { return err == nil })
+	if b.probe {
+		r.learn(b, others)
+		return
 	}
-	tries := make(map[string]int)
-	for i, err := range b.errs {
-		if fateOf(err) != waiting {
-			continue
-		}
-		id := b.ids[i]
-		n := r.tries[id]
-		if evident && !temporary(err) {
-			n++
-		}
-		if n >= maxTries {
+	if len(r.tries) > maxDoubts { // some were dealt with by others
+		clear(r.tries)
+	}
+	in := doubt{end: b.places[len(b.places)-1], after: r.doubt.after, probed: r.doubt.probed}
+	for i, id := range b.ids {
+		switch err := b.errs[i]; {
+		case fateOf(err) != waiting:
+			delete(r.tries, id)
+		case temporary(err):
+		case others && r.tries[id]+1 >= maxTries, r.tries[id] >= maxTries:
 			b.errs[i] = fmt.Errorf("%w: %w", ErrNotReplayable, err)
-		} else if n > 0 {
-			tries[id] = n
+			delete(r.tries, id)
+		case others:
+			r.tries[id]++
+		default:
+			in.ids, in.cause, in.probing = append(in.ids, id), err, true
 		}
 	}
-	r.tries = tries
+	if r.doubt = in; !in.probing {
+		r.doubt = doubt{}
+	} else if in.after.Compare(in.end) < 0 {
+		r.doubt.after = in.end
+	}
+}
+
+// learn is judge for a probe. Where nothing lies behind those in doubt, it counts
+// that others were sent beside them before.
+func (r *run) learn(b *batch, others bool) {
+	in := &r.doubt
+	for i, err := range b.errs {
+		if fateOf(err) == waiting && !temporary(err) && len(in.probed) < maxDoubts {
+			in.probed = append(in.probed, b.ids[i])
+		}
+	}
+	last := len(b.ids) == 0 && in.after == in.end
+	for _, id := range in.ids {
+		if others || last && r.tries[id] > 0 {
+			r.tries[id]++
+		}
+	}
+	if !others && len(b.ids) > 0 {
+		in.after = b.places[len(b.places)-1]
+		return
+	}
+	if others {
+		for _, id := range in.probed {
+			r.tries[id]++
+		}
+	}
+	in.after, in.probed = delivery.Position{}, nil
 }
 
 // conclude counts what the batch has come to. What is refused or skipped behind

@@ -52,6 +52,10 @@ type Job struct {
 	// After is the last entry that the job has passed, oldest first; an empty
 	// After.ID means none. What is left lies behind it.
 	After delivery.Position
+	// NextAt is before when nothing more is sent, as Rate has it, so that the cap
+	// holds over a change of runners. Zero without a Rate, and before the first
+	// batch.
+	NextAt time.Time
 
 	// CreatedAt is when it was started, UpdatedAt when its record last changed,
 	// FinishedAt when it was done or cancelled. UTC, in whole microseconds, as

@@ -37,6 +37,7 @@ func drawJob(t *rapid.T) dlq.Job {
 		Failed:     rapid.Int().Draw(t, "failed"),
 		LastError:  text.Draw(t, "error"),
 		After:      delivery.Position{At: moment.Draw(t, "place"), ID: text.Draw(t, "entry")},
+		NextAt:     moment.Draw(t, "next"),
 		CreatedAt:  moment.Draw(t, "created"),
 		UpdatedAt:  moment.Draw(t, "updated"),
 		FinishedAt: moment.Draw(t, "finished"),
@@ -64,7 +65,7 @@ func TestJobJSONForm(t *testing.T) {
 		ID:     "job",
 		Filter: dlq.Filter{Reason: delivery.ReasonExpired, Recipient: "\xff", Type: "sms", Fingerprint: "f", Source: "consumer", Since: at, Until: at},
 		Rate:   0.5, Status: dlq.JobRunning, Total: 4, Requeued: 1, Skipped: 2, Failed: 3, LastError: "no",
-		After: delivery.Position{At: at, ID: "entry"}, CreatedAt: at, UpdatedAt: at, FinishedAt: at, Owner: "runner", LeaseUntil: at, Version: 9,
+		After: delivery.Position{At: at, ID: "entry"}, NextAt: at, CreatedAt: at, UpdatedAt: at, FinishedAt: at, Owner: "runner", LeaseUntil: at, Version: 9,
 	})
 	require.NoError(t, err)
 	assert.JSONEq(t, `{
@@ -72,7 +73,7 @@ func TestJobJSONForm(t *testing.T) {
 		"filter": {"reason": "expired", "recipient": "base64:/w==", "type": "sms", "fingerprint": "f", "source": "consumer",
 			"since": "2026-03-04T02:06:07.000008Z", "until": "2026-03-04T02:06:07.000008Z"},
 		"rate": 0.5, "status": "running", "total": 4, "requeued": 1, "skipped": 2, "failed": 3, "last_error": "no",
-		"after": {"at": "2026-03-04T02:06:07.000008Z", "id": "entry"},
+		"after": {"at": "2026-03-04T02:06:07.000008Z", "id": "entry"}, "next_at": "2026-03-04T02:06:07.000008Z",
 		"created_at": "2026-03-04T02:06:07.000008Z", "updated_at": "2026-03-04T02:06:07.000008Z",
 		"finished_at": "2026-03-04T02:06:07.000008Z", "owner": "runner", "lease_until": "2026-03-04T02:06:07.000008Z", "version": 9
 	}`, string(text))

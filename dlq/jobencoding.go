@@ -23,6 +23,7 @@ type jobJSON struct {
 	Failed     int        `json:"failed"`
 	LastError  string     `json:"last_error,omitempty"`
 	After      *placeJSON `json:"after,omitempty"`
+	NextAt     time.Time  `json:"next_at,omitzero"`
 	CreatedAt  time.Time  `json:"created_at"`
 	UpdatedAt  time.Time  `json:"updated_at,omitzero"`
 	FinishedAt time.Time  `json:"finished_at,omitzero"`
@@ -67,6 +68,7 @@ func (j Job) MarshalJSON() ([]byte, error) {
 		Skipped:    j.Skipped,
 		Failed:     j.Failed,
 		LastError:  armor(j.LastError),
+		NextAt:     j.NextAt.UTC(),
 		CreatedAt:  j.CreatedAt.UTC(),
 		UpdatedAt:  j.UpdatedAt.UTC(),
 		FinishedAt: j.FinishedAt.UTC(),
@@ -107,6 +109,7 @@ func (j *Job) UnmarshalJSON(data []byte) error {
 		Skipped:    stored.Skipped,
 		Failed:     stored.Failed,
 		LastError:  a.text(stored.LastError),
+		NextAt:     stored.NextAt.UTC(),
 		CreatedAt:  stored.CreatedAt.UTC(),
 		UpdatedAt:  stored.UpdatedAt.UTC(),
 		FinishedAt: stored.FinishedAt.UTC(),

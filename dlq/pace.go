@@ -12,6 +12,25 @@ type pace struct {
 	next time.Time
 }
 
+// newPace goes on where another runner was, which may have had another clock: no
+// group of at most limit waits longer than one.
+func newPace(rate float64, limit int, next, now time.Time) pace {
+	p := pace{rate: rate}
+	if rate == 0 {
+		return p
+	}
+	p.next = next
+	if latest := now.Add(p.step(p.group(limit))); next.After(latest) {
+		p.next = latest
+	}
+	return p
+}
+
+// step is how much time n entries take.
+func (p *pace) step(n int) time.Duration {
+	return time.Duration(float64(n) / p.rate * float64(time.Second))
+}
+
 // group is how many entries may be sent together, at most limit.
 func (p *pace) group(limit int) int {
 	if p.rate == 0 {
@@ -28,7 +47,7 @@ func (p *pace) sent(n int, at time.Time) {
 	if p.rate == 0 {
 		return
 	}
-	step := time.Duration(float64(n) / p.rate * float64(time.Second))
+	step := p.step(n)
 	if at.Sub(p.next) > step/2 {
 		p.next = at
 	}

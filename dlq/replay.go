@@ -33,7 +33,8 @@ type ReplayConfig struct {
 	// Rate is how many entries are sent per second at most, from MinRate to
 	// MaxRate. The cap is exact over time: entries go in groups of a tenth of a
 	// second's worth, or one by one when that is less than one, and time that
-	// was lost in a pause is not caught up. Default 0: no bound.
+	// was lost in a pause is not caught up. It holds over a change of runners, but
+	// for the batch that a runner had sent when it died. Default 0: no bound.
 	Rate float64
 }
 
@@ -89,17 +90,15 @@ func (r *replays) stop(id string) {
 	}
 }
 
-// has says whether the job is worked at here.
-func (r *replays) has(id string) bool {
+// enter returns false when the job is worked at here already.
+func (r *replays) enter(id string, stop context.CancelFunc) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.stops[id] != nil
-}
-
-func (r *replays) enter(id string, stop context.CancelFunc) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	if r.stops[id] != nil {
+		return false
+	}
 	r.stops[id] = stop
+	return true
 }
 
 func (r *replays) leave(id string) {

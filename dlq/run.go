@@ -3,6 +3,7 @@ package dlq
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"time"
 
@@ -33,6 +34,7 @@ const lookAgain = time.Second
 type run struct {
 	manager *Manager
 	store   JobStore
+	id      string // of job
 	token   string
 
 	// job is the record as it was last stored or read. It is the background's
@@ -46,22 +48,23 @@ type run struct {
 	after      delivery.Position // where the next batch begins
 	pace       pace
 	failures   int            // outages in a row
-	tries      map[string]int // of entries that may be at fault themselves
-	dangling   bool           // claims that could not be given back
-	counted    time.Time      // when the gauge was last refreshed
+	tries      map[string]int // of entries that may be at fault: how often each failed while others were sent
+	doubt      doubt
+	dangling   time.Time // when claims end that could not be given back
+	counted    time.Time // when the gauge was last refreshed
 }
 
-// work goes on until the job is done, or ctx ends.
-func (r *run) work(ctx context.Context) {
-	stopping, stop := context.WithCancel(ctx)
-	defer stop()
-	r.manager.replays.enter(r.job.ID, stop)
-	defer r.manager.replays.leave(r.job.ID)
-	finishing, finished := grace(stopping, settleTimeout)
+// work goes on until the job is done, or stopping ends, as stop makes it. What is being sent has
+// settleTimeout then, and noting what became of it has as long again: what was
+// confirmed at the last moment would be sent once more otherwise.
+func (r *run) work(stopping context.Context, stop context.CancelFunc) {
+	sending, sent := grace(stopping, settleTimeout)
+	defer sent()
+	finishing, finished := grace(stopping, 2*settleTimeout)
 	defer finished()
 
 	r.leaseUntil = r.job.LeaseUntil
-	err := r.batches(stopping, finishing)
+	err := r.batches(stopping, sending, finishing)
 	if late := r.settled(); err == nil {
 		err = late
 	}
@@ -83,8 +86,8 @@ func grace(ctx context.Context, wait time.Duration) (context.Context, context.Ca
 }
 
 // batches returns nil when nothing is left.
-func (r *run) batches(stopping, finishing context.Context) error {
-	at := time.Now()
+func (r *run) batches(stopping, sending, finishing context.Context) error {
+	at := r.pace.next
 	for {
 		if err := r.ready(stopping, at); err != nil {
 			return err
@@ -93,14 +96,19 @@ func (r *run) batches(stopping, finishing context.Context) error {
 		if stopping.Err() != nil {
 			return errStopped
 		}
+		if b.probe && b.last && len(b.ids) == 0 {
+			r.learn(b, false)
+			continue
+		}
 		if len(b.ids) > 0 {
 			// Reading may have taken long.
 			if err := r.ready(stopping, time.Now()); err != nil {
 				return err
 			}
-			r.send(finishing, b)
+			r.send(sending, b)
 		}
 		b.conclude()
+		b.next = microseconds(r.pace.next)
 		err := r.settled()
 		r.settle(finishing, b)
 		if err != nil {
@@ -128,14 +136,21 @@ func (r *run) batches(stopping, finishing context.Context) error {
 
 // failed notes an outage, and returns how long to wait.
 func (r *run) failed(ctx context.Context, err error) time.Duration {
-	level := slog.LevelDebug
-	if r.failures == 0 {
-		level = slog.LevelWarn
-	}
-	r.manager.config.Logger.LogAttrs(ctx, level, "replay waits", slog.String("job", r.job.ID), slog.Any("error", err))
+	r.waits(ctx, "replay waits", r.failures, err)
 	r.failures++
 	return backoff(r.failures - 1)
 }
+
+// waits tells why the job waits, loudly the first time in a row.
+func (r *run) waits(ctx context.Context, event string, failures int, err error) {
+	level := slog.LevelDebug
+	if failures == 0 {
+		level = slog.LevelWarn
+	}
+	r.manager.config.Logger.LogAttrs(ctx, level, event, slog.String("job", r.id), slog.Any("error", err))
+}
+
+const storeWaits = "replay waits for its store"
 
 // ready waits for a time, and until the lease is long enough for a batch. It
 // looks now and then whether the job was cancelled.
@@ -162,6 +177,7 @@ func (r *run) ready(stopping context.Context, at time.Time) error {
 		case r.over(err):
 			return r.ended
 		default:
+			r.waits(stopping, storeWaits, failures, err)
 			pause(stopping, backoff(failures))
 			failures++
 		}
@@ -210,7 +226,9 @@ func (r *run) settled() error {
 func (r *run) close(ctx context.Context, b *batch) error {
 	left := r.remove(ctx, b)
 	left = r.release(ctx, b) || left
-	r.dangling = left
+	if left && b.claimedUntil.After(r.dangling) {
+		r.dangling = b.claimedUntil
+	}
 	progress := r.job
 	progress.Requeued += b.requeued
 	progress.Skipped += b.skipped
@@ -221,15 +239,22 @@ func (r *run) close(ctx context.Context, b *batch) error {
 	// Set, not added: the store may have done it before its answer got lost.
 	err := r.persist(ctx, func(job *Job) {
 		job.Requeued, job.Skipped, job.Failed = progress.Requeued, progress.Skipped, progress.Failed
-		job.LastError, job.After = progress.LastError, b.until
+		job.LastError, job.After, job.NextAt = progress.LastError, b.until, b.next
 	})
-	r.manager.config.Logger.LogAttrs(ctx, slog.LevelDebug, "replay batch settled", slog.String("job", r.job.ID),
+	r.manager.config.Logger.LogAttrs(ctx, slog.LevelDebug, "replay batch settled", slog.String("job", r.id),
 		slog.Int("requeued", b.requeued), slog.Int("skipped", b.skipped), slog.Int("failed", b.failed))
 	if now := time.Now(); now.Sub(r.counted) >= time.Second {
 		r.counted = now
-		r.manager.kept.refresh(ctx)
+		r.recount(ctx)
 	}
 	return err
+}
+
+// recount refreshes the gauge, which must not hold up the job.
+func (r *run) recount(ctx context.Context) {
+	bounded, cancel := r.bounded(ctx)
+	defer cancel()
+	r.manager.kept.refresh(bounded)
 }
 
 // remove returns true when it had to give up.
@@ -237,6 +262,8 @@ func (r *run) remove(ctx context.Context, b *batch) bool {
 	ids := b.sent
 	for failures := 0; len(ids) > 0; failures++ {
 		if failures > 0 && !pause(ctx, backoff(failures-1)) {
+			r.manager.config.Logger.LogAttrs(ctx, slog.LevelWarn, "replayed entries not removed",
+				slog.String("job", r.id), slog.Any("ids", ids), slog.Any("error", b.fault))
 			return true
 		}
 		bounded, cancel := r.bounded(ctx)
@@ -252,9 +279,11 @@ func (r *run) remove(ctx context.Context, b *batch) bool {
 			case !errors.Is(err, ErrClaimLost):
 				again = append(again, ids[k])
 			}
-			b.fault = errors.Join(ErrNotRemoved, err)
+			b.fault = fmt.Errorf("%w: %w", ErrNotRemoved, err)
 		}
-		ids = again
+		if ids = again; len(ids) > 0 {
+			r.waits(ctx, storeWaits, failures, b.fault)
+		}
 	}
 	return false
 }
@@ -287,6 +316,7 @@ func (r *run) persist(ctx context.Context, change func(*Job)) error {
 		if err == nil || errors.Is(err, errCancelled) || errors.Is(err, errLost) {
 			return err
 		}
+		r.waits(ctx, storeWaits, failures, err)
 		if !pause(ctx, backoff(failures)) {
 			return errStopped
 		}
@@ -319,8 +349,9 @@ func (r *run) save(ctx context.Context, change func(*Job)) error {
 				return err
 			}
 			// Who else changes a job of ours cancels it. Otherwise it was this
-			// very change, whose answer got lost on the way.
-			if r.job.Version != next.Version || r.job.Status != next.Status {
+			// very change, or one of ours before it, whose answer got lost on
+			// the way.
+			if !r.job.tells(&next) {
 				continue
 			}
 		}
@@ -344,8 +375,14 @@ func (r *run) look(ctx context.Context) error {
 	return nil
 }
 
+// tells says whether j has what a run stores in other, but for the times.
+func (j *Job) tells(other *Job) bool {
+	return j.Status == other.Status && j.Owner == other.Owner && j.After.Compare(other.After) == 0 && j.LastError == other.LastError &&
+		j.Requeued == other.Requeued && j.Skipped == other.Skipped && j.Failed == other.Failed
+}
+
 func (r *run) reload(ctx context.Context) error {
-	job, err := r.store.Job(ctx, r.job.ID)
+	job, err := r.store.Job(ctx, r.id)
 	switch {
 	case errors.Is(err, ErrJobNotFound):
 		return errLost
@@ -358,9 +395,10 @@ func (r *run) reload(ctx context.Context) error {
 	return nil
 }
 
-// leave stores how the run ended.
+// leave stores how the run ended. The job is ours for as long as claims are: they
+// would be in the way of whoever goes on.
 func (r *run) leave(ctx context.Context, err error) {
-	r.manager.kept.refresh(ctx)
+	defer r.recount(ctx)
 	if errors.Is(err, errLost) {
 		return
 	}
@@ -369,11 +407,11 @@ func (r *run) leave(ctx context.Context, err error) {
 		if err == nil && job.Status == JobRunning {
 			job.Status, job.FinishedAt = JobDone, now
 		}
-		if !r.dangling {
+		if job.LeaseUntil = r.dangling; !now.Before(r.dangling) {
 			job.Owner, job.LeaseUntil = "", time.Time{}
 		}
 	})
 	r.manager.config.Logger.LogAttrs(ctx, slog.LevelInfo, "replay left",
-		slog.String("job", r.job.ID), slog.String("status", string(r.job.Status)), slog.Int("requeued", r.job.Requeued),
+		slog.String("job", r.id), slog.String("status", string(r.job.Status)), slog.Int("requeued", r.job.Requeued),
 		slog.Int("skipped", r.job.Skipped), slog.Int("failed", r.job.Failed), slog.Bool("stored", !errors.Is(stored, errStopped)))
 }

@@ -30,13 +30,15 @@ const lookInterval = 5 * time.Second
 //   - While the transport or the store is down, the job waits, trying again
 //     after 0.1 s to 30 s, and fails no entry. What goes wrong with single
 //     entries only, while others are sent, is tried 5 times before the entry
-//     counts as failed.
+//     counts as failed. Where none is sent beside them, some behind are tried in
+//     between, to tell which of the two it is.
 //   - No entry is sent twice, unless a process dies, or can't be stopped in
 //     time, between the confirm and the removal; it is the same generation then,
 //     as with Requeue. The job's counts lack that batch.
 //
-// When ctx ends, batches that are being sent have 5 s to be finished, and jobs
-// are left for others to go on with. The result is nil then. Otherwise it is
+// When ctx ends, batches that are being sent have 5 s to be finished, and the
+// store has 5 s more to note what became of them; jobs are left for others to go
+// on with. The result is nil then. Otherwise it is
 // ErrNoSender, ErrNoJobs or what Err says, at once.
 func (m *Manager) RunJobs(ctx context.Context) error {
 	store, err := m.jobs()
@@ -74,38 +76,59 @@ func (m *Manager) takeJobs(ctx context.Context, store JobStore, working *sync.Wa
 	}
 	var faults []error
 	for _, job := range slices.Backward(jobs) {
-		if !job.free(time.Now()) || m.replays.has(job.ID) {
-			continue
-		}
 		if ctx.Err() != nil {
 			break
 		}
+		if !job.free(time.Now()) {
+			continue
+		}
+		// Before the job is ours, or a cancellation could find nobody to stop.
+		stopping, stop := context.WithCancel(ctx)
+		if !m.replays.enter(job.ID, stop) {
+			stop()
+			continue
+		}
+		leave := func() {
+			m.replays.leave(job.ID)
+			stop()
+		}
 		r := newRun(m, store, job)
-		// Whether the job is ours must be known even if ctx ends meanwhile, or it
-		// would have an owner that doesn't work.
-		taking, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
-		err := r.save(taking, func(job *Job) { job.Owner = r.token })
-		cancel()
-		switch {
+		switch err := r.take(ctx); {
 		case err == nil:
 			m.config.Logger.LogAttrs(ctx, slog.LevelInfo, "replay picked up", slog.String("job", job.ID))
-			working.Go(func() { r.work(ctx) })
-		case !errors.Is(err, errLost) && !errors.Is(err, errCancelled):
+			working.Go(func() {
+				defer leave()
+				r.work(stopping, stop)
+			})
+		case errors.Is(err, errLost) || errors.Is(err, errCancelled):
+			leave()
+		default:
+			leave()
 			faults = append(faults, err)
 		}
 	}
 	return errors.Join(faults...)
 }
 
+// take makes the job ours. That must be known even if ctx ends meanwhile, or the
+// job would have an owner that doesn't work.
+func (r *run) take(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
+	defer cancel()
+	return r.save(ctx, func(job *Job) { job.Owner = r.token })
+}
+
 func newRun(m *Manager, store JobStore, job Job) *run {
 	return &run{
 		manager: m,
 		store:   store,
+		id:      job.ID,
 		token:   uuid.NewString(),
 		job:     job,
 		filter:  job.Filter,
+		tries:   make(map[string]int),
 		after:   job.After,
-		pace:    pace{rate: job.Rate},
+		pace:    newPace(job.Rate, m.config.BatchSize, job.NextAt, time.Now()),
 	}
 }
 

@@ -1,5 +1,7 @@
 package rabbitmq
 
+import "slices"
+
 // acks collects the acks of one AMQP channel, so that one frame acks many
 // messages. It knows every delivery that the broker awaits an ack for. Those
 // that are acked from the oldest one on, without a gap, need a single frame, an
@@ -16,6 +18,7 @@ type acks struct {
 
 	open   []*receipt // what is not settled on the wire, by tag
 	unsent int        // how many of them are acked
+	nacked int        // how many of them were nacked, at most
 	round  uint32     // flushes by time so far
 }
 
@@ -63,9 +66,14 @@ func (a *acks) ack(r *receipt) error {
 	return nil
 }
 
-// nack gives a delivery back at once. r is in hand.
+// nack gives a delivery back at once. r is in hand. Behind a gap, nothing else
+// would drop what is given back again and again.
 func (a *acks) nack(r *receipt) error {
 	r.state = gone
+	if a.nacked++; a.nacked >= a.singleLimit {
+		a.nacked = 0
+		a.open = slices.DeleteFunc(a.open, func(r *receipt) bool { return r.state == gone })
+	}
 	return a.wire.Nack(r.tag, false, true)
 }
 

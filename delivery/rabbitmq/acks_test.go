@@ -114,8 +114,9 @@ func TestAcksSendExactlyWhatWasAcked(t *testing.T) {
 				waiting := len(wanted) - len(broker.acked)
 				require.Equal(t, waiting, acks.unsent)
 				require.Less(t, waiting, max(1, prefetch/2)+1)
-				// Prefetch keeps what is remembered bounded.
-				require.LessOrEqual(t, len(acks.open), prefetch+len(given))
+				// Prefetch keeps what is remembered bounded, however many are given back
+				// behind one that somebody is slow with.
+				require.LessOrEqual(t, len(acks.open), prefetch+max(1, prefetch/2))
 			},
 		})
 		require.NoError(t, acks.flush())

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http/httptest"
 	"strings"
 	"sync"
@@ -32,7 +33,7 @@ func subscribe(t *testing.T, transport *Transport, prefetch int) delivery.Subscr
 // receive receives n incomings.
 func receive(t *testing.T, subscription delivery.Subscription, n int) []delivery.Incoming {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	var all []delivery.Incoming
 	for len(all) < n {
@@ -45,6 +46,7 @@ func receive(t *testing.T, subscription delivery.Subscription, n int) []delivery
 }
 
 func TestOpenRefused(t *testing.T) {
+	t.Parallel()
 	url := shared.AMQP(t)
 	for name, test := range map[string]struct{ url, want string }{
 		"wrong password": {strings.Replace(url, "guest:guest@", "guest:secret@", 1), "ACCESS_REFUSED"},
@@ -54,7 +56,6 @@ func TestOpenRefused(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			start := time.Now()
 			_, err := Open(context.Background(), Config{URL: test.url, Name: "orders", Logger: testLogger(t)})
 			var fault *ConnectError
 			require.ErrorAs(t, err, &fault)
@@ -62,7 +63,7 @@ func TestOpenRefused(t *testing.T) {
 			require.ErrorContains(t, err, test.want)
 			require.ErrorContains(t, err, "127.0.0.1:")
 			assert.NotContains(t, err.Error(), "secret")
-			assert.Less(t, time.Since(start), 10*time.Second)
+			require.NoError(t, fault.Context, "it was not tried until there was no more time")
 		})
 	}
 }
@@ -124,7 +125,7 @@ func TestPassive(t *testing.T) {
 	assert.Equal(t, c.Name, fault.Name)
 	open(t, c)
 	transport := open(t, passive)
-	require.Nil(t, send(t, transport, 10*time.Second, message("1")))
+	require.Nil(t, send(t, transport, time.Minute, message("1")))
 
 	// An exchange that is gone fails its messages, and no others.
 	remove := func() {
@@ -134,12 +135,12 @@ func TestPassive(t *testing.T) {
 	var others sync.WaitGroup
 	for i := range 10 {
 		others.Go(func() {
-			ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 			defer cancel()
 			assert.NoError(t, transport.DeadLetter(ctx, delivery.DeadLetter{ID: fmt.Sprint(i), Envelope: message("letter")}))
 		})
 	}
-	require.ErrorIs(t, send(t, transport, 30*time.Second, message("2"))[0], delivery.ErrUnroutable)
+	require.ErrorIs(t, send(t, transport, time.Minute, message("2"))[0], delivery.ErrUnroutable)
 	others.Wait()
 	// A queue that is missing fails a new subscription.
 	raw(t, c.URL, func(channel *amqp.Channel) {
@@ -153,16 +154,16 @@ func TestPassive(t *testing.T) {
 	require.ErrorAs(t, err, &fault)
 	// Somebody makes it again.
 	open(t, c)
-	require.Eventually(t, func() bool { return send(t, transport, time.Second, message("3")) == nil }, 3*recheck, 50*time.Millisecond)
+	require.Eventually(t, func() bool { return send(t, transport, time.Minute, message("3")) == nil }, 2*time.Minute, 50*time.Millisecond)
 }
 
 func TestMissingExchangeIsDeclaredAgain(t *testing.T) {
 	t.Parallel()
 	c := config(t, shared.AMQP(t))
 	transport := open(t, c)
-	require.Nil(t, send(t, transport, 10*time.Second, message("1")))
+	require.Nil(t, send(t, transport, time.Minute, message("1")))
 	raw(t, c.URL, func(channel *amqp.Channel) { require.NoError(t, channel.ExchangeDelete(c.Name, false, false)) })
-	require.Nil(t, send(t, transport, 30*time.Second, message("2")))
+	require.Nil(t, send(t, transport, time.Minute, message("2")))
 }
 
 func TestUnroutable(t *testing.T) {
@@ -177,7 +178,7 @@ func TestUnroutable(t *testing.T) {
 		batch[i] = message("m") // the same ID: the route tells them apart
 		batch[i].Priority = delivery.Priority(i % 2)
 	}
-	errs := send(t, transport, 20*time.Second, batch...)
+	errs := send(t, transport, time.Minute, batch...)
 	require.Len(t, errs, len(batch))
 	for i, err := range errs {
 		if i%2 == 1 {
@@ -194,7 +195,7 @@ func TestQueueDeletedUnderTheConsumer(t *testing.T) {
 	c := config(t, shared.AMQP(t))
 	transport := open(t, c)
 	subscription := subscribe(t, transport, 10)
-	require.Nil(t, send(t, transport, 10*time.Second, message("1")))
+	require.Nil(t, send(t, transport, time.Minute, message("1")))
 	first := receive(t, subscription, 1)[0]
 	raw(t, c.URL, func(channel *amqp.Channel) {
 		_, err := channel.QueueDelete(c.Name+".normal", false, false, false)
@@ -203,8 +204,8 @@ func TestQueueDeletedUnderTheConsumer(t *testing.T) {
 	require.Eventually(t, func() bool {
 		return errors.Is(first.Nack(), delivery.ErrStale) || errors.Is(first.Ack(), delivery.ErrSettled)
 	},
-		10*time.Second, 10*time.Millisecond)
-	require.Eventually(t, func() bool { return send(t, transport, time.Second, message("2")) == nil }, 20*time.Second, 50*time.Millisecond)
+		time.Minute, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return send(t, transport, time.Minute, message("2")) == nil }, 2*time.Minute, 50*time.Millisecond)
 	e, err := receive(t, subscription, 1)[0].Envelope()
 	require.NoError(t, err)
 	assert.Equal(t, "2", e.ID)
@@ -246,7 +247,7 @@ func TestForeignMessages(t *testing.T) {
 		}))
 		assert.NoError(t, in.Ack())
 	}
-	require.Nil(t, send(t, transport, 10*time.Second, message("good")))
+	require.Nil(t, send(t, transport, time.Minute, message("good")))
 	good := receive(t, subscription, 1)[0]
 	_, err := good.Envelope()
 	require.NoError(t, err)
@@ -286,7 +287,7 @@ func TestDelaysPassInTheBroker(t *testing.T) {
 		took := time.Since(sent[e.ID])
 		t.Log(e.ID, took)
 		assert.GreaterOrEqual(t, took, delays[e.ID])
-		assert.Less(t, took, delays[e.ID]+20*time.Second, "held up by something")
+		assert.Less(t, took, delays[e.ID]+time.Minute, "held up by something")
 		assert.Equal(t, message(e.ID), *e)
 		require.NoError(t, in.Ack())
 	}
@@ -330,7 +331,7 @@ func TestFullQueueRefuses(t *testing.T) {
 	transport := open(t, c)
 	refused := 0
 	for i := range 50 {
-		if errs := send(t, transport, 10*time.Second, message(fmt.Sprint(i))); errs != nil {
+		if errs := send(t, transport, time.Minute, message(fmt.Sprint(i))); errs != nil {
 			require.ErrorIs(t, errs[0], delivery.ErrRefused)
 			refused++
 		}
@@ -373,14 +374,14 @@ func TestSendWithoutABroker(t *testing.T) {
 	require.Eventually(t, func() bool {
 		errs := send(t, transport, 200*time.Millisecond, message("1"))
 		return errors.Is(errs[0], context.DeadlineExceeded)
-	}, 20*time.Second, time.Millisecond, "what never went out has the context's own error")
+	}, time.Minute, time.Millisecond, "what never went out has the context's own error")
 	var fault *ConnectError
 	require.ErrorAs(t, transport.Ping(context.Background()), &fault)
 	// Pausing takes effect when there is a connection.
 	require.NoError(t, subscription.(delivery.Pauser).Pause(context.Background()))
 	waiting := make(chan []error)
 	go func() { waiting <- transport.Send(context.Background(), []delivery.Envelope{message("2")}) }()
-	require.Eventually(t, func() bool { return transport.shipments.Load() == 1 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return transport.shipments.Load() == 1 }, time.Minute, time.Millisecond)
 	require.NoError(t, transport.Close())
 	require.ErrorIs(t, (<-waiting)[0], delivery.ErrClosed)
 }
@@ -395,8 +396,8 @@ func TestPauseOutlivesAReconnect(t *testing.T) {
 	require.NoError(t, pauser.Pause(ctx))
 	require.NoError(t, pauser.Pause(ctx))
 	network.cut()
-	require.Nil(t, send(t, transport, 20*time.Second, message("1")))
-	require.Eventually(t, func() bool { return transport.Ping(ctx) == nil }, 10*time.Second, 10*time.Millisecond)
+	require.Nil(t, send(t, transport, time.Minute, message("1")))
+	require.Eventually(t, func() bool { return transport.Ping(ctx) == nil }, time.Minute, 10*time.Millisecond)
 	short, cancel := context.WithTimeout(ctx, 500*time.Millisecond)
 	defer cancel()
 	_, err := subscription.Receive(short)
@@ -418,4 +419,28 @@ func TestSubscribeFaults(t *testing.T) {
 	require.ErrorIs(t, err, context.Canceled)
 	require.ErrorIs(t, transport.Ping(ctx), context.Canceled)
 	require.ErrorIs(t, transport.Send(ctx, []delivery.Envelope{message("1")})[0], context.Canceled)
+}
+
+// A Subscribe that waits for a broker ends with the transport.
+func TestSubscribeEndsWithClose(t *testing.T) {
+	t.Parallel()
+	network := newNetwork(t, shared.AMQP(t))
+	c := config(t, network.url)
+	failed := make(chan struct{}, 1)
+	c.Logger = slog.New(slog.NewTextHandler(signalWriter{text: "purpose=consume", seen: failed}, nil))
+	transport := open(t, c)
+	network.close()
+	subscribed := make(chan error, 1)
+	go func() {
+		_, err := transport.Subscribe(context.Background(), delivery.SubscribeConfig{})
+		subscribed <- err
+	}()
+	<-failed
+	require.NoError(t, transport.Close())
+	select {
+	case err := <-subscribed:
+		require.ErrorIs(t, err, delivery.ErrClosed)
+	case <-time.After(time.Minute):
+		require.Fail(t, "Subscribe goes on")
+	}
 }

@@ -119,12 +119,12 @@ func TestClassicPriorityOutlivesTheLadder(t *testing.T) {
 				backlog[i] = message(fmt.Sprint(i))
 				backlog[i].Priority = delivery.High
 			}
-			require.Nil(t, send(t, transport, 10*time.Second, backlog...))
+			require.Nil(t, send(t, transport, time.Minute, backlog...))
 			require.Eventually(t, func() bool {
 				depths, err := transport.Depth(ctx)
 				return err == nil && depths[delivery.Urgent].Messages == 0 && depths[delivery.High].Messages == 7 &&
 					depths[delivery.Normal].Messages == 1 && depths[delivery.Low].Messages == 1
-			}, 20*time.Second, 10*time.Millisecond)
+			}, time.Minute, 10*time.Millisecond)
 			raw(t, c.URL, func(channel *amqp.Channel) {
 				for _, level := range transport.Topology().Levels {
 					d, ok, err := channel.Get(level.Queue, false)
@@ -226,7 +226,7 @@ func TestClassicPassive(t *testing.T) {
 	var fault *TopologyError
 	require.ErrorAs(t, err, &fault)
 	open(t, c)
-	require.Nil(t, send(t, open(t, passive), 10*time.Second, message("1")))
+	require.Nil(t, send(t, open(t, passive), time.Minute, message("1")))
 	raw(t, c.URL, func(channel *amqp.Channel) {
 		_, err := channel.QueueDelete(c.Name+".high", false, false, false)
 		require.NoError(t, err)

@@ -70,7 +70,7 @@ func (s *ledgerSink) await(t *testing.T, n int) map[string]dlq.Entry {
 		var err error
 		page, err = s.List(context.Background(), dlq.Query{Limit: dlq.MaxLimit})
 		return err == nil && len(page.Entries) >= n
-	}, 30*time.Second, 5*time.Millisecond)
+	}, time.Minute, 5*time.Millisecond)
 	require.Len(t, page.Entries, n)
 	entries := map[string]dlq.Entry{}
 	for _, entry := range page.Entries {
@@ -145,11 +145,11 @@ func TestCollectorKeepsWhatTheBrokerGivesUp(t *testing.T) {
 			sent := map[string]delivery.Envelope{}
 			put := func(id string, priority delivery.Priority) {
 				sent[id] = at(id, priority)
-				require.Nil(t, send(t, transport, 10*time.Second, sent[id]))
+				require.Nil(t, send(t, transport, time.Minute, sent[id]))
 			}
 			put("expired", delivery.High)
 			put("maxlen", delivery.Low)
-			require.Nil(t, send(t, transport, 10*time.Second, at("stays", delivery.Low)))
+			require.Nil(t, send(t, transport, time.Minute, at("stays", delivery.Low)))
 			put("rejected", delivery.Normal)
 			raw(t, c.URL, func(channel *amqp.Channel) {
 				get := func() amqp.Delivery {
@@ -159,7 +159,7 @@ func TestCollectorKeepsWhatTheBrokerGivesUp(t *testing.T) {
 						var err error
 						d, ok, err = channel.Get(c.Name+".normal", false)
 						return err == nil && ok
-					}, 10*time.Second, time.Millisecond)
+					}, time.Minute, time.Millisecond)
 					return d
 				}
 				require.NoError(t, get().Reject(false))
@@ -189,7 +189,7 @@ func TestCollectorKeepsWhatTheBrokerGivesUp(t *testing.T) {
 					FactExchange: c.Name, FactRoutingKeys: level.Route.Key,
 				}, entry.Facts)
 			}
-			require.Eventually(t, func() bool { return waiting(t, transport) == 0 }, 10*time.Second, 10*time.Millisecond)
+			require.Eventually(t, func() bool { return waiting(t, transport) == 0 }, time.Minute, 10*time.Millisecond)
 		})
 	}
 }
@@ -230,7 +230,7 @@ func TestCollectorKeepsOwnAndForeignLetters(t *testing.T) {
 	})
 	sink := newSink()
 	collect(t, transport, sink, CollectorConfig{Source: "collector", Batch: 3})
-	require.Eventually(t, func() bool { return waiting(t, transport) == 0 }, 20*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return waiting(t, transport) == 0 }, time.Minute, 10*time.Millisecond)
 	sink.await(t, 6)
 	assert.LessOrEqual(t, slices.Max(sink.sizes()), 3)
 
@@ -265,7 +265,7 @@ func letters(t *testing.T, transport *Transport, n int) {
 	for i := range batch {
 		batch[i] = message(fmt.Sprint(i))
 	}
-	require.Nil(t, send(t, transport, 20*time.Second, batch...))
+	require.Nil(t, send(t, transport, time.Minute, batch...))
 	raw(t, transport.config.URL, func(channel *amqp.Channel) {
 		deliveries, err := channel.Consume(transport.level(delivery.Normal).Queue, "", false, false, false, false, nil)
 		require.NoError(t, err)
@@ -273,7 +273,7 @@ func letters(t *testing.T, transport *Transport, n int) {
 			require.NoError(t, (<-deliveries).Reject(false))
 		}
 		// With the channel's end, what the broker has not worked off comes back.
-		require.Eventually(t, func() bool { return waiting(t, transport) == n }, 20*time.Second, 10*time.Millisecond)
+		require.Eventually(t, func() bool { return waiting(t, transport) == n }, time.Minute, 10*time.Millisecond)
 	})
 }
 
@@ -287,17 +287,17 @@ func TestCollectorWaitsForItsStore(t *testing.T) {
 	sink.failWith(func([]delivery.DeadLetter) error { return down })
 	c := CollectorConfig{Batch: 50, MaxRetryDelay: 50 * time.Millisecond}
 	stop := collect(t, transport, sink, c)
-	require.Eventually(t, func() bool { return len(sink.sizes()) >= 10 }, 20*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return len(sink.sizes()) >= 10 }, time.Minute, time.Millisecond)
 	stop()
-	require.Eventually(t, func() bool { return waiting(t, transport) == n }, 20*time.Second, 10*time.Millisecond, "nothing was acked")
+	require.Eventually(t, func() bool { return waiting(t, transport) == n }, time.Minute, 10*time.Millisecond, "nothing was acked")
 	sink.await(t, 0)
 
 	collect(t, transport, sink, c)
 	before := len(sink.sizes())
-	require.Eventually(t, func() bool { return len(sink.sizes()) >= before+3 }, 20*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return len(sink.sizes()) >= before+3 }, time.Minute, time.Millisecond)
 	sink.failWith(nil)
 	sink.await(t, n)
-	require.Eventually(t, func() bool { return waiting(t, transport) == 0 }, 20*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return waiting(t, transport) == 0 }, time.Minute, 10*time.Millisecond)
 	assert.LessOrEqual(t, slices.Max(sink.sizes()), 50)
 	assert.Greater(t, slices.Max(sink.sizes()), 10, "many go together")
 }
@@ -334,12 +334,12 @@ func TestCollectorDiesBetweenPutAndAck(t *testing.T) {
 		require.NoError(t, transport.Close())
 		stop()
 	}
-	require.Eventually(t, func() bool { return waiting(t, near) == n+1 }, 20*time.Second, 10*time.Millisecond, "nothing was acked")
+	require.Eventually(t, func() bool { return waiting(t, near) == n+1 }, time.Minute, 10*time.Millisecond, "nothing was acked")
 	sink.mu.Lock()
 	sink.after = nil
 	sink.mu.Unlock()
 	collect(t, near, sink, CollectorConfig{})
-	require.Eventually(t, func() bool { return waiting(t, near) == 0 }, 20*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return waiting(t, near) == 0 }, time.Minute, 10*time.Millisecond)
 	sink.await(t, n+1)
 	total := 0
 	for _, size := range sink.sizes() {
@@ -360,12 +360,12 @@ func TestCollectorOutlivesItsConnection(t *testing.T) {
 	transport := open(t, c)
 	letters(t, near, n)
 	collect(t, transport, sink, CollectorConfig{Batch: 7})
-	require.Eventually(t, func() bool { return len(sink.sizes()) >= 3 }, 20*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return len(sink.sizes()) >= 3 }, time.Minute, time.Millisecond)
 	sink.mu.Lock()
 	sink.after = nil
 	sink.mu.Unlock()
 	sink.await(t, n)
-	require.Eventually(t, func() bool { return waiting(t, near) == 0 }, 20*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return waiting(t, near) == 0 }, time.Minute, 10*time.Millisecond)
 }
 
 // A letter that the store never takes stays in the queue, and the others don't
@@ -388,7 +388,7 @@ func TestCollectorGoesAroundALetterThatFails(t *testing.T) {
 	entries := sink.await(t, n-1)
 	assert.NotContains(t, entries, "3")
 	stop()
-	require.Eventually(t, func() bool { return waiting(t, transport) == 1 }, 20*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return waiting(t, transport) == 1 }, time.Minute, 10*time.Millisecond)
 }
 
 func TestCollectorEnds(t *testing.T) {
@@ -403,7 +403,7 @@ func TestCollectorEnds(t *testing.T) {
 		transport.mu.Lock()
 		defer transport.mu.Unlock()
 		return len(transport.subscriptions) == 1
-	}, 10*time.Second, time.Millisecond)
+	}, time.Minute, time.Millisecond)
 	require.NoError(t, transport.Close())
 	require.ErrorIs(t, <-ended, delivery.ErrClosed)
 	require.ErrorIs(t, collector.Run(context.Background()), delivery.ErrClosed)

@@ -159,7 +159,7 @@ func TestShards(t *testing.T) {
 				perQueue[transport.level(e.Priority).shardOf(e.Recipient).Queue]++
 			}
 			require.Greater(t, len(perQueue), 3)
-			require.Nil(t, send(t, transport, 10*time.Second, batch...))
+			require.Nil(t, send(t, transport, time.Minute, batch...))
 			require.Nil(t, transport.SendAfter(ctx, time.Second, batch))
 			require.Eventually(t, func() bool {
 				depths, err := transport.Depth(ctx)
@@ -169,7 +169,7 @@ func TestShards(t *testing.T) {
 					sum += depth.Messages
 				}
 				return sum == 2*recipients
-			}, 20*time.Second, 10*time.Millisecond)
+			}, time.Minute, 10*time.Millisecond)
 			require.NoError(t, transport.ask(ctx, func(link *link) error {
 				for queue, want := range perQueue {
 					count, err := messagesIn(link, queue)
@@ -188,7 +188,7 @@ func TestShards(t *testing.T) {
 				require.NoError(t, in.Ack())
 			}
 			// Another process has nothing to do as long as this one is there.
-			require.Nil(t, send(t, transport, 10*time.Second, batch...))
+			require.Nil(t, send(t, transport, time.Minute, batch...))
 			receive(t, subscription, recipients)
 			other := subscribe(t, open(t, c), 100)
 			short, cancel := context.WithTimeout(ctx, 200*time.Millisecond)
@@ -286,11 +286,11 @@ func TestShardsKeepOrderOverProcesses(t *testing.T) {
 	}
 	const all = recipients * each
 	for kill, at := range []int{all / 4, all / 2} {
-		require.Eventually(t, func() bool { return book.seen() >= at }, 60*time.Second, time.Millisecond)
+		require.Eventually(t, func() bool { return book.seen() >= at }, time.Minute, time.Millisecond)
 		networks[kill].close() // for good: it can't even say goodbye
 	}
 	sending.Wait()
-	assert.Eventually(t, func() bool { return book.seen() == all }, 60*time.Second, 5*time.Millisecond)
+	assert.Eventually(t, func() bool { return book.seen() == all }, time.Minute, 5*time.Millisecond)
 	book.mu.Lock()
 	defer book.mu.Unlock()
 	t.Logf("first %d, again %d, by process %v", book.first, book.again, held)
@@ -318,7 +318,7 @@ func TestShardsLeftBehind(t *testing.T) {
 				batch[i].Priority = delivery.Priority(i%4 - 1)
 			}
 			sender := open(t, old)
-			require.Nil(t, send(t, sender, 10*time.Second, batch...))
+			require.Nil(t, send(t, sender, time.Minute, batch...))
 			require.Nil(t, sender.SendAfter(context.Background(), time.Second, batch))
 			require.NoError(t, sender.Close())
 
@@ -327,7 +327,7 @@ func TestShardsLeftBehind(t *testing.T) {
 				depths, err := transport.Depth(context.Background())
 				require.NoError(t, err)
 				return depths[delivery.Urgent].Messages == n/2
-			}, 20*time.Second, 10*time.Millisecond, "depth counts what is left behind")
+			}, time.Minute, 10*time.Millisecond, "depth counts what is left behind")
 			subscription := subscribe(t, transport, 400)
 			for _, in := range receive(t, subscription, 2*n) {
 				e, err := in.Envelope()
@@ -351,7 +351,7 @@ func TestShardsLeftBehind(t *testing.T) {
 			})
 			_, err := transport.Depth(context.Background())
 			require.NoError(t, err)
-			require.Nil(t, send(t, transport, 10*time.Second, batch[0]))
+			require.Nil(t, send(t, transport, time.Minute, batch[0]))
 			receive(t, subscription, 1)
 			require.NoError(t, subscription.Close())
 			receive(t, subscribe(t, transport, 10), 1)
@@ -372,7 +372,7 @@ func TestForeignQueueIsNoShard(t *testing.T) {
 	transport := open(t, c)
 	assert.Len(t, transport.sources, 4)
 	subscription := subscribe(t, transport, 10)
-	require.Nil(t, send(t, transport, 10*time.Second, message("1")))
+	require.Nil(t, send(t, transport, time.Minute, message("1")))
 	receive(t, subscription, 1)
 	raw(t, c.URL, func(channel *amqp.Channel) {
 		state, err := channel.QueueDeclarePassive(foreign, true, false, false, false, nil)

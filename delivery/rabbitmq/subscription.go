@@ -86,6 +86,9 @@ func (t *Transport) subscribe(ctx context.Context, sources []source, prefetch in
 		ended:     make(chan struct{}),
 		arrived:   make(chan struct{}, 1),
 	}
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	defer context.AfterFunc(t.life, stop)()
 	var streams []*stream
 	link, err := t.connect(ctx, "consume", func(link *link) (err error) {
 		streams, err = s.openStreams(ctx, link)
@@ -98,6 +101,9 @@ func (t *Transport) subscribe(ctx context.Context, sources []source, prefetch in
 	})
 	if err != nil {
 		cancel()
+		if t.closing.Load() {
+			err = delivery.ErrClosed
+		}
 		return nil, err
 	}
 	t.mu.Lock()

@@ -55,6 +55,7 @@ func job(i int) dlq.Job {
 		Failed:     3,
 		LastError:  "connection refused",
 		After:      delivery.Position{At: at.Add(-time.Minute), ID: "entry-0523"},
+		NextAt:     at.Add(90 * time.Second),
 		CreatedAt:  at,
 		UpdatedAt:  at.Add(time.Minute),
 		FinishedAt: at.Add(2 * time.Minute),
