@@ -159,8 +159,12 @@ func NewPublisher(transport Transport, config PublisherConfig) (*Publisher, erro
 // Publish waits no longer than ctx. Without a Store a message whose NotBefore
 // is still to come needs a transport that is a Delayer, or is ErrUnsupported.
 func (p *Publisher) Publish(ctx context.Context, messages ...Message) error {
-	if err := p.usable(ctx); err != nil || len(messages) == 0 {
+	if err := p.enter(ctx); err != nil {
 		return err
+	}
+	defer p.leave()
+	if len(messages) == 0 {
+		return nil
 	}
 	begin := time.Now()
 	batch, errs := p.prepare(envelopesOf(messages, begin))
@@ -186,20 +190,20 @@ func (p *Publisher) Publish(ctx context.Context, messages ...Message) error {
 // PublisherConfig.Idempotency is not asked: a repeated ID is saved once.
 func (p *Publisher) PublishIn(ctx context.Context, saver Saver, messages ...Message) (committed func(), err error) {
 	if err := p.usable(ctx); err != nil {
-		return nil, err
+		return func() {}, err
 	}
 	if p.outbox == nil || saver == nil {
-		return nil, fmt.Errorf("%w: PublishIn wants a Saver, PublisherConfig.Store, and a RetryWorker", ErrUnsupported)
+		return func() {}, fmt.Errorf("%w: PublishIn wants a Saver, PublisherConfig.Store, and a RetryWorker", ErrUnsupported)
 	}
 	begin := time.Now()
 	batch, errs := p.prepare(envelopesOf(messages, begin))
 	var send []Envelope
 	if errs == nil && len(batch) > 0 {
-		errs, send = p.outbox.save(ctx, saver, batch, begin)
+		errs, send, _ = p.outbox.save(ctx, saver, batch, begin)
 	}
 	p.metrics.published(batch, errs, time.Since(begin))
 	return sync.OnceFunc(func() {
-		p.outbox.send(send, begin)
+		p.outbox.send(send, p.outbox.token, begin)
 		if watched, ok := saver.(CommittedSaver); ok {
 			watched.Committed()
 		}
@@ -212,17 +216,19 @@ func (p *Publisher) PublishIn(ctx context.Context, saver Saver, messages ...Mess
 // that of Publish. With a Store and a RetryWorker, one whose record has got as far
 // as its generation already, or is done, is not sent again.
 func (p *Publisher) Forward(ctx context.Context, envelopes ...Envelope) error {
-	if err := p.usable(ctx); err != nil || len(envelopes) == 0 {
+	if err := p.enter(ctx); err != nil {
 		return err
+	}
+	defer p.leave()
+	if len(envelopes) == 0 {
+		return nil
 	}
 	begin := time.Now()
 	envelopes, errs := p.prepare(envelopes)
 	switch {
 	case errs != nil:
 	case p.outbox != nil:
-		var send []Envelope
-		errs, send = p.outbox.replay(ctx, envelopes, begin)
-		p.outbox.send(send, begin)
+		errs = p.outbox.replay(ctx, envelopes, begin)
 	default:
 		errs = p.send(ctx, envelopes, begin)
 	}
@@ -249,7 +255,7 @@ func (p *Publisher) Cancel(ctx context.Context, ids ...string) error {
 		updates[i] = Update{ID: id, Status: StatusCancelled, At: now}
 	}
 	_, errs := p.config.Store.Update(ctx, updates...)
-	return resultsError(len(ids), func(i int) string { return ids[i] }, errs)
+	return resultsError(len(ids), func(i int) string { return ids[i] }, eachOf(errs, len(ids)))
 }
 
 // Close waits until what was published is sent and recorded, or ctx ends; what
@@ -270,6 +276,23 @@ func (p *Publisher) usable(ctx context.Context) error {
 		return ErrClosed
 	}
 	return ctx.Err()
+}
+
+// enter is usable for calls that Close waits for, until they leave.
+func (p *Publisher) enter(ctx context.Context) error {
+	if err := p.usable(ctx); err != nil {
+		return err
+	}
+	if p.outbox != nil && !p.outbox.enter() {
+		return ErrClosed
+	}
+	return nil
+}
+
+func (p *Publisher) leave() {
+	if p.outbox != nil {
+		p.outbox.leave()
+	}
 }
 
 // envelopesOf fills in what the caller may leave out.
@@ -332,9 +355,7 @@ func (p *Publisher) check(message *Message) error {
 // send makes the batch durable, in the store or in the transport.
 func (p *Publisher) send(ctx context.Context, batch []Envelope, now time.Time) []error {
 	if p.outbox != nil {
-		errs, send := p.outbox.save(ctx, p.config.Store, batch, now)
-		p.outbox.send(send, now)
-		return errs
+		return p.outbox.publish(ctx, batch, now)
 	}
 	errs := p.transmit(ctx, batch, now)
 	if p.config.Store != nil {
@@ -351,7 +372,11 @@ func (p *Publisher) record(ctx context.Context, batch []Envelope, errs []error, 
 			record := newRecord(&batch[i], now)
 			record.Status = StatusQueued
 			if session := sessionOf(p.transport); session != "" {
-				record.ClaimedBy, record.DueAt = session, now.Add(max(p.config.PendingGrace, sessionHold))
+				begin := now
+				if record.NotBefore.After(begin) {
+					begin = record.NotBefore
+				}
+				record.ClaimedBy, record.DueAt = session, begin.Add(sessionHold)
 			}
 			records = append(records, record)
 		}
@@ -363,7 +388,7 @@ func (p *Publisher) record(ctx context.Context, batch []Envelope, errs []error, 
 		p.config.Logger.LogAttrs(ctx, slog.LevelWarn, "message published but not recorded",
 			slog.String("message_id", id), slog.Any("error", err))
 	}
-	for i, err := range p.config.Store.Save(limited, records...) {
+	for i, err := range eachOf(p.config.Store.Save(limited, records...), len(records)) {
 		switch record := &records[i]; {
 		case err == nil:
 		case !errors.Is(err, ErrExists):
@@ -379,7 +404,7 @@ func (p *Publisher) record(ctx context.Context, batch []Envelope, errs []error, 
 		return
 	}
 	_, errs = p.config.Store.Update(limited, replays...)
-	for i, err := range errs {
+	for i, err := range eachOf(errs, len(replays)) {
 		if err != nil && !errors.Is(err, ErrLate) {
 			failed(replays[i].ID, err)
 		}
@@ -394,7 +419,10 @@ func (p *Publisher) transmit(ctx context.Context, batch []Envelope, now time.Tim
 		scheduled = scheduled || batch[i].NotBefore.After(now)
 	}
 	if !scheduled {
-		return p.transport.Send(ctx, batch)
+		if errs := p.transport.Send(ctx, batch); errs != nil {
+			return eachOf(errs, len(batch))
+		}
+		return nil
 	}
 	delayer, able := p.transport.(Delayer)
 	groups := make(map[time.Time][]int)
@@ -423,7 +451,7 @@ func (p *Publisher) transmit(ctx context.Context, batch []Envelope, now time.Tim
 				results[k] = fmt.Errorf("%w: NotBefore in the future", ErrUnsupported)
 			}
 		}
-		for k, err := range results {
+		for k, err := range eachOf(results, len(group)) {
 			errs[members[k]] = err
 		}
 	}
