@@ -197,6 +197,7 @@ func (w *RetryWorker) Run(ctx context.Context) error {
 			break
 		}
 	}
+	p.unfounded.finish(work, time.Now().Add(settleTimeout))
 	return nil
 }
 
@@ -214,6 +215,7 @@ func (w *RetryWorker) RunOnce(ctx context.Context) error {
 	for ctx.Err() == nil && p.round(ctx, work) {
 		continue
 	}
+	p.unfounded.finish(work, time.Now().Add(w.config.Lease))
 	return errors.Join(ctx.Err(), p.outages())
 }
 
