@@ -38,17 +38,21 @@ type PublisherConfig struct {
 	// Store, when set, keeps a record of every message. A message is durable
 	// then as soon as it is saved: Publish returns, and the message is sent in the
 	// background. What can't be sent a RetryWorker sends, which some process has
-	// to run. Call Close at the end.
+	// to run. Call Close at the end. Nil keeps no records.
 	Store Store
 	// NoRetryWorker says that nobody runs a RetryWorker on Store: messages are
 	// durable when the transport has confirmed them, wait there for their
 	// NotBefore, and are recorded after that.
 	NoRetryWorker bool
 	// PendingGrace is for how long a saved message is the publisher's to send,
-	// and after which a RetryWorker takes over. Default 1 min, at least 1 s.
+	// and after which a RetryWorker takes over: that is how much later a message
+	// goes out whose publisher died, or could not reach the transport. Default
+	// 1 min, at least 1 s.
 	PendingGrace time.Duration
-	// MaxOutgoing bounds how many saved messages wait to be sent. Those beyond it,
-	// or beyond 64 MiB of bodies, RetryWorkers may send at once. Default 1000.
+	// MaxOutgoing bounds how many saved messages wait here to be sent, but for
+	// those of calls that began at the same time. A call whose messages go beyond
+	// it, or beyond 64 MiB of bodies, saves them for RetryWorkers to send at once.
+	// Default 1000.
 	MaxOutgoing int
 	// Metrics takes barid_messages_published_total and barid_publish_seconds.
 	// Nil discards.
@@ -150,14 +154,32 @@ func NewPublisher(transport Transport, config PublisherConfig) (*Publisher, erro
 }
 
 // Publish returns nil when every message is durable: confirmed by the transport,
-// or with a Store, saved. Any other outcome is a *ResultsError with a result for
-// each message, in order: nil, ErrInvalid (then no message of the call was
-// sent, and the valid ones have ErrNotSent), ErrDuplicate, ErrInProgress, one of
-// the transport's refusals, or ErrOutcomeUnknown. Publishing the same message
-// again, with the same ID, is safe after every one of them.
+// or with a Store, saved. It is ErrClosed after Close, and ctx's error if ctx had
+// ended before; nothing was sent then. Any other outcome is a *ResultsError with a
+// result for each message, in order:
 //
-// Publish waits no longer than ctx. Without a Store a message whose NotBefore
-// is still to come needs a transport that is a Delayer, or is ErrUnsupported.
+//   - nil: it is durable
+//   - ErrInvalid: it can't be sent; then no message of the call was sent, and the
+//     valid ones have ErrNotSent
+//   - ErrDuplicate, ErrInProgress: PublisherConfig.Idempotency knows its key
+//   - what the idempotency store failed with: it was not sent
+//   - what the transport refused it with, ErrUnroutable for one: it was not sent
+//   - ErrOutcomeUnknown: it may or may not be durable, because transport, store or
+//     ctx failed in the middle. With a Store, errors.Is finds that cause too
+//     (ErrStoreDown, or the context's), and if it was saved, a RetryWorker sends
+//     it after PendingGrace
+//
+// Publishing the same message again, with the same ID, is safe after every one
+// of them. With a Store, a message whose ID has a record is not saved again and
+// not sent again, whatever has become of it, and the result is nil. There is one
+// exception, so that nobody has to wait for a RetryWorker: what this Publisher had
+// saved with an unknown outcome it sends, as it was saved.
+//
+// Publish waits for transport and stores no longer than ctx. To note what it has
+// done, in the idempotency store and, with NoRetryWorker, in Store, it takes 5 and
+// 10 s more at most, if these do not answer. Without a Store, or with
+// NoRetryWorker, a message whose NotBefore is still to come needs a transport
+// that is a Delayer, or is ErrUnsupported.
 func (p *Publisher) Publish(ctx context.Context, messages ...Message) error {
 	if err := p.enter(ctx); err != nil {
 		return err
@@ -180,14 +202,20 @@ func (p *Publisher) Publish(ctx context.Context, messages ...Message) error {
 }
 
 // PublishIn is Publish within a transaction of the host: messages are saved by
-// saver, and are part of whatever it belongs to. Call committed when that has
-// been committed, to have the messages sent at once; if the process dies
-// before, or committed is not called, a RetryWorker sends them after
-// PendingGrace. After a rollback nothing is left of them. A saver that is a
-// CommittedSaver is told by committed, too.
+// saver, and are part of whatever it belongs to, which must end up in
+// PublisherConfig.Store. Call committed when that has been committed, to have the
+// messages sent at once; if the process dies before, or committed is not called,
+// or only after Close, a RetryWorker sends them after PendingGrace. After a
+// rollback nothing is left of them: don't call it. A saver that is a
+// CommittedSaver is told by committed, too. Committed is never nil; it may be
+// called from any goroutine, and again, which changes nothing.
+//
+// The outcomes are Publish's. After an error roll back: which of the messages are
+// in the transaction is not known.
 //
 // It needs a Store, and a RetryWorker, or is ErrUnsupported.
-// PublisherConfig.Idempotency is not asked: a repeated ID is saved once.
+// PublisherConfig.Idempotency is not asked: a repeated ID is saved once. Metrics
+// count what is saved, whether or not it is committed.
 func (p *Publisher) PublishIn(ctx context.Context, saver Saver, messages ...Message) (committed func(), err error) {
 	if err := p.usable(ctx); err != nil {
 		return func() {}, err
@@ -213,8 +241,9 @@ func (p *Publisher) PublishIn(ctx context.Context, saver Saver, messages ...Mess
 // Forward publishes envelopes that have a past: a replay from the dead letters,
 // or what was taken over from elsewhere. Generation, Attempt and History are
 // sent as they are, and PublisherConfig.Idempotency is not asked. Its outcome is
-// that of Publish. With a Store and a RetryWorker, one whose record has got as far
-// as its generation already, or is done, is not sent again.
+// that of Publish; IDs are required. With a Store and a RetryWorker, one whose
+// record has got as far as its generation already, or is done, is not sent again,
+// and the result is nil.
 func (p *Publisher) Forward(ctx context.Context, envelopes ...Envelope) error {
 	if err := p.enter(ctx); err != nil {
 		return err
@@ -237,11 +266,17 @@ func (p *Publisher) Forward(ctx context.Context, envelopes ...Envelope) error {
 }
 
 // Cancel withdraws messages that have not been sent yet: scheduled ones, and
-// those between two attempts. Cancelling twice is no error. Any other outcome is
-// a *ResultsError with a result for each ID, in order: nil, ErrNotFound, or
-// ErrLate where the message is in the transport, done, or about to be sent.
+// those between two attempts. Cancelling twice is no error. It is ErrClosed after
+// Close, and ctx's error if ctx had ended before. Any other outcome is a
+// *ResultsError with a result for each ID, in order: nil; ErrNotFound; ErrLate
+// where the message is in the transport, done, or about to be sent; ErrStoreDown
+// or a context's error where it may or may not be cancelled.
 //
-// It needs a Store, or is ErrUnsupported.
+// A message that was sent with an unknown outcome counts as not sent: if it got
+// to the transport all the same, it is delivered although it was cancelled, and
+// stays cancelled.
+//
+// Cancel needs a Store, or is ErrUnsupported.
 func (p *Publisher) Cancel(ctx context.Context, ids ...string) error {
 	if err := p.usable(ctx); err != nil || len(ids) == 0 {
 		return err
@@ -258,9 +293,20 @@ func (p *Publisher) Cancel(ctx context.Context, ids ...string) error {
 	return resultsError(len(ids), func(i int) string { return ids[i] }, eachOf(errs, len(ids)))
 }
 
-// Close waits until what was published is sent and recorded, or ctx ends; what
-// remains then RetryWorkers send. Publishing is ErrClosed from its begin on.
-// Without a Store there is nothing to wait for.
+// Close waits until the calls that have begun are over and what was published is
+// sent, or left to RetryWorkers because the transport can't be reached, and
+// recorded. Publishing is ErrClosed from its begin on. It does not close transport
+// and store, which it needs until it returns.
+//
+// It waits until ctx ends, and with a ctx that has no deadline for PendingGrace at
+// most, from when on RetryWorkers see to everything anyway. Its error is the
+// context's then (context.DeadlineExceeded after PendingGrace), joined with the
+// store's if that is what kept it. Nothing is lost by that and nobody goes on in
+// the background: what remains RetryWorkers send, and what was sent without being
+// recorded they send once more.
+//
+// Closing again is no error. Without a Store, or with NoRetryWorker, Close does
+// nothing.
 func (p *Publisher) Close(ctx context.Context) error {
 	if p == nil || p.outbox == nil {
 		return nil
