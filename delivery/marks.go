@@ -11,7 +11,7 @@ const (
 	// got further, and their marks are late and change nothing.
 	markDelay = time.Second
 	// markBatch is how many marks are written together, maxMarks how many may
-	// wait while the store is down. What is beyond is sent once more by a
+	// wait again while the store is down. What is beyond is sent once more by a
 	// RetryWorker.
 	markBatch = 1000
 	maxMarks  = 10_000
@@ -40,9 +40,6 @@ func newMarks(store Store, delay time.Duration) *marks {
 func (m *marks) add(updates []Update) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if room := maxMarks - len(m.waiting); room < len(updates) {
-		updates = updates[:max(0, room)]
-	}
 	if m.ended || len(updates) == 0 {
 		return
 	}
@@ -75,11 +72,19 @@ func (m *marks) write(ctx context.Context) error {
 		m.failure = err
 		m.mu.Unlock()
 		if err != nil {
-			m.add(again)
+			m.add(again[:min(len(again), m.room())])
 			return err
 		}
 	}
 	return nil
+}
+
+// room is how many marks may wait beside those that do. It bounds what could not
+// be written only: while the store works all have to be, and soon are.
+func (m *marks) room() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return max(0, maxMarks-len(m.waiting))
 }
 
 func (m *marks) take() []Update {

@@ -129,9 +129,15 @@ func (o *outbox) save(ctx context.Context, saver Saver, batch []Envelope, now ti
 			progress.DueAt = now
 		}
 	}
-	errs = eachOf(saver.Save(ctx, records...), len(batch))
+	if errs = saver.Save(ctx, records...); errs != nil {
+		errs = eachOf(errs, len(batch))
+	}
 	failed := false
-	for i, err := range errs {
+	for i := range batch {
+		var err error
+		if errs != nil {
+			err = errs[i]
+		}
 		switch {
 		case err == nil:
 			if records[i].ClaimedBy != "" {

@@ -2,6 +2,7 @@ package delivery_test
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -210,6 +211,27 @@ func TestForwardAgain(t *testing.T) {
 		}
 		require.NoError(t, other.Close(f.t.Context()))
 		require.NoError(t, f.publisher.Close(f.t.Context()))
+	})
+}
+
+// However much is published in a moment, what is sent is marked.
+func TestManyMarks(t *testing.T) {
+	bubble(t, func(f *fixture) {
+		records := newRecords()
+		publisher, err := delivery.NewPublisher(&road{}, delivery.PublisherConfig{Store: records, MaxOutgoing: 20_000})
+		require.NoError(t, err)
+		for i := range 200 {
+			var batch []delivery.Message
+			for k := range 100 {
+				batch = append(batch, to(fmt.Sprint(i, "-", k)))
+			}
+			require.NoError(t, publisher.Publish(f.t.Context(), batch...))
+			wait(time.Millisecond)
+		}
+		require.NoError(t, publisher.Close(f.t.Context()))
+		stats, err := records.Stats(f.t.Context())
+		require.NoError(t, err)
+		assert.Equal(t, 20_000, stats.Of(delivery.StatusQueued))
 	})
 }
 
