@@ -31,6 +31,9 @@ const (
 	outboxBytes = 64 << 20
 	// outboxBatch is how many messages are sent together.
 	outboxBatch = 256
+	// closeTimeout is how long a close without a deadline takes at least, if it
+	// has to: a slow store deserves more than a short grace.
+	closeTimeout = 30 * time.Second
 )
 
 // outbox saves messages and then sends them in the background, in the order in
@@ -373,7 +376,7 @@ func (o *outbox) give(batch []Envelope, tokens []string) {
 func (o *outbox) close(ctx context.Context) error {
 	if _, bounded := ctx.Deadline(); !bounded {
 		// After the grace RetryWorkers see to everything, and marks come too late.
-		limited, cancel := context.WithTimeout(ctx, o.grace)
+		limited, cancel := context.WithTimeout(ctx, max(o.grace, closeTimeout))
 		defer cancel()
 		ctx = limited
 	}

@@ -84,24 +84,31 @@ func TestCloseWritesWhatItCouldNotWriteAtFirst(t *testing.T) {
 
 // A host that gives no deadline is not held up for ever by a store that is down.
 func TestCloseEndsByItselfWithTheGrace(t *testing.T) {
-	bubble(t, func(f *fixture) {
-		records := f.outboxed(delivery.PublisherConfig{PendingGrace: 30 * time.Second})
-		var down atomic.Bool
-		down.Store(true)
-		tries := refuseMarks(records, &down)
-		f.publish(to("a"))
-		wait(10 * time.Millisecond)
-		begin := time.Now()
-		err := f.publisher.Close(context.Background())
-		require.ErrorIs(t, err, delivery.ErrStoreDown)
-		require.ErrorIs(t, err, context.DeadlineExceeded)
-		assert.Equal(t, 30*time.Second, time.Since(begin))
+	for grace, want := range map[time.Duration]time.Duration{
+		time.Second: 30 * time.Second, 0: time.Minute, time.Hour: time.Hour,
+	} {
+		bubble(t, func(f *fixture) { f.closesWithTheStoreDown(grace, want) })
+	}
+}
 
-		before := tries.Load()
-		wait(time.Hour)
-		assert.Equal(t, before, tries.Load(), "nobody goes on in the background")
-		require.NoError(t, f.publisher.Close(context.Background()), "there is nothing left to wait for")
-	})
+func (f *fixture) closesWithTheStoreDown(grace, want time.Duration) {
+	f.t.Helper()
+	records := f.outboxed(delivery.PublisherConfig{PendingGrace: grace})
+	var down atomic.Bool
+	down.Store(true)
+	tries := refuseMarks(records, &down)
+	f.publish(to("a"))
+	wait(10 * time.Millisecond)
+	begin := time.Now()
+	err := f.publisher.Close(context.Background())
+	require.ErrorIs(f.t, err, delivery.ErrStoreDown)
+	require.ErrorIs(f.t, err, context.DeadlineExceeded)
+	assert.Equal(f.t, want, time.Since(begin))
+
+	before := tries.Load()
+	wait(time.Hour)
+	assert.Equal(f.t, before, tries.Load(), "nobody goes on in the background")
+	require.NoError(f.t, f.publisher.Close(context.Background()), "there is nothing left to wait for")
 }
 
 // A Publish that hangs does not hold up Close for longer than that, either.
