@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/esh3artech/barid/metrics"
@@ -128,9 +129,13 @@ func (a *Acknowledger) acknowledge(ctx context.Context, status Status, ids []str
 		return err
 	}
 	progress, errs := a.store.Update(ctx, updates...)
-	if errs = eachOf(errs, len(ids)); len(progress) != len(ids) {
-		return fmt.Errorf("%w: it returned %d answers for %d updates", ErrStoreDown, len(progress), len(ids))
+	if len(progress) != len(ids) {
+		if len(errs) != len(ids) || slices.Contains(errs, nil) {
+			return fmt.Errorf("%w: it returned %d answers for %d updates", ErrStoreDown, len(progress), len(ids))
+		}
+		progress = make([]Progress, len(ids))
 	}
+	errs = eachOf(errs, len(ids))
 	a.note(ctx, ids, progress, errs, now)
 	return resultsError(len(ids), func(i int) string { return ids[i] }, a.resolve(ctx, ids, progress, errs))
 }

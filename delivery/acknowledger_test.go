@@ -163,6 +163,23 @@ func TestAStoreThatAnswersForOthers(t *testing.T) {
 	require.ErrorIs(t, acknowledger.Delivered(context.Background(), "m"), delivery.ErrStoreDown)
 }
 
+// A store that fails need not make up the progress of what it could not do.
+func TestAStoreThatOnlyFails(t *testing.T) {
+	acknowledger, err := delivery.NewAcknowledger(&failingStore{}, delivery.AcknowledgerConfig{DeadLetters: &graveyard{}})
+	require.NoError(t, err)
+	err = acknowledger.Delivered(context.Background(), "a", "b")
+	require.ErrorIs(t, err, errDown)
+	var failed *delivery.ResultsError
+	require.ErrorAs(t, err, &failed)
+	require.Equal(t, []delivery.Result{{ID: "a", Err: errDown}, {ID: "b", Err: errDown}}, failed.Results)
+}
+
+type failingStore struct{ delivery.Store }
+
+func (*failingStore) Update(_ context.Context, updates ...delivery.Update) ([]delivery.Progress, []error) {
+	return nil, allOf(errDown, len(updates))
+}
+
 type silentStore struct{ delivery.Store }
 
 func (*silentStore) Update(context.Context, ...delivery.Update) ([]delivery.Progress, []error) {

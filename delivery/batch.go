@@ -22,9 +22,10 @@ type BatchResult struct {
 
 // SendBatch publishes messages that belong together: none is sent unless all are
 // valid. A batch that is empty, larger than PublisherConfig.BatchSizeLimit, or has
-// invalid messages is a *BatchError, and nothing was sent then. Else the result
-// tells of each message, and the error is nil when all are durable, or Publish's.
-// With PublisherConfig.NoBatch every batch is ErrSwitchedOff.
+// invalid messages is a *BatchError, and nothing was sent then. Nor was it, and the
+// result is zero, where the error is ErrSwitchedOff, by PublisherConfig.NoBatch,
+// ErrClosed, or ctx's because it had ended before. Else the result tells of each
+// message, and the error is nil when all are durable, or Publish's *ResultsError.
 //
 // A batch is no transaction: when the transport or the store fails halfway, some
 // messages are durable and some are not. PublishIn makes it one.

@@ -50,7 +50,6 @@ func (p *patrol) bury(ctx context.Context, batch *claimed, b *burials) []*Update
 	p.burying.answered(ctx)
 	progress, errs := p.mark(ctx, batch, b.updates)
 	var buried []*Update
-	var unfounded []string
 	for i := range b.updates {
 		update := &b.updates[i]
 		switch {
@@ -60,10 +59,9 @@ func (p *patrol) bury(ctx context.Context, batch *claimed, b *burials) []*Update
 				slog.String("message_id", update.ID), slog.String("reason", string(b.letters[i].Reason)), slog.String("error", b.letters[i].Error))
 		case errors.Is(errs[i], ErrLate) && progress[i].Status.Final():
 			// In any other status somebody else may have put the same letter.
-			unfounded = append(unfounded, update.DeadLetterID)
+			p.unfounded.add(update.DeadLetterID)
 		}
 	}
-	p.takeBack(ctx, batch, unfounded)
 	return buried
 }
 
@@ -73,26 +71,54 @@ func (p *patrol) put(ctx context.Context, letters []DeadLetter) error {
 	return p.config.DeadLetters.DeadLetter(limited, letters...)
 }
 
-// takeBack deletes letters of messages that were acknowledged between the letter
-// and the update. It tries for as long as the lease lasts.
-func (p *patrol) takeBack(ctx context.Context, batch *claimed, ids []string) {
-	if len(ids) == 0 {
+// unfounded are letters of messages that were acknowledged between the letter and
+// the update: they are to be taken back. Nothing else waits for that. It belongs
+// to the patrol's own goroutine.
+type unfounded struct {
+	letters  DeadLetterer
+	logger   *slog.Logger
+	ids      []string
+	failures int
+	again    time.Time // when to try next, zero: at once
+}
+
+func (u *unfounded) add(id string) { u.ids = append(u.ids, id) }
+
+// takeBack deletes the letters, unless it is too early to try that again.
+func (u *unfounded) takeBack(ctx context.Context) {
+	if len(u.ids) == 0 || u.again.After(time.Now()) {
 		return
 	}
-	err := errors.New("DeadLetters is no Resolver")
-	if resolver, ok := p.config.DeadLetters.(Resolver); ok {
-		for tries := 0; ; tries++ {
-			if err = resolve(ctx, resolver, ids); err == nil {
-				return
-			}
-			wait := backoff(tries, outageFirst, outageMost)
-			if time.Now().Add(wait).After(batch.until) || !pause(ctx.Done(), wait) {
-				break
-			}
+	resolver, able := u.letters.(Resolver)
+	if !able {
+		u.abandon(ctx, errors.New("DeadLetters is no Resolver"))
+		return
+	}
+	err := resolve(ctx, resolver, u.ids)
+	if err == nil {
+		u.ids, u.failures, u.again = nil, 0, time.Time{}
+		return
+	}
+	u.again = time.Now().Add(backoff(u.failures, outageFirst, outageMost))
+	if u.failures++; u.failures == 1 {
+		u.logger.LogAttrs(ctx, slog.LevelWarn, "dead letters of acknowledged messages not taken back yet",
+			slog.Any("dead_letter_ids", u.ids), slog.Any("error", err))
+	}
+}
+
+// finish tries until it works, the time given has come, or ctx ends.
+func (u *unfounded) finish(ctx context.Context, until time.Time) {
+	for u.takeBack(ctx); len(u.ids) > 0; u.takeBack(ctx) {
+		if u.again.After(until) || !pause(ctx.Done(), time.Until(u.again)) {
+			u.abandon(ctx, errors.New("given up"))
 		}
 	}
-	p.config.Logger.LogAttrs(ctx, slog.LevelError, "dead letters of acknowledged messages stay",
-		slog.Any("dead_letter_ids", ids), slog.Any("error", err))
+}
+
+func (u *unfounded) abandon(ctx context.Context, err error) {
+	u.logger.LogAttrs(ctx, slog.LevelError, "dead letters of acknowledged messages stay",
+		slog.Any("dead_letter_ids", u.ids), slog.Any("error", err))
+	u.ids, u.failures, u.again = nil, 0, time.Time{}
 }
 
 func resolve(ctx context.Context, resolver Resolver, ids []string) error {

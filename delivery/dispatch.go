@@ -80,6 +80,6 @@ func unsent(record *Record, now time.Time, cause error) Update {
 		Generation: record.Generation,
 		RetryCount: record.RetryCount,
 		At:         now,
-		Failure:    &Failure{At: now, Attempt: record.RetryCount, Error: shorten(cause.Error())},
+		Failure:    record.failure(now, cause),
 	}
 }

@@ -37,16 +37,24 @@
 // of it, and gives messages a life beyond the transport:
 //
 //	pending -> queued -> sent -> delivered -> read
-//	              \-> retrying -> queued
-//	              \-> failed, a dead letter
+//	   |          \-> retrying -> queued
+//	   |          \-> failed, a dead letter
+//	   \-> cancelled
 //
 // Publish returns when a message is saved, as pending, and sends it in the
-// background; PublishIn saves it within a transaction of the host. A Consumer
+// background; PublishIn saves it within a transaction of the host. Whoever
+// publishes an ID again that has a record adds nothing. A Consumer
 // records what became of the message before it acks. Retries and scheduled
 // messages wait in the store, and not in the transport, until a RetryWorker
 // sends them, which any number of processes may run. Give publishers,
 // consumers and workers the same Store; with NoRetryWorker they keep records and
 // leave the waiting to the transport.
+//
+// Whoever sees to a message has a claim on it that ends at a time: a publisher
+// for PublisherConfig.PendingGrace, a worker for RetryWorkerConfig.Lease. Ends
+// are compared with the clock of whoever wants to go on. Where the clocks of two
+// processes differ by more than a quarter of these, or one jumps, messages may go
+// out early, late or twice; none is lost.
 //
 // A message with RequireAck is not done when its handler is: it is sent, and
 // waits for the end user's acknowledgment for ConsumerConfig.AckTimeout, after
@@ -56,13 +64,17 @@
 // Updates can arrive out of order, from several processes. Record.Apply says which
 // are news; what is late changes nothing.
 //
+// At the end stop what publishes and close the Publisher, then end the consumers,
+// then the retry worker, then close transport and store. In any other order, and
+// after a crash, some messages are delivered later, or twice.
+//
 // # What is promised
 //
 // Nothing is acked before its next home is durable: the dead letter stored, the
-// retry confirmed by the transport or saved in the store, the success recorded. If the process dies in between, the message
-// comes again. So a handler's effect happens at least once; with an idempotency
-// store it happens once, unless the process dies between the effect and the
-// mark, which costs one more run. A lease fences the consumers, not the world
+// retry confirmed by the transport or saved in the store, the success recorded.
+// If the process dies in between, the message comes again. So a handler's effect
+// happens at least once; with an idempotency store it happens once, unless the
+// process dies between the effect and the mark, which costs one more run. A lease fences the consumers, not the world
 // outside: give Message.ID to the provider as its own idempotency key.
 //
 // A breaker that is open, a store that is down, a busy key, a shutdown and a

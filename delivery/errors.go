@@ -43,7 +43,8 @@ var (
 	ErrStoreDown = errors.New("delivery: message store failed")
 	// ErrNotFound: there is no record of the message.
 	ErrNotFound = errors.New("delivery: no such message")
-	// ErrExists: there is a record with the same ID already.
+	// ErrExists: there is a record with the same ID already. Stores say so; to
+	// publish a message again is no error.
 	ErrExists = errors.New("delivery: a message with this ID exists")
 	// ErrLate: an update is older than what the record knows. See LateError.
 	ErrLate = errors.New("delivery: late news")

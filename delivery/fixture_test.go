@@ -140,6 +140,7 @@ type faultyTransport struct {
 	loseAck   func(id string) bool // acks that never arrive
 	broken    func(id string) bool // what can't be decoded
 	onSend    func(delay time.Duration, e delivery.Envelope) error
+	seen      chan<- delivery.Envelope // what is sent from when it is set
 	received  atomic.Int64
 	failFirst atomic.Int64 // receives to fail
 }
@@ -161,6 +162,12 @@ func (t *faultyTransport) SendAfter(ctx context.Context, delay time.Duration, ba
 			if err := t.onSend(delay, envelope); err != nil {
 				return []error{err}
 			}
+		}
+	}
+	for i := range batch {
+		select {
+		case t.seen <- batch[i]:
+		default:
 		}
 	}
 	return t.Transport.SendAfter(ctx, delay, batch)

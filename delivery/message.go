@@ -47,7 +47,7 @@ type Message struct {
 	// CreatedAt is set by Publish when zero.
 	CreatedAt time.Time
 	// NotBefore holds the message back until then; zero means at once. It needs
-	// a Transport that is a Delayer.
+	// a message store and a RetryWorker, or a Transport that is a Delayer.
 	NotBefore time.Time
 	// ExpiresAt is when the message loses its use: a consumer that gets it later
 	// puts it into the dead letters with the reason expired. Zero means never.

@@ -17,11 +17,16 @@ func (r *run) note(ctx context.Context, j *job) error {
 		j.noted = true
 		return nil
 	}
-	err := r.tell(ctx, j, update)
+	progress, err := r.record(ctx, j, update)
 	switch {
-	case err == nil, errors.Is(err, ErrLate):
-		// What is late was overtaken: the end user acknowledged already, or this
-		// copy is old.
+	case err == nil:
+	case errors.Is(err, ErrLate):
+		// It was overtaken: the end user acknowledged already, or this copy is old.
+		if update.DeadLetterID != "" && progress.Status.Final() {
+			if err := r.takeBack(ctx, update.DeadLetterID); err != nil {
+				return err
+			}
+		}
 	case errors.Is(err, ErrInvalid):
 		r.config.Logger.LogAttrs(ctx, slog.LevelWarn, "message can't be recorded",
 			slog.String("message_id", j.id()), slog.Any("error", err))
@@ -84,24 +89,48 @@ func (r *run) newsOf(j *job, status Status, due time.Time) Update {
 	return update
 }
 
-// tell carries out the update in the store, on a new record if there is none: the
+// takeBack deletes the dead letter of a message that is done after all.
+func (r *run) takeBack(ctx context.Context, id string) error {
+	resolver, able := r.config.DeadLetters.(Resolver)
+	if !able {
+		r.config.Logger.LogAttrs(ctx, slog.LevelError, "dead letters of acknowledged messages stay",
+			slog.Any("dead_letter_ids", []string{id}), slog.String("error", "DeadLetters is no Resolver"))
+		return nil
+	}
+	if err := resolve(ctx, resolver, []string{id}); err != nil {
+		return err
+	}
+	r.config.Logger.LogAttrs(ctx, slog.LevelInfo, "dead letter taken back", slog.String("dead_letter_id", id))
+	return nil
+}
+
+// tell is record for who needs no answer but the error.
+func (r *run) tell(ctx context.Context, j *job, update Update) error {
+	_, err := r.record(ctx, j, update)
+	return err
+}
+
+// record carries out the update in the store, on a new record if there is none: the
 // message may come from a publisher without a store. Of a copy of something that
 // was done before no record is made.
-func (r *run) tell(ctx context.Context, j *job, update Update) error {
+func (r *run) record(ctx context.Context, j *job, update Update) (Progress, error) {
 	limited := within(ctx, j.tick(), settleTimeout)
 	defer limited.end()
-	_, errs := r.config.Store.Update(limited, update)
-	if errs == nil || !errors.Is(errs[0], ErrNotFound) {
-		return first(errs)
+	progress, errs := r.config.Store.Update(limited, update)
+	if err := first(errs); !errors.Is(err, ErrNotFound) {
+		if len(progress) != 1 {
+			return Progress{}, err
+		}
+		return progress[0], err
 	}
 	if j.verdict.action == duplicate {
-		return nil
+		return Progress{}, nil
 	}
 	record := newRecord(j.envelope, update.At)
 	if err := record.Apply(update); err != nil {
-		return err
+		return record.Progress, err
 	}
-	return first(r.config.Store.Save(limited, record)) // ErrExists: to be tried again
+	return record.Progress, first(r.config.Store.Save(limited, record)) // ErrExists: to be tried again
 }
 
 func first(errs []error) error {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"maps"
+	"slices"
 	"sync"
 	"time"
 )
@@ -30,14 +31,9 @@ const (
 	outboxBytes = 64 << 20
 	// outboxBatch is how many messages are sent together.
 	outboxBatch = 256
-	// markDelay is for how long marks are gathered. By then most messages have
-	// got further, and their marks are late and change nothing.
-	markDelay = time.Second
-	// markBatch is how many marks are written together, maxMarks how many may
-	// wait while the store is down. What is beyond is sent once more by a
-	// RetryWorker.
-	markBatch = 1000
-	maxMarks  = 10_000
+	// closeTimeout is how long a close without a deadline takes at least, if it
+	// has to: a slow store deserves more than a short grace.
+	closeTimeout = 30 * time.Second
 )
 
 // outbox saves messages and then sends them in the background, in the order in
@@ -54,19 +50,23 @@ type outbox struct {
 	most      int // messages
 	logger    *slog.Logger
 
+	marks  *marks
+	doubts doubts
+
 	mu      sync.Mutex
-	changed sync.Cond // sending or marking ended
+	changed sync.Cond // publishers or sending got to their end
+	callers int       // calls of the publisher that go on
 	waiting []outgoing
 	count   int // messages waiting and being sent
 	bytes   int
 	sending bool
-	marks   []Update
-	marking bool
-	closed  bool
+	closing bool
+	ended   bool
 }
 
 type outgoing struct {
 	envelope Envelope
+	token    string // claims it for us
 	saved    time.Time
 }
 
@@ -79,14 +79,46 @@ func newOutbox(transport Transport, config *PublisherConfig) *outbox {
 		grace:     config.PendingGrace,
 		most:      config.MaxOutgoing,
 		logger:    config.Logger,
+		marks:     newMarks(config.Store, config.PendingGrace/8),
 	}
 	o.changed.L = &o.mu
 	return o
 }
 
-// save returns an error for each envelope that is not durable by saver now, and
-// those that are to be sent once it is certain that they stay.
-func (o *outbox) save(ctx context.Context, saver Saver, batch []Envelope, now time.Time) ([]error, []Envelope) {
+// enter says whether a call of the publisher may begin, which then has to leave.
+func (o *outbox) enter() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.closing {
+		return false
+	}
+	o.callers++
+	return true
+}
+
+func (o *outbox) leave() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.callers--; o.closing && o.callers == 0 {
+		o.changed.Broadcast()
+	}
+}
+
+// publish saves a batch and sends it. What was saved before, by a call that did
+// not learn of it, it sends, too.
+func (o *outbox) publish(ctx context.Context, batch []Envelope, now time.Time) []error {
+	errs, send, there := o.save(ctx, o.store, batch, now)
+	o.doubts.add(batch, errs, o.token)
+	o.doubts.settle(send)
+	o.send(send, o.token, now)
+	o.resume(ctx, there)
+	return errs
+}
+
+// save returns an error for each envelope that is not durable by saver now, those
+// that are to be sent once it is certain that they stay, and the IDs of those that
+// were saved before.
+func (o *outbox) save(ctx context.Context, saver Saver, batch []Envelope, now time.Time) (errs []error, send []Envelope, there []string) {
 	ours := o.hasRoom(batch)
 	records := make([]Record, len(batch))
 	for i := range batch {
@@ -100,8 +132,9 @@ func (o *outbox) save(ctx context.Context, saver Saver, batch []Envelope, now ti
 			progress.DueAt = now
 		}
 	}
-	errs := saver.Save(ctx, records...)
-	var send []Envelope
+	if errs = saver.Save(ctx, records...); errs != nil {
+		errs = eachOf(errs, len(batch))
+	}
 	failed := false
 	for i := range batch {
 		var err error
@@ -115,17 +148,16 @@ func (o *outbox) save(ctx context.Context, saver Saver, batch []Envelope, now ti
 			}
 		case errors.Is(err, ErrExists): // it is durable, and somebody sees to it
 			errs[i] = nil
-		case !errors.Is(err, ErrInvalid):
-			errs[i] = unsaved(ctx, err)
-			failed = true
+			there = append(there, batch[i].ID)
 		default:
+			errs[i] = unsaved(ctx, err)
 			failed = true
 		}
 	}
 	if !failed {
 		errs = nil
 	}
-	return errs, send
+	return errs, send, there
 }
 
 // newRecord is a message that has just been saved.
@@ -139,8 +171,12 @@ func newRecord(envelope *Envelope, now time.Time) Record {
 	}}
 }
 
-// unsaved is the error of a message that may or may not have been saved.
+// unsaved is the error of a message that may or may not have been saved, unless
+// it never will be.
 func unsaved(ctx context.Context, err error) error {
+	if errors.Is(err, ErrInvalid) {
+		return err
+	}
 	if cause := ctx.Err(); cause != nil && !errors.Is(err, cause) {
 		err = errors.Join(err, cause)
 	}
@@ -154,48 +190,78 @@ func (e *unsavedError) Error() string        { return "delivery: outcome unknown
 func (e *unsavedError) Is(target error) bool { return target == ErrOutcomeUnknown }
 func (e *unsavedError) Unwrap() error        { return e.err }
 
-// replay begins the next generation of envelopes that have a record, and saves
-// one of those that have none. It answers like save.
-func (o *outbox) replay(ctx context.Context, batch []Envelope, now time.Time) ([]error, []Envelope) {
+// replay begins the next generation of envelopes that have a record, saves those
+// that have none, and sends them.
+func (o *outbox) replay(ctx context.Context, batch []Envelope, now time.Time) []error {
+	token := NewID() // tells what begins now from what had begun before
+	ours := o.hasRoom(batch)
 	updates := make([]Update, len(batch))
 	for i := range batch {
-		updates[i] = Update{
+		update := &updates[i]
+		*update = Update{
 			ID: batch[i].ID, Status: StatusPending, Generation: batch[i].Generation, RetryCount: batch[i].Attempt,
-			At: now, DueAt: now.Add(o.grace), ClaimedBy: o.token,
-		}
-		if batch[i].NotBefore.After(now) {
-			updates[i].DueAt, updates[i].ClaimedBy = batch[i].NotBefore, ""
-		}
-	}
-	_, updated := o.store.Update(ctx, updates...)
-	errs := make([]error, len(batch))
-	var send, missing []Envelope
-	var places []int
-	for i := range batch {
-		var err error
-		if updated != nil {
-			err = updated[i]
+			At: now, DueAt: now,
 		}
 		switch {
+		case batch[i].NotBefore.After(now):
+			update.DueAt = batch[i].NotBefore
+		case ours:
+			update.DueAt, update.ClaimedBy = now.Add(o.grace), token
+		}
+	}
+	progress, errs := o.store.Update(ctx, updates...)
+	errs = eachOf(errs, len(batch))
+	if len(progress) != len(batch) {
+		progress = make([]Progress, len(batch))
+	}
+	var send, missing []Envelope
+	var there []string
+	var places []int
+	for i, err := range errs {
+		switch {
+		case err == nil && progress[i].ClaimedBy == token:
+			send = append(send, batch[i])
 		case err == nil:
-			if updates[i].ClaimedBy != "" {
-				send = append(send, batch[i])
-			}
+			there = append(there, batch[i].ID)
 		case errors.Is(err, ErrLate): // this generation is under way, or the message done
+			errs[i] = nil
 		case errors.Is(err, ErrNotFound):
+			errs[i] = nil
 			missing, places = append(missing, batch[i]), append(places, i)
 		default:
 			errs[i] = unsaved(ctx, err)
 		}
 	}
+	o.doubts.add(batch, errs, token)
+	o.doubts.settle(send)
+	o.send(send, token, now)
+	o.resume(ctx, there)
 	if len(missing) > 0 {
-		saved, more := o.save(ctx, o.store, missing, now)
-		send = append(send, more...)
-		for k, err := range saved {
+		for k, err := range o.publish(ctx, missing, now) {
 			errs[places[k]] = err
 		}
 	}
-	return errs, send
+	return errs
+}
+
+// resume sends those of the messages there that this publisher had saved without
+// learning of it, if they are still its to send.
+func (o *outbox) resume(ctx context.Context, there []string) {
+	ids, tokens := o.doubts.take(there)
+	if len(ids) == 0 {
+		return
+	}
+	records, errs := o.store.Get(ctx, ids...)
+	errs = eachOf(errs, len(ids))
+	for i, err := range errs {
+		if err == nil && len(records) != len(ids) || unanswered(err) {
+			o.doubts.keep(ids[i], tokens[i])
+			continue
+		}
+		if err == nil && records[i].Status == StatusPending && records[i].ClaimedBy == tokens[i] {
+			o.send([]Envelope{records[i].Envelope()}, tokens[i], records[i].DueAt.Add(-o.grace))
+		}
+	}
 }
 
 func (o *outbox) hasRoom(batch []Envelope) bool {
@@ -208,22 +274,30 @@ func (o *outbox) hasRoom(batch []Envelope) bool {
 	return o.count+len(batch) <= o.most && o.bytes+size <= outboxBytes
 }
 
-// send takes over envelopes that were saved at the time given. It copies what
-// the caller may change.
-func (o *outbox) send(envelopes []Envelope, saved time.Time) {
+// send takes over envelopes that were saved at the time given, claimed by token.
+// It copies what the caller may change.
+func (o *outbox) send(envelopes []Envelope, token string, saved time.Time) {
 	if len(envelopes) == 0 {
 		return
 	}
-	o.mu.Lock()
-	defer o.mu.Unlock()
+	added := make([]outgoing, len(envelopes))
+	size := 0
 	for i := range envelopes {
 		envelope := envelopes[i]
 		envelope.Body = bytes.Clone(envelope.Body)
 		envelope.Headers = maps.Clone(envelope.Headers)
-		o.waiting = append(o.waiting, outgoing{envelope: envelope, saved: saved})
-		o.count++
-		o.bytes += len(envelope.Body)
+		envelope.History = slices.Clone(envelope.History)
+		added[i] = outgoing{envelope: envelope, token: token, saved: saved}
+		size += len(envelope.Body)
 	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.ended {
+		return
+	}
+	o.waiting = append(o.waiting, added...)
+	o.count += len(added)
+	o.bytes += size
 	if !o.sending {
 		o.sending = true
 		go o.run()
@@ -233,20 +307,21 @@ func (o *outbox) send(envelopes []Envelope, saved time.Time) {
 func (o *outbox) run() {
 	for batch := o.take(); batch != nil; batch = o.take() {
 		now := time.Now()
-		fresh := make([]Envelope, 0, len(batch))
+		fresh, tokens := make([]Envelope, 0, len(batch)), make([]string, 0, len(batch))
 		for i := range batch {
 			// A RetryWorker may take over at the end of the grace.
 			if now.Sub(batch[i].saved) < o.grace/2 {
-				fresh = append(fresh, batch[i].envelope)
+				fresh, tokens = append(fresh, batch[i].envelope), append(tokens, batch[i].token)
 			}
 		}
-		o.give(fresh)
+		o.give(fresh, tokens)
 		o.mu.Lock()
 		o.count -= len(batch)
 		for i := range batch {
 			o.bytes -= len(batch[i].envelope.Body)
 		}
 		o.mu.Unlock()
+		clear(batch) // what is sent need not stay in memory until the rest is
 	}
 }
 
@@ -265,97 +340,65 @@ func (o *outbox) take() []outgoing {
 	return batch
 }
 
-// give sends a batch, and marks what was confirmed.
-func (o *outbox) give(batch []Envelope) {
+// give sends a batch, claimed by tokens, and marks what was confirmed.
+func (o *outbox) give(batch []Envelope, tokens []string) {
 	if len(batch) == 0 {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), min(o.grace/4, 30*time.Second))
-	errs := o.transport.Send(ctx, batch)
+	errs := eachOf(o.transport.Send(ctx, batch), len(batch))
 	cancel()
 	now := time.Now()
-	var marks []Update
+	confirmed := make([]Update, 0, len(batch))
 	var failure error
 	failures := 0
-	for i := range batch {
-		if errs != nil && errs[i] != nil {
-			failure = errs[i]
+	for i, err := range errs {
+		if err != nil {
+			failure = err
 			failures++
 			continue
 		}
-		mark := Update{
+		confirmed = append(confirmed, Update{
 			ID: batch[i].ID, Status: StatusQueued, Generation: batch[i].Generation, RetryCount: batch[i].Attempt,
-			At: now, OnlyIfClaimedBy: o.token,
-		}
-		if o.session != "" {
-			mark.ClaimedBy, mark.DueAt = o.session, now.Add(max(o.grace, sessionHold))
-		}
-		marks = append(marks, mark)
+			At: now, OnlyIfClaimedBy: tokens[i], ClaimedBy: o.session,
+		})
 	}
 	if failure != nil {
 		o.logger.LogAttrs(ctx, slog.LevelWarn, "saved messages not sent, a retry worker will",
 			slog.Int("count", failures), slog.Any("error", failure))
 	}
-	o.mark(marks)
+	o.marks.add(confirmed)
 }
 
-func (o *outbox) mark(marks []Update) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.marks = append(o.marks, marks...)
-	if len(o.marks) > 0 && !o.marking {
-		o.marking = true
-		time.AfterFunc(min(markDelay, o.grace/8), func() { o.flush(context.Background()) })
-	}
-}
-
-// flush writes the marks that have gathered. What can't be written is tried again
-// with those that gather next.
-func (o *outbox) flush(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
-	defer cancel()
-	for {
-		o.mu.Lock()
-		n := min(len(o.marks), markBatch)
-		batch := o.marks[:n:n]
-		o.marks = o.marks[n:]
-		if n == 0 {
-			o.marks = nil
-			o.marking = false
-			o.changed.Broadcast()
-		}
-		o.mu.Unlock()
-		if n == 0 {
-			return
-		}
-		_, errs := o.store.Update(ctx, batch...)
-		if errs == nil {
-			continue
-		}
-		var again []Update
-		for i, err := range errs {
-			if err != nil && !errors.Is(err, ErrLate) && !errors.Is(err, ErrNotFound) && !errors.Is(err, ErrInvalid) {
-				again = append(again, batch[i])
-			}
-		}
-		if len(again) == 0 {
-			continue
-		}
-		o.mu.Lock()
-		o.marking = false
-		o.changed.Broadcast()
-		if len(o.marks)+len(again) > maxMarks {
-			again = nil
-		}
-		o.mu.Unlock()
-		o.mark(again)
-		return
-	}
-}
-
-// close waits until nothing is being sent and all marks are written, or ctx
-// ends. What remains is a RetryWorker's.
+// close waits until the calls that have begun are over, nothing is being sent and
+// all marks are written, or ctx ends. What remains is a RetryWorker's then, and
+// nobody here goes on with it.
 func (o *outbox) close(ctx context.Context) error {
+	if _, bounded := ctx.Deadline(); !bounded {
+		// After the grace RetryWorkers see to everything, and marks come too late.
+		limited, cancel := context.WithTimeout(ctx, max(o.grace, closeTimeout))
+		defer cancel()
+		ctx = limited
+	}
+	err := o.settle(ctx)
+	if err == nil {
+		err = o.marks.finish(ctx)
+	}
+	o.mu.Lock()
+	o.ended, o.waiting = true, nil
+	o.mu.Unlock()
+	failure := o.marks.end()
+	switch {
+	case err == nil:
+		return nil
+	case failure == nil:
+		return ctx.Err()
+	}
+	return errors.Join(ctx.Err(), failure)
+}
+
+// settle waits until nothing more comes to be marked.
+func (o *outbox) settle(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() {
 		o.mu.Lock()
 		defer o.mu.Unlock()
@@ -363,19 +406,13 @@ func (o *outbox) close(ctx context.Context) error {
 	})
 	defer stop()
 	o.mu.Lock()
-	o.closed = true
-	for o.sending && ctx.Err() == nil {
-		o.changed.Wait()
-	}
-	o.mu.Unlock()
-	o.flush(ctx)
-	o.mu.Lock()
 	defer o.mu.Unlock()
-	for (o.sending || o.marking) && ctx.Err() == nil {
+	o.closing = true
+	for o.callers > 0 || o.sending {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
 		o.changed.Wait()
-	}
-	if o.sending || o.marking {
-		return ctx.Err()
 	}
 	return nil
 }
@@ -383,5 +420,5 @@ func (o *outbox) close(ctx context.Context) error {
 func (o *outbox) isClosed() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.closed
+	return o.closing
 }

@@ -24,6 +24,7 @@ type patrol struct {
 	renewal *renewal // nil unless the transport is Volatile
 	duties  []duty
 
+	unfounded unfounded // letters
 	// What it depends on.
 	storage *outage
 	sending *outage
@@ -63,6 +64,7 @@ func (w *RetryWorker) patrol() (*patrol, error) {
 		sending:     newOutage("transport", w.config.Metrics, w.config.Logger),
 		burying:     newOutage("dead_letters", w.config.Metrics, w.config.Logger),
 		timeouts:    w.config.Metrics.Counter(metrics.AckTimeoutsTotal),
+		unfounded:   unfounded{letters: w.config.DeadLetters, logger: w.config.Logger},
 	}
 	if w.session != "" {
 		p.renewal = &renewal{store: w.store, session: w.session, lease: w.config.Lease, storage: p.storage}
@@ -104,6 +106,7 @@ func (p *patrol) round(ctx, work context.Context) (full bool) {
 		full = full || len(batch.records) == p.config.BatchSize
 		duty.see(work, batch)
 	}
+	p.unfounded.takeBack(work)
 	if p.found > 0 || p.began.Sub(last) >= idleRoundSpacing {
 		p.idle = 0
 	} else {
@@ -142,6 +145,7 @@ func (p *patrol) sleep(ctx context.Context) bool {
 			latest = at
 		}
 	}
+	sooner(p.unfounded.again)
 	var statuses []Status
 	for _, duty := range p.duties {
 		if over := duty.needs.over(); over.After(now) {

@@ -491,17 +491,24 @@ func TestStarvationLimit(t *testing.T) {
 		config.Concurrency = 1
 		config.StarvationLimit = 10
 		var order []delivery.Priority
-		consumer, stop := f.consume(func(_ context.Context, m delivery.Message) error {
+		all := make(chan struct{}) // closed when all wait in hand
+		_, stop := f.consume(func(_ context.Context, m delivery.Message) error {
+			if m.ID == "first" {
+				<-all
+				return nil
+			}
 			order = append(order, m.Priority)
 			return nil
 		}, config)
-		consumer.Pause()
+		f.publish(to("first"))
+		synctest.Wait()
 		for i := range 60 {
 			m := to(strconv.Itoa(i))
 			m.Priority = []delivery.Priority{delivery.Urgent, delivery.Urgent, delivery.Low}[i%3]
 			f.publish(m)
 		}
-		consumer.Resume()
+		synctest.Wait()
+		close(all)
 		wait(time.Minute)
 		require.NoError(t, stop())
 		require.Len(t, order, 60)

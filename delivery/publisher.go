@@ -38,17 +38,21 @@ type PublisherConfig struct {
 	// Store, when set, keeps a record of every message. A message is durable
 	// then as soon as it is saved: Publish returns, and the message is sent in the
 	// background. What can't be sent a RetryWorker sends, which some process has
-	// to run. Call Close at the end.
+	// to run. Call Close at the end. Nil keeps no records.
 	Store Store
 	// NoRetryWorker says that nobody runs a RetryWorker on Store: messages are
 	// durable when the transport has confirmed them, wait there for their
 	// NotBefore, and are recorded after that.
 	NoRetryWorker bool
 	// PendingGrace is for how long a saved message is the publisher's to send,
-	// and after which a RetryWorker takes over. Default 1 min, at least 1 s.
+	// and after which a RetryWorker takes over: that is how much later a message
+	// goes out whose publisher died, or could not reach the transport. Default
+	// 1 min, at least 1 s.
 	PendingGrace time.Duration
-	// MaxOutgoing bounds how many saved messages wait to be sent. Those beyond it,
-	// or beyond 64 MiB of bodies, RetryWorkers may send at once. Default 1000.
+	// MaxOutgoing bounds how many saved messages wait here to be sent, but for
+	// those of calls that began at the same time. A call whose messages go beyond
+	// it, or beyond 64 MiB of bodies, saves them for RetryWorkers to send at once.
+	// Default 1000.
 	MaxOutgoing int
 	// Metrics takes barid_messages_published_total and barid_publish_seconds.
 	// Nil discards.
@@ -150,17 +154,39 @@ func NewPublisher(transport Transport, config PublisherConfig) (*Publisher, erro
 }
 
 // Publish returns nil when every message is durable: confirmed by the transport,
-// or with a Store, saved. Any other outcome is a *ResultsError with a result for
-// each message, in order: nil, ErrInvalid (then no message of the call was
-// sent, and the valid ones have ErrNotSent), ErrDuplicate, ErrInProgress, one of
-// the transport's refusals, or ErrOutcomeUnknown. Publishing the same message
-// again, with the same ID, is safe after every one of them.
+// or with a Store, saved. It is ErrClosed after Close, and ctx's error if ctx had
+// ended before; nothing was sent then. Any other outcome is a *ResultsError with a
+// result for each message, in order:
 //
-// Publish waits no longer than ctx. Without a Store a message whose NotBefore
-// is still to come needs a transport that is a Delayer, or is ErrUnsupported.
+//   - nil: it is durable
+//   - ErrInvalid: it can't be sent; then no message of the call was sent, and the
+//     valid ones have ErrNotSent
+//   - ErrDuplicate, ErrInProgress: PublisherConfig.Idempotency knows its key
+//   - what the idempotency store failed with: it was not sent
+//   - what the transport refused it with, ErrUnroutable for one: it was not sent
+//   - ErrOutcomeUnknown: it may or may not be durable, because transport, store or
+//     ctx failed in the middle. With a Store, errors.Is finds that cause too
+//     (ErrStoreDown, or the context's), and if it was saved, a RetryWorker sends
+//     it after PendingGrace
+//
+// Publishing the same message again, with the same ID, is safe after every one
+// of them. With a Store, a message whose ID has a record is not saved again and
+// not sent again, whatever has become of it, and the result is nil. There is one
+// exception, so that nobody has to wait for a RetryWorker: what this Publisher had
+// saved with an unknown outcome it sends, as it was saved.
+//
+// Publish waits for transport and stores no longer than ctx. To note what it has
+// done, in the idempotency store and, with NoRetryWorker, in Store, it takes 5 and
+// 10 s more at most, if these do not answer. Without a Store, or with
+// NoRetryWorker, a message whose NotBefore is still to come needs a transport
+// that is a Delayer, or is ErrUnsupported.
 func (p *Publisher) Publish(ctx context.Context, messages ...Message) error {
-	if err := p.usable(ctx); err != nil || len(messages) == 0 {
+	if err := p.enter(ctx); err != nil {
 		return err
+	}
+	defer p.leave()
+	if len(messages) == 0 {
+		return nil
 	}
 	begin := time.Now()
 	batch, errs := p.prepare(envelopesOf(messages, begin))
@@ -176,30 +202,36 @@ func (p *Publisher) Publish(ctx context.Context, messages ...Message) error {
 }
 
 // PublishIn is Publish within a transaction of the host: messages are saved by
-// saver, and are part of whatever it belongs to. Call committed when that has
-// been committed, to have the messages sent at once; if the process dies
-// before, or committed is not called, a RetryWorker sends them after
-// PendingGrace. After a rollback nothing is left of them. A saver that is a
-// CommittedSaver is told by committed, too.
+// saver, and are part of whatever it belongs to, which must end up in
+// PublisherConfig.Store. Call committed when that has been committed, to have the
+// messages sent at once; if the process dies before, or committed is not called,
+// or only after Close, a RetryWorker sends them after PendingGrace. After a
+// rollback nothing is left of them: don't call it. A saver that is a
+// CommittedSaver is told by committed, too. Committed is never nil; it may be
+// called from any goroutine, and again, which changes nothing.
+//
+// The outcomes are Publish's. After an error roll back: which of the messages are
+// in the transaction is not known.
 //
 // It needs a Store, and a RetryWorker, or is ErrUnsupported.
-// PublisherConfig.Idempotency is not asked: a repeated ID is saved once.
+// PublisherConfig.Idempotency is not asked: a repeated ID is saved once. Metrics
+// count what is saved, whether or not it is committed.
 func (p *Publisher) PublishIn(ctx context.Context, saver Saver, messages ...Message) (committed func(), err error) {
 	if err := p.usable(ctx); err != nil {
-		return nil, err
+		return func() {}, err
 	}
 	if p.outbox == nil || saver == nil {
-		return nil, fmt.Errorf("%w: PublishIn wants a Saver, PublisherConfig.Store, and a RetryWorker", ErrUnsupported)
+		return func() {}, fmt.Errorf("%w: PublishIn wants a Saver, PublisherConfig.Store, and a RetryWorker", ErrUnsupported)
 	}
 	begin := time.Now()
 	batch, errs := p.prepare(envelopesOf(messages, begin))
 	var send []Envelope
 	if errs == nil && len(batch) > 0 {
-		errs, send = p.outbox.save(ctx, saver, batch, begin)
+		errs, send, _ = p.outbox.save(ctx, saver, batch, begin)
 	}
 	p.metrics.published(batch, errs, time.Since(begin))
 	return sync.OnceFunc(func() {
-		p.outbox.send(send, begin)
+		p.outbox.send(send, p.outbox.token, begin)
 		if watched, ok := saver.(CommittedSaver); ok {
 			watched.Committed()
 		}
@@ -209,20 +241,23 @@ func (p *Publisher) PublishIn(ctx context.Context, saver Saver, messages ...Mess
 // Forward publishes envelopes that have a past: a replay from the dead letters,
 // or what was taken over from elsewhere. Generation, Attempt and History are
 // sent as they are, and PublisherConfig.Idempotency is not asked. Its outcome is
-// that of Publish. With a Store and a RetryWorker, one whose record has got as far
-// as its generation already, or is done, is not sent again.
+// that of Publish; IDs are required. With a Store and a RetryWorker, one whose
+// record has got as far as its generation already, or is done, is not sent again,
+// and the result is nil.
 func (p *Publisher) Forward(ctx context.Context, envelopes ...Envelope) error {
-	if err := p.usable(ctx); err != nil || len(envelopes) == 0 {
+	if err := p.enter(ctx); err != nil {
 		return err
+	}
+	defer p.leave()
+	if len(envelopes) == 0 {
+		return nil
 	}
 	begin := time.Now()
 	envelopes, errs := p.prepare(envelopes)
 	switch {
 	case errs != nil:
 	case p.outbox != nil:
-		var send []Envelope
-		errs, send = p.outbox.replay(ctx, envelopes, begin)
-		p.outbox.send(send, begin)
+		errs = p.outbox.replay(ctx, envelopes, begin)
 	default:
 		errs = p.send(ctx, envelopes, begin)
 	}
@@ -231,11 +266,17 @@ func (p *Publisher) Forward(ctx context.Context, envelopes ...Envelope) error {
 }
 
 // Cancel withdraws messages that have not been sent yet: scheduled ones, and
-// those between two attempts. Cancelling twice is no error. Any other outcome is
-// a *ResultsError with a result for each ID, in order: nil, ErrNotFound, or
-// ErrLate where the message is in the transport, done, or about to be sent.
+// those between two attempts. Cancelling twice is no error. It is ErrClosed after
+// Close, and ctx's error if ctx had ended before. Any other outcome is a
+// *ResultsError with a result for each ID, in order: nil; ErrNotFound; ErrLate
+// where the message is in the transport, done, or about to be sent; ErrStoreDown
+// or a context's error where it may or may not be cancelled.
 //
-// It needs a Store, or is ErrUnsupported.
+// A message that was sent with an unknown outcome counts as not sent: if it got
+// to the transport all the same, it is delivered although it was cancelled, and
+// stays cancelled.
+//
+// Cancel needs a Store, or is ErrUnsupported.
 func (p *Publisher) Cancel(ctx context.Context, ids ...string) error {
 	if err := p.usable(ctx); err != nil || len(ids) == 0 {
 		return err
@@ -249,12 +290,23 @@ func (p *Publisher) Cancel(ctx context.Context, ids ...string) error {
 		updates[i] = Update{ID: id, Status: StatusCancelled, At: now}
 	}
 	_, errs := p.config.Store.Update(ctx, updates...)
-	return resultsError(len(ids), func(i int) string { return ids[i] }, errs)
+	return resultsError(len(ids), func(i int) string { return ids[i] }, eachOf(errs, len(ids)))
 }
 
-// Close waits until what was published is sent and recorded, or ctx ends; what
-// remains then RetryWorkers send. Publishing is ErrClosed from its begin on.
-// Without a Store there is nothing to wait for.
+// Close waits until the calls that have begun are over and what was published is
+// sent, or left to RetryWorkers because the transport can't be reached, and
+// recorded. Publishing is ErrClosed from its begin on. It does not close transport
+// and store, which it needs until it returns.
+//
+// It waits until ctx ends, and with a ctx that has no deadline for PendingGrace, or
+// 30 s where that is shorter: from then on RetryWorkers see to everything anyway.
+// Its error is the context's then (context.DeadlineExceeded after that time),
+// joined with the store's if that is what kept it. Nothing is lost by that and nobody goes on in
+// the background: what remains RetryWorkers send, and what was sent without being
+// recorded they send once more.
+//
+// Closing again is no error. Without a Store, or with NoRetryWorker, Close does
+// nothing.
 func (p *Publisher) Close(ctx context.Context) error {
 	if p == nil || p.outbox == nil {
 		return nil
@@ -270,6 +322,23 @@ func (p *Publisher) usable(ctx context.Context) error {
 		return ErrClosed
 	}
 	return ctx.Err()
+}
+
+// enter is usable for calls that Close waits for, until they leave.
+func (p *Publisher) enter(ctx context.Context) error {
+	if err := p.usable(ctx); err != nil {
+		return err
+	}
+	if p.outbox != nil && !p.outbox.enter() {
+		return ErrClosed
+	}
+	return nil
+}
+
+func (p *Publisher) leave() {
+	if p.outbox != nil {
+		p.outbox.leave()
+	}
 }
 
 // envelopesOf fills in what the caller may leave out.
@@ -332,100 +401,11 @@ func (p *Publisher) check(message *Message) error {
 // send makes the batch durable, in the store or in the transport.
 func (p *Publisher) send(ctx context.Context, batch []Envelope, now time.Time) []error {
 	if p.outbox != nil {
-		errs, send := p.outbox.save(ctx, p.config.Store, batch, now)
-		p.outbox.send(send, now)
-		return errs
+		return p.outbox.publish(ctx, batch, now)
 	}
 	errs := p.transmit(ctx, batch, now)
 	if p.config.Store != nil {
 		p.record(ctx, batch, errs, now)
-	}
-	return errs
-}
-
-// record keeps a record of what the transport has confirmed.
-func (p *Publisher) record(ctx context.Context, batch []Envelope, errs []error, now time.Time) {
-	var records []Record
-	for i := range batch {
-		if errs == nil || errs[i] == nil {
-			record := newRecord(&batch[i], now)
-			record.Status = StatusQueued
-			if session := sessionOf(p.transport); session != "" {
-				record.ClaimedBy, record.DueAt = session, now.Add(max(p.config.PendingGrace, sessionHold))
-			}
-			records = append(records, record)
-		}
-	}
-	limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
-	defer cancel()
-	var replays []Update
-	failed := func(id string, err error) {
-		p.config.Logger.LogAttrs(ctx, slog.LevelWarn, "message published but not recorded",
-			slog.String("message_id", id), slog.Any("error", err))
-	}
-	for i, err := range p.config.Store.Save(limited, records...) {
-		switch record := &records[i]; {
-		case err == nil:
-		case !errors.Is(err, ErrExists):
-			failed(record.ID, err)
-		case record.Generation > 0:
-			replays = append(replays, Update{
-				ID: record.ID, Status: record.Status, Generation: record.Generation, RetryCount: record.RetryCount,
-				At: now, DueAt: record.DueAt, ClaimedBy: record.ClaimedBy,
-			})
-		}
-	}
-	if len(replays) == 0 {
-		return
-	}
-	_, errs = p.config.Store.Update(limited, replays...)
-	for i, err := range errs {
-		if err != nil && !errors.Is(err, ErrLate) {
-			failed(replays[i].ID, err)
-		}
-	}
-}
-
-// transmit gives the batch to the transport: what is due in one call, and one
-// call for each time to come.
-func (p *Publisher) transmit(ctx context.Context, batch []Envelope, now time.Time) []error {
-	scheduled := false
-	for i := range batch {
-		scheduled = scheduled || batch[i].NotBefore.After(now)
-	}
-	if !scheduled {
-		return p.transport.Send(ctx, batch)
-	}
-	delayer, able := p.transport.(Delayer)
-	groups := make(map[time.Time][]int)
-	for i := range batch {
-		due := time.Time{}
-		if batch[i].NotBefore.After(now) {
-			due = batch[i].NotBefore
-		}
-		groups[due] = append(groups[due], i)
-	}
-	errs := make([]error, len(batch))
-	for due, members := range groups {
-		group := make([]Envelope, len(members))
-		for k, i := range members {
-			group[k] = batch[i]
-		}
-		var results []error
-		switch {
-		case due.IsZero():
-			results = p.transport.Send(ctx, group)
-		case able:
-			results = delayer.SendAfter(ctx, due.Sub(now), group)
-		default:
-			results = make([]error, len(group))
-			for k := range results {
-				results[k] = fmt.Errorf("%w: NotBefore in the future", ErrUnsupported)
-			}
-		}
-		for k, err := range results {
-			errs[members[k]] = err
-		}
 	}
 	return errs
 }

@@ -59,16 +59,21 @@ func (p *Progress) CanRetry(policy retry.Policy) bool {
 }
 
 // ScheduleRetry is the update by which one more attempt, which failed now with
-// cause, is counted, and the next one scheduled as policy says.
+// cause, is counted, and the next one scheduled with the delay that policy says,
+// or at once without a policy. Whether there may be one CanRetry says.
 func (r *Record) ScheduleRetry(now time.Time, policy retry.Policy, cause error) Update {
+	due := now
+	if policy != nil {
+		due = now.Add(policy.Delay(r.RetryCount))
+	}
 	return Update{
 		ID:         r.ID,
 		Status:     StatusRetrying,
 		Generation: r.Generation,
 		RetryCount: r.RetryCount + 1,
 		At:         now,
-		DueAt:      now.Add(policy.Delay(r.RetryCount)),
-		Failure:    &Failure{At: now, Attempt: r.RetryCount, Error: shorten(cause.Error())},
+		DueAt:      due,
+		Failure:    r.failure(now, cause),
 	}
 }
 
@@ -81,9 +86,17 @@ func (r *Record) Fail(now time.Time, deadLetterID string, cause error) Update {
 		Generation:   r.Generation,
 		RetryCount:   r.RetryCount + 1,
 		At:           now,
-		Failure:      &Failure{At: now, Attempt: r.RetryCount, Error: shorten(cause.Error())},
+		Failure:      r.failure(now, cause),
 		DeadLetterID: deadLetterID,
 	}
+}
+
+func (r *Record) failure(now time.Time, cause error) *Failure {
+	failure := &Failure{At: now, Attempt: r.RetryCount}
+	if cause != nil {
+		failure.Error = shorten(cause.Error())
+	}
+	return failure
 }
 
 // Envelope is the message as it goes to the transport for its next attempt.

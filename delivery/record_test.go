@@ -132,3 +132,15 @@ func TestApplyHandsAClaimOn(t *testing.T) {
 	require.NoError(t, record.Apply(newsOf(StatusQueued, 0, 1)), "known")
 	assert.Equal(t, "session", record.ClaimedBy)
 }
+
+func TestUpdatesOfNothing(t *testing.T) {
+	now := noon
+	record := Record{Message: Message{ID: "m"}}
+	update := record.ScheduleRetry(now, nil, nil)
+	require.NoError(t, update.Validate())
+	assert.Equal(t, now, update.DueAt, "no policy, no delay")
+	assert.Empty(t, update.Failure.Error)
+	update = record.Fail(now, "letter", nil)
+	require.NoError(t, update.Validate())
+	assert.Empty(t, update.Failure.Error)
+}

@@ -29,6 +29,9 @@ type faultyRecords struct {
 	lost func(operation string) error
 	// carriedOut is told of updates.
 	carriedOut func(updates []delivery.Update, errs []error)
+	// answers, when set, are those of every call, whatever it is of.
+	answers []error
+	getDown atomic.Bool
 }
 
 func newRecords() *faultyRecords {
@@ -49,6 +52,9 @@ func (s *faultyRecords) Save(ctx context.Context, records ...delivery.Record) []
 	if err := s.check("save", s.fail); err != nil {
 		return allOf(err, len(records))
 	}
+	if s.answers != nil {
+		return append([]error(nil), s.answers...)
+	}
 	errs := s.Store.Save(ctx, records...)
 	if err := s.check("save", s.lost); err != nil {
 		return allOf(err, len(records))
@@ -61,6 +67,9 @@ func (s *faultyRecords) Update(ctx context.Context, updates ...delivery.Update) 
 	if err := s.check(operation, s.fail); err != nil {
 		return make([]delivery.Progress, len(updates)), allOf(err, len(updates))
 	}
+	if s.answers != nil {
+		return nil, append([]error(nil), s.answers...)
+	}
 	progress, errs := s.Store.Update(ctx, updates...)
 	if s.carriedOut != nil {
 		s.carriedOut(updates, errs)
@@ -69,6 +78,13 @@ func (s *faultyRecords) Update(ctx context.Context, updates ...delivery.Update) 
 		return make([]delivery.Progress, len(updates)), allOf(err, len(updates))
 	}
 	return progress, errs
+}
+
+func (s *faultyRecords) Get(ctx context.Context, ids ...string) ([]delivery.Record, []error) {
+	if s.getDown.Load() {
+		return make([]delivery.Record, len(ids)), allOf(delivery.ErrStoreDown, len(ids))
+	}
+	return s.Store.Get(ctx, ids...)
 }
 
 func allOf(err error, n int) []error {
@@ -566,48 +582,6 @@ func TestConsumerRecordsStrangers(t *testing.T) {
 		assert.Equal(t, f.sink.only(t).ID, bad.DeadLetterID)
 		require.NoError(t, stop())
 		f.empty()
-	})
-}
-
-func TestSendBatch(t *testing.T) {
-	bubble(t, func(f *fixture) {
-		records := f.outboxed(delivery.PublisherConfig{BatchSizeLimit: 3})
-		for _, size := range []int{0, 4} {
-			_, err := f.publisher.SendBatch(f.t.Context(), make([]delivery.Message, size))
-			var fault *delivery.BatchError
-			require.ErrorAs(t, err, &fault)
-			require.ErrorIs(t, err, delivery.ErrInvalid)
-			assert.Equal(t, size, fault.Size)
-			assert.Equal(t, 3, fault.Limit)
-		}
-		_, err := f.publisher.SendBatch(f.t.Context(), []delivery.Message{to("a"), {ID: "b"}, to("a")})
-		var fault *delivery.BatchError
-		require.ErrorAs(t, err, &fault)
-		require.Len(t, fault.Invalid, 2)
-		assert.Equal(t, 1, fault.Invalid[0].Index)
-		require.ErrorContains(t, fault.Invalid[0].Err, "Recipient is empty")
-		assert.Equal(t, 2, fault.Invalid[1].Index)
-		require.ErrorContains(t, err, "[2] a: delivery: message ID is that of message 0")
-		stats, err := records.Stats(f.t.Context())
-		require.NoError(t, err)
-		assert.Zero(t, stats.Total, "nothing is half-done")
-
-		unnamed := delivery.Message{Recipient: "r"}
-		result, err := f.publisher.SendBatch(f.t.Context(), []delivery.Message{to("a"), unnamed, to("c")})
-		require.NoError(t, err)
-		assert.Equal(t, 3, result.Total)
-		assert.Equal(t, 3, result.Succeeded)
-		assert.Equal(t, "a", result.Results[0].ID)
-		assert.Equal(t, delivery.StatusPending, records.status(t, result.Results[1].ID))
-		assert.Empty(t, unnamed.ID, "the caller's own is left alone")
-
-		records.down.Store(true)
-		result, err = f.publisher.SendBatch(f.t.Context(), []delivery.Message{to("d")})
-		require.ErrorIs(t, err, delivery.ErrOutcomeUnknown)
-		assert.Equal(t, 1, result.Failed)
-		require.ErrorIs(t, result.Results[0].Err, delivery.ErrStoreDown)
-		records.down.Store(false)
-		require.NoError(t, f.publisher.Close(f.t.Context()))
 	})
 }
 

@@ -28,14 +28,15 @@ type RetryWorkerConfig struct {
 	Name string
 	// ScanInterval is how long the worker sleeps at most. It wakes before that
 	// for everything of which the store can tell when it is due. Default
-	// DefaultScanInterval, 30 s.
+	// DefaultScanInterval, 30 s; more than 0.
 	ScanInterval time.Duration
 	// BatchSize is how many records are claimed, and sent, together, which is
 	// also how many bodies are in memory at once. Default DefaultClaimBatch,
 	// 500, from 1 to MaxClaim.
 	BatchSize int
 	// Lease is after how long another worker goes on with what this one had
-	// claimed when it died. Sending one batch may take half of it. Default
+	// claimed when it died, and after how long what could not be sent is tried
+	// again. To claim and send one batch may take half of it. Default
 	// DefaultClaimLease, 1 min, at least MinClaimLease, 1 s.
 	Lease time.Duration
 
@@ -44,8 +45,8 @@ type RetryWorkerConfig struct {
 	Retry retry.Policy
 	// DeadLetters keeps what is given up; dlq.NewManager makes one. If it is a
 	// Resolver as well, a letter whose message was acknowledged in the very moment
-	// in which it was given up is taken back. Default: the transport, if it is a
-	// DeadLetterer.
+	// in which it was given up is taken back, as soon as that can be done while the
+	// worker runs. Default: the transport, if it is a DeadLetterer.
 	DeadLetters DeadLetterer
 	// IgnoreAckTimeouts leaves messages alone whose acknowledgment is overdue.
 	// They stay sent, and can still be acknowledged; a later Run without it sees
@@ -135,14 +136,16 @@ func (c *RetryWorkerConfig) validate() error {
 //
 // A worker that dies after it has put a dead letter and before it has noted that
 // leaves both the letter and the message. Whoever claims the message next puts
-// the same letter again; if it is acknowledged before that, the letter stays and
-// is for people to delete.
+// the same letter again; if it is acknowledged before that, the letter stays, and
+// is for people to delete. To replay it sends nothing, since the record says that
+// the message is done.
 //
 // With a Volatile transport the worker also renews the claims on what waits
 // there. When Run ends it lets go of them, so that others, or the next start, go
-// on at once and not only after the lease. End it after the consumers of the
-// same process and transport, or what these still have in hand is delivered
-// twice, unless an idempotency store prevents that.
+// on at once and not only after the lease. End it after the publishers and the
+// consumers of the same process and transport, or what these still have in hand
+// is delivered twice, unless an idempotency store prevents that. For the same
+// reason run one worker at a time for each such transport.
 //
 // A worker that can't reach the store, the transport or the dead letters tries
 // again, at most half a minute apart, for as long as it takes.
@@ -197,12 +200,14 @@ func (w *RetryWorker) Run(ctx context.Context) error {
 			break
 		}
 	}
+	p.unfounded.finish(work, time.Now().Add(settleTimeout))
 	return nil
 }
 
 // RunOnce sees to everything that is due and returns, for hosts that have a
 // scheduler of their own. The error tells which of store, transport and dead
-// letters failed last, or is ctx's; what was not seen to then is the next call's.
+// letters failed last, or is ctx's; what was not seen to then is a later call's,
+// and if it was claimed, not before the lease ends.
 // Where the transport is Volatile the process needs Run.
 func (w *RetryWorker) RunOnce(ctx context.Context) error {
 	p, err := w.patrol()
@@ -214,6 +219,7 @@ func (w *RetryWorker) RunOnce(ctx context.Context) error {
 	for ctx.Err() == nil && p.round(ctx, work) {
 		continue
 	}
+	p.unfounded.finish(work, time.Now().Add(w.config.Lease))
 	return errors.Join(ctx.Err(), p.outages())
 }
 

@@ -425,3 +425,70 @@ func TestADeadLetterIsTakenBack(t *testing.T) {
 		})
 	}
 }
+
+// A letter that can't be taken back for now holds up nothing else, and is taken
+// back when that works again.
+func TestTakingBackHoldsUpNothing(t *testing.T) {
+	inDepot(t, func(d *depot) {
+		config := d.config()
+		config.Retry, config.Lease = nil, 2*time.Hour
+		d.save(stored("m", delivery.StatusSent, time.Now()))
+		d.graves.onPut = func() {
+			d.update(delivery.Update{ID: "m", Status: delivery.StatusDelivered, At: time.Now(), Acknowledged: true})
+		}
+		var down atomic.Bool
+		down.Store(true)
+		d.graves.onTake = func() error {
+			if down.Load() {
+				return errDown
+			}
+			return nil
+		}
+		stop := d.start(config)
+		wait(time.Minute)
+		d.save(stored("retry", delivery.StatusRetrying, time.Now()))
+		wait(time.Second)
+		require.Equal(d.t, delivery.StatusQueued, d.get("retry").Status, "other duties go on")
+		require.Len(d.t, d.graves.all(), 1)
+		wait(time.Hour)
+		require.Equal(d.t, 1, d.log.count("not taken back yet"))
+		down.Store(false)
+		wait(time.Minute)
+		require.Empty(d.t, d.graves.all())
+		require.Zero(d.t, d.log.count("dead letters of acknowledged messages stay"))
+		stop()
+	})
+}
+
+// A worker that died between the dead letter and its note, and an end user who
+// acknowledged before the next one came, leave a letter. To replay it sends
+// nothing.
+func TestAnUnfoundedLetterIsReplayedToNobody(t *testing.T) {
+	bubble(t, func(f *fixture) {
+		records := f.outboxed(delivery.PublisherConfig{})
+		require.Empty(t, records.Save(f.t.Context(), stored("m", delivery.StatusSent, time.Now())))
+		dying := &shakyStore{Store: records.Store}
+		dying.before = func(step string) error {
+			if step == "update" {
+				dying.down.Store(true) // for good
+				return delivery.ErrStoreDown
+			}
+			return nil
+		}
+		worker, err := delivery.NewRetryWorker(dying, f.transport, delivery.RetryWorkerConfig{DeadLetters: f.sink})
+		require.NoError(t, err)
+		require.ErrorIs(t, worker.RunOnce(f.t.Context()), delivery.ErrStoreDown)
+		letter := f.sink.only(t)
+		acknowledger, err := delivery.NewAcknowledger(records, delivery.AcknowledgerConfig{})
+		require.NoError(t, err)
+		require.NoError(t, acknowledger.Delivered(f.t.Context(), "m"))
+
+		replay := letter.Envelope
+		replay.Generation, replay.Attempt = replay.Generation+1, 0
+		require.NoError(t, f.publisher.Forward(f.t.Context(), replay))
+		wait(time.Minute)
+		f.empty()
+		require.Equal(t, delivery.StatusDelivered, records.status(t, "m"))
+		require.NoError(t, f.publisher.Close(f.t.Context()))
+	})
+}

@@ -2,6 +2,7 @@ package delivery_test
 
 import (
 	"context"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -82,4 +83,49 @@ func TestWaitingIsNotSentAgain(t *testing.T) {
 			})
 		})
 	}
+}
+
+// What the publisher has put into the transport is found by others a minute after
+// the process died, whatever its grace.
+func TestQueuedIsHeldForAMinute(t *testing.T) {
+	bubble(t, func(f *fixture) {
+		records := f.outboxed(delivery.PublisherConfig{PendingGrace: time.Hour})
+		f.publish(to("a"))
+		wait(2 * time.Second)
+		record := records.record(t, "a")
+		assert.Equal(t, delivery.StatusQueued, record.Status)
+		assert.Equal(t, f.transport.Session(), record.ClaimedBy)
+		assert.WithinRange(t, record.DueAt, time.Now().Add(50*time.Second), time.Now().Add(time.Minute))
+		require.NoError(t, f.publisher.Close(f.t.Context()))
+	})
+}
+
+// A mark that could not be written for long does not make a message due that
+// waits here.
+func TestALateMarkHoldsWhatWaits(t *testing.T) {
+	bubble(t, func(f *fixture) {
+		records := f.outboxed(delivery.PublisherConfig{PendingGrace: time.Hour})
+		end := f.patrolled(records, delivery.RetryWorkerConfig{})
+		var down atomic.Bool
+		down.Store(true)
+		refuseMarks(records, &down)
+		f.publish(to("a"))
+		wait(5 * time.Minute)
+		down.Store(false)
+		wait(10 * time.Minute)
+		assert.EqualValues(t, 1, f.waiting())
+		assert.Equal(t, delivery.StatusQueued, records.status(t, "a"))
+		end()
+	})
+}
+
+// A message that waits for its NotBefore in the transport is no orphan meanwhile.
+func TestScheduledWithoutARetryWorkerIsHeld(t *testing.T) {
+	bubble(t, func(f *fixture) {
+		records := f.outboxed(delivery.PublisherConfig{NoRetryWorker: true})
+		later := to("a")
+		later.NotBefore = time.Now().Add(time.Hour)
+		f.publish(later)
+		assert.Equal(t, later.NotBefore.Add(time.Minute).UTC(), records.record(t, "a").DueAt)
+	})
 }

@@ -1,0 +1,217 @@
+package delivery_test
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/esh3artech/barid/delivery"
+)
+
+// refuseMarks fails the store's updates to queued while down is true, and counts
+// them.
+func refuseMarks(records *faultyRecords, down *atomic.Bool) *atomic.Int64 {
+	var tries atomic.Int64
+	records.fail = func(operation string) error {
+		if operation != "update queued" {
+			return nil
+		}
+		tries.Add(1)
+		if down.Load() {
+			return delivery.ErrStoreDown
+		}
+		return nil
+	}
+	return &tries
+}
+
+// What a Publish that had begun has saved, Close sends.
+func TestCloseWaitsForWhatIsBeingPublished(t *testing.T) {
+	bubble(t, func(f *fixture) {
+		records := f.outboxed(delivery.PublisherConfig{})
+		records.lost = func(operation string) error {
+			if operation == "save" {
+				<-time.After(5 * time.Second) // the answer takes its time
+			}
+			return nil
+		}
+		published := make(chan error, 1)
+		go func() { published <- f.publisher.Publish(context.Background(), to("a")) }()
+		wait(time.Second)
+		require.NoError(t, f.publisher.Close(context.Background()))
+		require.NoError(t, <-published)
+		assert.Equal(t, delivery.StatusQueued, records.status(t, "a"))
+		assert.EqualValues(t, 1, f.waiting())
+		require.ErrorIs(t, f.publisher.Publish(f.t.Context(), to("b")), delivery.ErrClosed)
+	})
+}
+
+func TestCloseWaitsForAMarkThatIsBeingWritten(t *testing.T) {
+	bubble(t, func(f *fixture) {
+		records := f.outboxed(delivery.PublisherConfig{})
+		records.fail = func(operation string) error {
+			if operation == "update queued" {
+				<-time.After(5 * time.Second)
+			}
+			return nil
+		}
+		f.publish(to("a"))
+		wait(3 * time.Second) // it began after one
+		require.NoError(t, f.publisher.Close(context.Background()))
+		assert.Equal(t, delivery.StatusQueued, records.status(t, "a"))
+	})
+}
+
+func TestCloseWritesWhatItCouldNotWriteAtFirst(t *testing.T) {
+	bubble(t, func(f *fixture) {
+		records := f.outboxed(delivery.PublisherConfig{})
+		var down atomic.Bool
+		down.Store(true)
+		refuseMarks(records, &down)
+		f.publish(to("a"))
+		wait(10 * time.Millisecond)
+		time.AfterFunc(20*time.Second, func() { down.Store(false) })
+		require.NoError(t, f.publisher.Close(context.Background()))
+		assert.Equal(t, delivery.StatusQueued, records.status(t, "a"))
+	})
+}
+
+// A host that gives no deadline is not held up for ever by a store that is down.
+func TestCloseEndsByItselfWithTheGrace(t *testing.T) {
+	for grace, want := range map[time.Duration]time.Duration{
+		time.Second: 30 * time.Second, 0: time.Minute, time.Hour: time.Hour,
+	} {
+		bubble(t, func(f *fixture) { f.closesWithTheStoreDown(grace, want) })
+	}
+}
+
+func (f *fixture) closesWithTheStoreDown(grace, want time.Duration) {
+	f.t.Helper()
+	records := f.outboxed(delivery.PublisherConfig{PendingGrace: grace})
+	var down atomic.Bool
+	down.Store(true)
+	tries := refuseMarks(records, &down)
+	f.publish(to("a"))
+	wait(10 * time.Millisecond)
+	begin := time.Now()
+	err := f.publisher.Close(context.Background())
+	require.ErrorIs(f.t, err, delivery.ErrStoreDown)
+	require.ErrorIs(f.t, err, context.DeadlineExceeded)
+	assert.Equal(f.t, want, time.Since(begin))
+
+	before := tries.Load()
+	wait(time.Hour)
+	assert.Equal(f.t, before, tries.Load(), "nobody goes on in the background")
+	require.NoError(f.t, f.publisher.Close(context.Background()), "there is nothing left to wait for")
+}
+
+// A Publish that hangs does not hold up Close for longer than that, either.
+func TestCloseDoesNotWaitForEverForAPublish(t *testing.T) {
+	bubble(t, func(f *fixture) {
+		records := f.outboxed(delivery.PublisherConfig{})
+		hung := make(chan struct{})
+		records.fail = func(string) error {
+			<-hung
+			return nil
+		}
+		published := make(chan error, 1)
+		go func() { published <- f.publisher.Publish(context.Background(), to("a")) }()
+		wait(time.Second)
+		begin := time.Now()
+		require.ErrorIs(t, f.publisher.Close(context.Background()), context.DeadlineExceeded)
+		assert.Equal(t, time.Minute, time.Since(begin))
+		close(hung)
+		require.NoError(t, <-published, "it is saved")
+		wait(time.Minute)
+		f.empty()
+		assert.Equal(t, delivery.StatusPending, records.status(t, "a"), "a retry worker sends it")
+	})
+}
+
+// With a deadline of the host's own Close takes as long as that says, and leaves
+// nobody at work.
+func TestCloseEndsWithItsContext(t *testing.T) {
+	bubble(t, func(f *fixture) {
+		records := f.outboxed(delivery.PublisherConfig{})
+		var down atomic.Bool
+		down.Store(true)
+		tries := refuseMarks(records, &down)
+		f.publish(to("a"))
+		wait(10 * time.Millisecond)
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+		defer cancel()
+		begin := time.Now()
+		require.ErrorIs(t, f.publisher.Close(ctx), context.DeadlineExceeded)
+		assert.Equal(t, 5*time.Minute, time.Since(begin))
+		down.Store(false)
+		before := tries.Load()
+		wait(time.Hour)
+		assert.Equal(t, before, tries.Load())
+		assert.Equal(t, delivery.StatusPending, records.status(t, "a"))
+	})
+}
+
+// What waits to be sent is left alone when Close gives up: the host is about to
+// close the transport.
+func TestCloseThatGivesUpSendsNoMore(t *testing.T) {
+	bubble(t, func(f *fixture) {
+		f.outboxed(delivery.PublisherConfig{})
+		var sends atomic.Int64
+		f.transport.onSend = func(time.Duration, delivery.Envelope) error {
+			if sends.Add(1) == 1 {
+				<-time.After(10 * time.Second)
+			}
+			return nil
+		}
+		f.publish(to("a"))
+		synctest.Wait() // it is being sent
+		f.publish(to("b"))
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		require.ErrorIs(t, f.publisher.Close(ctx), context.DeadlineExceeded)
+		wait(time.Minute)
+		assert.EqualValues(t, 1, sends.Load())
+	})
+}
+
+// A transaction that is committed after Close is a retry worker's.
+func TestCommittedAfterClose(t *testing.T) {
+	bubble(t, func(f *fixture) {
+		records := f.outboxed(delivery.PublisherConfig{})
+		saver := &transaction{Saver: records}
+		committed, err := f.publisher.PublishIn(f.t.Context(), saver, to("a"))
+		require.NoError(t, err)
+		require.NoError(t, f.publisher.Close(context.Background()))
+		committed()
+		assert.Equal(t, 1, saver.committed, "watchers are told all the same")
+		wait(30 * time.Second)
+		f.empty()
+		assert.Equal(t, delivery.StatusPending, records.status(t, "a"))
+	})
+}
+
+func TestPublishInThatFailsCanBeToldOfACommit(t *testing.T) {
+	bubble(t, func(f *fixture) {
+		records := f.outboxed(delivery.PublisherConfig{})
+		ended, cancel := context.WithCancel(context.Background())
+		cancel()
+		for _, ctx := range []context.Context{ended, f.t.Context()} {
+			committed, err := f.publisher.PublishIn(ctx, nil, to("a"))
+			require.Error(t, err)
+			committed()
+		}
+		records.fail = func(string) error { return errors.New("no") }
+		committed, err := f.publisher.PublishIn(f.t.Context(), records, to("a"))
+		require.Error(t, err)
+		committed()
+		wait(time.Second)
+		f.empty()
+		require.NoError(t, f.publisher.Close(context.Background()))
+	})
+}
