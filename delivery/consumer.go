@@ -103,8 +103,9 @@ type ConsumerConfig struct {
 	// no acknowledgments, delivered when the handler is done; as without a Store.
 	AckTimeout time.Duration
 
-	// DeadLetters keeps what is given up; dlq.NewManager makes one. Default: the
-	// transport, if it is a DeadLetterer.
+	// DeadLetters keeps what is given up; dlq.NewManager makes one. If it is a
+	// Resolver as well, the letter of a message that is done already is taken back.
+	// Default: the transport, if it is a DeadLetterer.
 	DeadLetters DeadLetterer
 
 	// Middleware wraps the handler, the first outermost.

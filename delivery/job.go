@@ -108,6 +108,8 @@ type verdict struct {
 	// letterID is the dead letter's, the same each time the put is tried.
 	letterID string
 	err      error // why
+	// done says of a duplicate that its message is done for good.
+	done bool
 	// at is when it was decided, and the same however often it is tried to carry
 	// it out.
 	at time.Time

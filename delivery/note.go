@@ -17,7 +17,7 @@ func (r *run) note(ctx context.Context, j *job) error {
 		j.noted = true
 		return nil
 	}
-	progress, err := r.record(ctx, j, update)
+	progress, err := r.tell(ctx, j, update)
 	switch {
 	case err == nil:
 	case errors.Is(err, ErrLate):
@@ -104,16 +104,10 @@ func (r *run) takeBack(ctx context.Context, id string) error {
 	return nil
 }
 
-// tell is record for who needs no answer but the error.
-func (r *run) tell(ctx context.Context, j *job, update Update) error {
-	_, err := r.record(ctx, j, update)
-	return err
-}
-
-// record carries out the update in the store, on a new record if there is none: the
+// tell carries out the update in the store, on a new record if there is none: the
 // message may come from a publisher without a store. Of a copy of something that
 // was done before no record is made.
-func (r *run) record(ctx context.Context, j *job, update Update) (Progress, error) {
+func (r *run) tell(ctx context.Context, j *job, update Update) (Progress, error) {
 	limited := within(ctx, j.tick(), settleTimeout)
 	defer limited.end()
 	progress, errs := r.config.Store.Update(limited, update)

@@ -62,6 +62,32 @@ func TestADeadLetterOfAnAcknowledgedMessageIsTakenBack(t *testing.T) {
 	}
 }
 
+// A message that the end user had acknowledged before its handler failed is done:
+// it is not tried again, and neither is a copy of it.
+func TestAnAcknowledgedMessageIsNotTriedAgain(t *testing.T) {
+	bubble(t, func(f *fixture) {
+		records := f.outboxed(delivery.PublisherConfig{})
+		config := f.config()
+		config.Store = records
+		_, stop := f.consume(func(ctx context.Context, m delivery.Message) error {
+			_, errs := records.Store.Update(ctx, delivery.Update{ID: m.ID, Status: delivery.StatusDelivered, At: time.Now(), Acknowledged: true})
+			require.Empty(t, errs)
+			return errDown
+		}, config)
+		message := to("a")
+		message.RequireAck = true
+		f.publish(message)
+		wait(time.Minute)
+		require.Empty(t, f.transport.Send(f.t.Context(), []delivery.Envelope{{Message: message}}))
+		wait(time.Minute)
+		assert.Equal(t, delivery.StatusDelivered, records.status(t, "a"))
+		assert.Equal(t, []int{1}, f.attempts("a"))
+		require.NoError(t, stop())
+		f.empty()
+		require.NoError(t, f.publisher.Close(f.t.Context()))
+	})
+}
+
 // A copy that comes after the message has expired is no dead letter if the
 // message was delivered.
 func TestAnExpiredCopyOfADeliveredMessageIsNoDeadLetter(t *testing.T) {

@@ -172,12 +172,12 @@ func (r *run) home(ctx context.Context, j *job) error {
 func (r *run) schedule(ctx context.Context, j *job) error {
 	v := &j.verdict
 	if r.config.schedules() {
-		err := r.tell(ctx, j, r.newsOf(j, StatusRetrying, v.at.Add(v.delay)))
+		progress, err := r.tell(ctx, j, r.newsOf(j, StatusRetrying, v.at.Add(v.delay)))
 		j.noted = err == nil
 		if errors.Is(err, ErrLate) {
-			// What becomes of the message has been decided: it was acknowledged, or
-			// this is an old copy.
-			v.action, v.err, j.noted = duplicate, err, true
+			// What becomes of the message has been decided: it was acknowledged, and
+			// no copy of it need run any more, or this is an old copy.
+			v.action, v.err, v.done, j.noted = duplicate, err, progress.Status.Final(), true
 			return nil
 		}
 		return err
@@ -216,7 +216,13 @@ func (r *run) mark(ctx context.Context, j *job) error {
 	case bury:
 		err = j.claim.Complete(limited)
 	case retryThen:
-		err = j.claim.Schedule(limited, j.verdict.next.Attempt, j.verdict.delay)
+		err = j.claim.Schedule(limited, v.next.Attempt, v.delay)
+	case duplicate:
+		if v.done {
+			err = j.claim.Complete(limited)
+			break
+		}
+		err = j.claim.Release(limited)
 	default:
 		err = j.claim.Release(limited)
 	}
