@@ -530,8 +530,11 @@ func (j *job) settle(ctx context.Context, messages []delivery.Message, requeued 
 	}
 	fmt.Fprintf(j.config.Output, "ledger: %d published = %d delivered (some of the %d requeued among them) + %d dead letters kept + %d lost\n",
 		len(messages), delivered, requeued, len(dead), lost)
-	fmt.Fprintf(j.config.Output, "limit: %d handlers were between effect and mark when the process was killed, and the answers to %d came too late; each may run once more\n",
-		len(j.between), late)
+	limit := fmt.Sprintf("the answers to %d handlers came too late", late)
+	if j.config.Store != nil {
+		limit = fmt.Sprintf("%d handlers were between effect and mark when the process was killed, and ", len(j.between)) + limit
+	}
+	fmt.Fprintf(j.config.Output, "limit: %s; each may run once more\n", limit)
 	fmt.Fprintf(j.config.Output, "demo: published=%d delivered=%d dead_lettered=%d requeued=%d lost=%d duplicates=%d\n",
 		len(messages), delivered, len(dead), requeued, lost, duplicates)
 	if lost != 0 || unexplained != 0 {

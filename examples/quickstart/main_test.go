@@ -13,7 +13,7 @@ import (
 
 var last = regexp.MustCompile(`^demo: published=2000 delivered=\d+ dead_lettered=\d+ requeued=[1-9]\d* lost=0 duplicates=(\d+)$`)
 
-var limit = regexp.MustCompile(`^limit: (\d+) handlers were between effect and mark when the process was killed, and the answers to (\d+) came too late`)
+var limit = regexp.MustCompile(`^limit: (\d+) handlers were between effect and mark when the process was killed, and the answers to (\d+) handlers came too late`)
 
 // TestQuickstart runs the whole job, as make demo does: with the kill.
 func TestQuickstart(t *testing.T) {
