@@ -13,6 +13,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/esh3artech/barid/breaker"
+	"github.com/esh3artech/barid/delivery"
 	"github.com/esh3artech/barid/dlq"
 	"github.com/esh3artech/barid/metrics"
 )
@@ -65,7 +66,7 @@ func (p *progress) finish() {
 }
 
 // showTable shows what the first part of the job came to.
-func showTable(output io.Writer, figures metrics.Snapshot, published, delivered int, dead dlq.Stats) {
+func showTable(output io.Writer, figures metrics.Snapshot, published, delivered int, dead []dlq.Entry) {
 	table := tabwriter.NewWriter(output, 0, 0, 2, ' ', 0)
 	row := func(name, format string, args ...any) {
 		fmt.Fprintf(table, "%s\t"+format+"\n", append([]any{name}, args...)...)
@@ -75,9 +76,13 @@ func showTable(output io.Writer, figures metrics.Snapshot, published, delivered 
 	row("delivered", "%d", delivered)
 	row("retried", "%d", figures.Processed[metrics.OutcomeRetried])
 	row("duplicates suppressed", "%d", figures.Processed[metrics.OutcomeDuplicate])
-	row("dead-lettered", "%d", dead.Total)
-	for _, reason := range slices.Sorted(maps.Keys(dead.ByReason)) {
-		row("  "+string(reason), "%d", dead.ByReason[reason])
+	row("dead-lettered", "%d", len(dead))
+	reasons := map[delivery.Reason]int{}
+	for _, entry := range dead {
+		reasons[entry.Reason]++
+	}
+	for _, reason := range slices.Sorted(maps.Keys(reasons)) {
+		row("  "+string(reason), "%d", reasons[reason])
 	}
 	for _, name := range slices.Sorted(maps.Keys(figures.Breakers)) {
 		changes := figures.Breakers[name].Transitions

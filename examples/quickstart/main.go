@@ -2,7 +2,8 @@
 // 2,000 messages, kept in a SQLite file, through a provider that fails in every
 // usual way. In the middle the process kills itself, as kill -9 does, and is
 // started again on the same file. It ends with status 1 if the provider's ledger
-// shows a message lost, or delivered twice without the kill to account for it.
+// shows a message lost, or delivered twice without a reason: the kill, or an
+// answer of the provider that came too late.
 package main
 
 import (

@@ -1,6 +1,8 @@
-// Command rabbitmq runs the job of the quickstart, with the same handler, on
-// RabbitMQ and Redis. Kill either of them while it runs: nothing is lost. It
-// ends with status 1 if its ledger shows a message lost or delivered twice.
+// Command rabbitmq runs the job of the quickstart, with the same handler, on what
+// a host has in production: messages and delayed retries in RabbitMQ, idempotency
+// keys and dead letters in Redis. Kill either of them while it runs: nothing is
+// lost. It ends with status 1 if its ledger shows a message lost, or delivered
+// twice without a reason.
 package main
 
 import (
@@ -11,17 +13,16 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"sync"
 	"syscall"
 	"time"
 
 	"github.com/esh3artech/barid/delivery/deliverytest/servers"
 	"github.com/esh3artech/barid/delivery/rabbitmq"
+	letters "github.com/esh3artech/barid/dlq/redisstore"
 	"github.com/esh3artech/barid/examples/courier"
-	"github.com/esh3artech/barid/idempotency/redisstore"
+	keys "github.com/esh3artech/barid/idempotency/redisstore"
 )
-
-// reach is how long to try to reach a server.
-const reach = 10 * time.Second
 
 func main() {
 	if err := run(); err != nil {
@@ -34,6 +35,7 @@ type options struct {
 	amqp, redis, name string
 	private, verbose  bool
 	messages          int
+	reach             time.Duration
 }
 
 func run() (err error) {
@@ -43,6 +45,7 @@ func run() (err error) {
 	flag.StringVar(&o.name, "name", "barid-demo", "prefix of the queues and exchanges")
 	flag.BoolVar(&o.private, "private", false, "start a RabbitMQ and a Redis for this run, instead of -amqp and -redis")
 	flag.IntVar(&o.messages, "messages", 2000, "how many messages to publish")
+	flag.DurationVar(&o.reach, "reach", 30*time.Second, "how long to try to reach the servers")
 	flag.BoolVar(&o.verbose, "v", false, "log what the pipeline does, to standard error")
 	flag.Parse()
 
@@ -60,7 +63,13 @@ func run() (err error) {
 		logger = slog.New(slog.NewTextHandler(os.Stderr, nil))
 	}
 
-	reaching, cancel := context.WithTimeout(ctx, reach)
+	return host(ctx, o, logger)
+}
+
+// host is what an application does: it opens what it runs on, sees that it is
+// there, wires the pieces together, and runs.
+func host(ctx context.Context, o options, logger *slog.Logger) (err error) {
+	reaching, cancel := context.WithTimeout(ctx, o.reach)
 	defer cancel()
 	transport, err := rabbitmq.Open(reaching, rabbitmq.Config{URL: o.amqp, Name: o.name, Logger: logger})
 	if err != nil {
@@ -68,37 +77,58 @@ func run() (err error) {
 	}
 	defer func() { err = errors.Join(err, transport.Close()) }()
 
-	client, err := redisstore.NewClient(o.redis)
+	client, err := keys.NewClient(o.redis)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = client.Close() }()
-	store := redisstore.New(client, redisstore.Config{})
-	defer func() { _ = store.Close() }()
-	if err := store.Check(reaching); err != nil {
+	defer func() { err = errors.Join(err, client.Close()) }()
+	idempotency := keys.New(client, keys.Config{Prefix: o.name + ":"})
+	defer func() { err = errors.Join(err, idempotency.Close()) }()
+	deadLetters := letters.New(client, letters.Config{Prefix: o.name + ":dlq"})
+	// Redis must not evict keys or dead letters: a host that starts refuses to.
+	if err := errors.Join(idempotency.Check(reaching), deadLetters.Check(reaching)); err != nil {
 		return fmt.Errorf("%w\n\nIs Redis running? Name another one with -redis, or let -private start one", err)
 	}
 
 	return courier.Run(ctx, courier.Config{
 		Transport:   transport,
-		Idempotency: store,
+		Idempotency: idempotency,
+		DeadLetters: deadLetters,
 		Messages:    o.messages,
 		Logger:      logger,
 	})
 }
 
-// start starts private servers and puts their URLs in place.
+// start starts private servers and puts their URLs in place. What somebody kills
+// of them it starts again, as whatever runs them in production does.
 func start(ctx context.Context, o *options) (stop func(), err error) {
 	fmt.Println("starting a private RabbitMQ and Redis")
 	broker, err := servers.NewRabbitMQ(ctx, servers.RabbitMQConfig{})
 	if err != nil {
 		return nil, err
 	}
-	redis, err := servers.NewRedis(ctx, servers.RedisConfig{})
+	// Dead letters are as durable as Redis: every write is on its disk before it answers.
+	redis, err := servers.NewRedis(ctx, servers.RedisConfig{AppendOnly: true, Args: []string{"--appendfsync", "always"}})
 	if err != nil {
 		return nil, errors.Join(err, broker.Close())
 	}
 	o.amqp, o.redis = broker.URL(), redis.URL()
 	fmt.Printf("RabbitMQ has process %d, Redis %d\n", broker.PID(), redis.PID())
-	return func() { _ = errors.Join(broker.Close(), redis.Close()) }, nil
+
+	ctx, cancel := context.WithCancel(ctx)
+	var watching sync.WaitGroup
+	watching.Go(func() {
+		for tick := time.Tick(500 * time.Millisecond); ctx.Err() == nil; {
+			select {
+			case <-tick:
+				_ = errors.Join(broker.Start(ctx), redis.Start(ctx)) // those that run are left alone
+			case <-ctx.Done():
+			}
+		}
+	})
+	return func() {
+		cancel()
+		watching.Wait()
+		_ = errors.Join(broker.Close(), redis.Close())
+	}, nil
 }

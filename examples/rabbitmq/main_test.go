@@ -5,6 +5,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -12,9 +13,15 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/esh3artech/barid/delivery/deliverytest/servers"
+	"github.com/esh3artech/barid/dlq"
+	letters "github.com/esh3artech/barid/dlq/redisstore"
+	keys "github.com/esh3artech/barid/idempotency/redisstore"
 )
 
-var lastLine = regexp.MustCompile(`^demo: published=(\d+) delivered=\d+ dead_lettered=\d+ requeued=\d+ lost=0 duplicates=0$`)
+var (
+	limitLine = regexp.MustCompile(`^limit: the answers to (\d+) handlers came too late`)
+	lastLine  = regexp.MustCompile(`^demo: published=4000 delivered=\d+ dead_lettered=(\d+) requeued=[1-9]\d* lost=0 duplicates=(\d+)$`)
+)
 
 func build(t *testing.T) string {
 	t.Helper()
@@ -26,7 +33,7 @@ func build(t *testing.T) string {
 
 // TestBrokerKilled kills the broker with SIGKILL in the middle of the job, while
 // messages are published and delivered, and starts it again. The ledger must
-// still balance.
+// still balance, and the dead letters must outlive the host.
 func TestBrokerKilled(t *testing.T) {
 	broker := servers.StartRabbitMQ(t, servers.RabbitMQConfig{})
 	redis := servers.StartRedis(t, servers.RedisConfig{})
@@ -51,8 +58,19 @@ func TestBrokerKilled(t *testing.T) {
 	}
 	require.NoError(t, command.Wait(), stderr.String())
 	assert.True(t, killed, "the job was over before the broker could be killed")
-	require.NotEmpty(t, lines)
-	assert.Regexp(t, lastLine, lines[len(lines)-1])
+	require.Greater(t, len(lines), 2)
+	limit := limitLine.FindStringSubmatch(lines[len(lines)-2])
+	last := lastLine.FindStringSubmatch(lines[len(lines)-1])
+	require.NotNil(t, limit)
+	require.NotNil(t, last)
+	assert.Equal(t, limit[1], last[2], "duplicates that no late answer explains")
+
+	client, err := keys.NewClient(redis.URL())
+	require.NoError(t, err)
+	defer func() { assert.NoError(t, client.Close()) }()
+	kept, err := letters.New(client, letters.Config{Prefix: "barid-demo:dlq"}).Count(t.Context(), dlq.Filter{})
+	require.NoError(t, err)
+	assert.Equal(t, last[1], strconv.Itoa(kept), "dead letters in Redis")
 }
 
 func TestUnreachableServersAreNamed(t *testing.T) {
@@ -62,7 +80,7 @@ func TestUnreachableServersAreNamed(t *testing.T) {
 		args []string
 		says []string
 	}{
-		"broker": {[]string{"-amqp", "amqp://guest:hunter2@127.0.0.1:1/", "-redis", redis.URL()}, []string{"127.0.0.1:1", "refused", "-amqp"}},
+		"broker": {[]string{"-amqp", "amqp://guest:hunter2@127.0.0.1:1/", "-reach", "3s", "-redis", redis.URL()}, []string{"127.0.0.1:1", "refused", "-amqp"}},
 		"url":    {[]string{"-amqp", "http://guest:hunter2@127.0.0.1:1/", "-redis", redis.URL()}, []string{"amqp://"}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -94,6 +94,8 @@ func childMain(text string) int {
 type flow struct {
 	passed, effects, marks atomic.Int64
 	dying                  atomic.Bool
+	// beforeDeath, when set, returns when all is as it is to be found.
+	beforeDeath func()
 }
 
 // pass is called when a message passes a point, and does not return from the
@@ -111,6 +113,9 @@ func (j *job) pass(at point, f *flow) {
 		for f.effects.Load()-f.marks.Load() > between {
 			<-time.After(time.Millisecond)
 		}
+	}
+	if f.beforeDeath != nil {
+		f.beforeDeath()
 	}
 	syscall.Kill(os.Getpid(), syscall.SIGKILL) //nolint:errcheck // it can't fail
 	select {}

@@ -250,14 +250,14 @@ func nodeCutOff(r *rig) {
 
 func quorumLost(r *rig) {
 	c := r.cluster()
-	p := r.pipeline(setup{amqp: c.url()})
+	p := r.pipeline(setup{amqp: c.url(), timeout: 3 * time.Second})
 	p.traffic()
 	p.flows(500)
 	for _, n := range c.nodes[1:] {
 		n.server.kill()
 	}
 	// What two had stored already may be confirmed a little later.
-	p.stands(func() int { return int(p.accepted.Load()) }, 3*time.Second, 7*time.Second, "accepted without a majority")
+	p.stands(func() int { return int(p.accepted.Load()) }, 300, 7*time.Second, "accepted without a majority")
 	assert.Positive(r, p.refusedAs("unknown"))
 	for _, n := range c.nodes[1:] {
 		n.server.start()

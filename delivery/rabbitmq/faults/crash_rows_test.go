@@ -92,14 +92,16 @@ func (p *pipeline) effectsOf(path string) {
 // empty waits until nothing is queued.
 func (p *pipeline) empty() {
 	p.Helper()
-	p.eventually(func() bool {
-		depths, err := p.transport.Depth(p.ctx)
-		waiting := int64(0)
-		for _, depth := range depths {
-			waiting += depth.Messages
-		}
-		return err == nil && waiting == 0
-	}, "the queues don't become empty")
+	p.eventually(p.isEmpty, "the queues don't become empty")
+}
+
+func (p *pipeline) isEmpty() bool {
+	depths, err := p.transport.Depth(p.ctx)
+	waiting := int64(0)
+	for _, depth := range depths {
+		waiting += depth.Messages
+	}
+	return err == nil && waiting == 0
 }
 
 // book writes the effects into the ledger, after all children have ended and
@@ -130,10 +132,19 @@ func crash(r *rig, db *database, at point) {
 	if at == afterEffect {
 		crowded(r, j)
 	}
-	last := r.child(j)
-	p.effectsOf(j.Log) // of all but those that wait for a dead one's lease
-	r.wait(j.Lease + time.Second)
-	last.terminate(20 * time.Second)
+	for done := false; !done; {
+		last := r.child(j)
+		p.effectsOf(j.Log)
+		if at == afterEffect {
+			p.eventually(func() bool {
+				done := r.read(j.Log)
+				return done.total(effectLine)-len(done[effectLine]) >= crashes
+			}, "what had its effect before a crash is not run again")
+		}
+		r.wait(j.Lease + time.Second) // for what waits for a dead one's lease
+		last.terminate(patience)
+		done = p.isEmpty() // or some still waited, and is back
+	}
 	p.book(j.Log)
 	if at == afterEffect {
 		assert.GreaterOrEqual(r, r.ledger.Report().Duplicates, crashes, "one more run for each crash")
@@ -219,8 +230,8 @@ func workerPaused(r *rig, db *database) {
 		return len(r.read(j.Log)[lostLine]) == held
 	}, "the lost leases are not noticed")
 	p.effectsOf(j.Log)
-	paused.terminate(20 * time.Second)
-	other.terminate(20 * time.Second)
+	paused.terminate(patience)
+	other.terminate(patience)
 	p.book(j.Log)
 	r.note("%d overlaps, each noticed by the one that was late", overlaps)
 	if db == nil {

@@ -62,6 +62,7 @@ func (c *crew) open(ctx context.Context) error {
 		transport := memory.New(memory.Config{Name: c.Name})
 		c.closing = append(c.closing, transport.Close)
 		c.transport = transport
+		c.flow.beforeDeath = c.leaveQueued
 	} else {
 		transport, err := rabbitmq.Open(ctx, rabbitmq.Config{
 			URL: c.AMQP, Name: c.Name, Heartbeat: time.Second, MaxReconnectDelay: time.Second, Logger: c.logger,
@@ -97,6 +98,18 @@ func (c *crew) open(ctx context.Context) error {
 	c.closing = append(c.closing, client.Close, store.Close)
 	c.keys.Store = store
 	return nil
+}
+
+// leaveQueued waits until some record says that its message waits in this
+// process: what was just published says so a little later.
+func (c *crew) leaveQueued() {
+	for {
+		stats, err := c.records.Stats(context.Background())
+		if err == nil && stats.Of(delivery.StatusQueued) > 0 {
+			return
+		}
+		<-time.After(10 * time.Millisecond)
+	}
 }
 
 // work does everything until ctx ends. The retry worker ends last: what waits in

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
 	"log/slog"
 	"path/filepath"
 	"strings"
@@ -68,6 +69,24 @@ func (r *rig) records(d database) *records {
 	require.NoError(r, err)
 	r.later(func() { assert.NoError(r, opened.Close()) })
 	return opened
+}
+
+// nearer has the times in a column be so much sooner, as if all clocks had
+// jumped ahead, or so much time had passed. It returns how many there were.
+func (r *rig) nearer(s *records, d database, table, column string, by time.Duration) int64 {
+	r.Helper()
+	statement := fmt.Sprintf("UPDATE %[1]s SET %[2]s = %[2]s - %[3]d WHERE %[2]s IS NOT NULL", d.Prefix+table, column, by.Microseconds())
+	var moved int64
+	var err error
+	r.eventually(func() bool { // also when PostgreSQL ends it in favour of an update of the pipeline's
+		var result sql.Result
+		if result, err = s.db.ExecContext(r.ctx, statement); err == nil {
+			moved, err = result.RowsAffected()
+		}
+		return err == nil
+	}, "times can't be changed")
+	require.NoError(r, err)
+	return moved
 }
 
 // allDelivered waits until every record is delivered, of so many at least.

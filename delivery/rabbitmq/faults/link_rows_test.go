@@ -18,7 +18,7 @@ func linkRows() []row {
 			quick: true, needs: needSocketKiller, run: connectionsReset,
 		},
 		{
-			number: 9, fault: "FIN", how: "proxy stopped for 2 s, twice", promise: "second copies <= W + U",
+			number: 9, fault: "FIN", how: "proxy stopped for 1 s, twice", promise: "second copies <= W + U",
 			quick: true, run: connectionsEnded,
 		},
 		{
@@ -90,7 +90,7 @@ func connectionsEnded(r *rig) {
 	for range 2 {
 		p.flows(300)
 		n.down()
-		r.wait(2 * time.Second)
+		r.wait(time.Second)
 		n.up()
 	}
 	p.flows(300)
@@ -168,7 +168,7 @@ func zeroWindow(r *rig) {
 
 func slowLink(r *rig) {
 	n := r.network(r.broker.URL())
-	p := r.pipeline(setup{amqp: n.url, timeout: 20 * time.Second})
+	p := r.pipeline(setup{amqp: n.url, timeout: patience})
 	p.traffic()
 	p.flows(200)
 	for _, stream := range []string{"upstream", "downstream"} {

@@ -62,6 +62,7 @@ type pipeline struct {
 	handler  atomic.Pointer[delivery.Handler]
 	body     atomic.Int64 // bytes of each message of the traffic
 	accepted atomic.Int64
+	latest   atomic.Int64 // when the last Publish began that was accepted, in Unix nanoseconds
 	effects  atomic.Int64
 	running  atomic.Int64
 	peak     atomic.Int64
@@ -93,7 +94,7 @@ func (r *rig) pipeline(s setup) *pipeline {
 		p.setup.redis = r.redis.URL()
 	}
 	if p.setup.timeout == 0 {
-		p.setup.timeout = 3 * time.Second
+		p.setup.timeout = 10 * time.Second
 	}
 	p.body.Store(200)
 	p.handleWith(s.handler)
@@ -227,7 +228,7 @@ func (p *pipeline) consume() {
 	}
 	config := delivery.ConsumerConfig{
 		Concurrency: concurrency, Prefetch: prefetch,
-		HandlerTimeout: 20 * time.Second, DrainTimeout: 20 * time.Second,
+		HandlerTimeout: patience, DrainTimeout: 20 * time.Second,
 		Retry:       retry.Exponential{Base: time.Second, MaxRetries: 3},
 		Idempotency: p.store, IdempotencyLease: 15 * time.Second, IdempotencyWindow: 30 * time.Minute,
 		// A large sample: handlers that fail for some messages must not open it.
@@ -265,7 +266,7 @@ func (p *pipeline) unconsume() {
 
 // ends runs something that must come to an end by itself.
 func (p *pipeline) ends(what string, do func() error) {
-	const limit = 40 * time.Second // a drain with its cancel grace, and more
+	const limit = 20*time.Second + patience // a drain with its cancel grace, and more
 	done := make(chan error, 1)
 	go func() { done <- do() }()
 	select {
@@ -397,6 +398,7 @@ func (p *pipeline) try(timeout time.Duration, batch ...delivery.Message) []error
 	for i, err := range results {
 		if err == nil {
 			p.books.Sent(batch[i].ID)
+			p.latest.Store(max(p.latest.Load(), begin.UnixNano()))
 			p.accepted.Add(1)
 			continue
 		}
@@ -424,6 +426,12 @@ func kinds(err error) []string {
 		return []string{"other: " + err.Error()}
 	}
 	return names
+}
+
+// acceptedSince says whether a Publish that began after that was accepted. Those
+// that had begun before may have been confirmed by then, and hear it later.
+func (p *pipeline) acceptedSince(begin time.Time) bool {
+	return p.latest.Load() > begin.UnixNano()
 }
 
 // refusedAs is how many messages Publish did not accept, by the sentinel's name.
@@ -556,19 +564,21 @@ func (p *pipeline) copies(breaks int) {
 func (p *pipeline) holdUp(d time.Duration) {
 	p.Helper()
 	p.stands(func() int { return p.outcome(metrics.OutcomeDelivered) + p.outcome(metrics.OutcomeDuplicate) },
-		700*time.Millisecond, d, "messages acked meanwhile")
+		70, d, "messages acked meanwhile")
 }
 
-// stands waits until a number has not changed for some time, which what was
-// under way may take, and checks that it stays so for longer.
-func (p *pipeline) stands(number func() int, quiet, d time.Duration, otherwise string) {
+// stands waits until a number has not changed for so many looks, 10 ms apart,
+// which what was under way may take, and checks that it stays so for a time. A
+// machine that is too busy for us to look is too busy for the number to change.
+func (p *pipeline) stands(number func() int, looks int, d time.Duration, otherwise string) {
 	p.Helper()
-	last, since := number(), time.Now()
+	last, same := number(), 0
 	p.eventually(func() bool {
 		if now := number(); now != last {
-			last, since = now, time.Now()
+			last, same = now, 0
 		}
-		return time.Since(since) > quiet
+		same++
+		return same > looks
 	}, otherwise)
 	p.wait(d)
 	assert.Equal(p, last, number(), otherwise)

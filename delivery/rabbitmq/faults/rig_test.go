@@ -25,7 +25,7 @@ const (
 	patience = time.Minute
 	// grace is how much later than its deadline a call may return, on a machine
 	// whose cores are taken.
-	grace = 5 * time.Second
+	grace = 15 * time.Second
 )
 
 // rig holds what a row has to work with. It is the testing.T of its row, and
@@ -132,7 +132,7 @@ func (r *rig) noLeaks() {
 	back := func() bool {
 		return (runtime.NumGoroutine() <= r.goroutines || own() <= r.goroutines) && descriptors() <= r.descriptors
 	}
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(patience)
 	for !back() && time.Now().Before(deadline) {
 		<-time.After(20 * time.Millisecond) // nothing tells when they are gone
 	}

@@ -15,7 +15,8 @@ type setup struct {
 	consumer    func(*delivery.ConsumerConfig)
 	// handler runs before the effect; with an error there is none.
 	handler delivery.Handler
-	// timeout bounds each Publish. Default 3 s.
+	// timeout bounds each Publish. Default 10 s, which a healthy broker keeps to
+	// on a busy machine, too.
 	timeout time.Duration
 	maxBody int // of the publisher
 	// noConsumer leaves consuming to others.

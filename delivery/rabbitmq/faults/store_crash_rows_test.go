@@ -90,9 +90,12 @@ func inProcess(r *rig) {
 		dying.Batch = fmt.Sprintf("26-%d", i)
 		r.child(dying).killed()
 	}
+	store := r.records(db)
+	// What waited in a process that died is its own for up to a minute, if that
+	// came to note it in its last moments. The minute passes while nobody runs.
+	r.nearer(store, db, "progress", "due_at", time.Minute)
 	j.Concurrency, j.Batch = concurrency, "26-last"
 	last := r.child(j)
-	store := r.records(db)
 	r.eventually(func() bool {
 		done := r.read(j.Log)
 		for id := range done[sentLine] {
@@ -104,7 +107,7 @@ func inProcess(r *rig) {
 	}, "published messages have no effect")
 	published := len(r.read(j.Log)[sentLine])
 	r.allDelivered(store, published)
-	last.terminate(20 * time.Second)
+	last.terminate(patience)
 	done := r.read(j.Log)
 	for id := range done[sentLine] {
 		r.ledger.Sent(id)
@@ -152,7 +155,7 @@ func workerKilled(r *rig, db database) {
 	p.drain()
 	r.allDelivered(p.records, int(p.accepted.Load()))
 	p.unconsume()
-	other.terminate(20 * time.Second)
+	other.terminate(patience)
 	// A sending is one of a message for one of its attempts.
 	sent := r.read(j.Log)[sendLine]
 	atDeath := r.read(dying.Log)[sendLine]

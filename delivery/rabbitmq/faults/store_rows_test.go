@@ -23,7 +23,13 @@ func storeRows() []row {
 	return []row{
 		{
 			number: 21, fault: "clock jumps, SQLite", how: "the clock of one of two retry workers jumps by 15 s ahead, back, and behind; so do all due times and expiries in the database",
-			promise: "duplicates at most of what ran at the moment, every record ends delivered", bound: 3 * concurrency, run: storeClockJumps,
+			promise: "duplicates at most of what ran at the moment, every record ends delivered", bound: 3 * concurrency,
+			run: func(r *rig) { storeClockJumps(r, r.sqlite()) },
+		},
+		{
+			number: 21, fault: "clock jumps, PostgreSQL", how: "the same",
+			promise: "the same", bound: 3 * concurrency, postgres: true,
+			run: func(r *rig) { storeClockJumps(r, r.postgres(r.sql)) },
 		},
 		{
 			number: 41, fault: "message store killed, PostgreSQL", how: "SIGKILL for 3 s and more, start again",
@@ -90,8 +96,7 @@ func (s *skewedStore) Watch(due func(at time.Time)) (stop func()) {
 
 // storeClockJumps has workers disagree about the time, and the database's times
 // be wrong for everybody, which is what becomes of them when all clocks jump.
-func storeClockJumps(r *rig) {
-	db := r.sqlite()
+func storeClockJumps(r *rig, db database) {
 	var slow atomic.Int64
 	p := r.pipeline(setup{
 		database: &db, keys: true, pendingGrace: 5 * time.Second,
@@ -115,16 +120,8 @@ func storeClockJumps(r *rig) {
 		p.flows(300)
 		skewed.ahead.Store(int64(ahead))
 		p.publish(p.scheduled("due"+ahead.String(), 100, time.Second)...)
-		for _, statement := range []string{
-			"UPDATE " + db.Prefix + "keys SET expires_at = expires_at - ?",
-			"UPDATE " + db.Prefix + "progress SET due_at = due_at - ? WHERE due_at IS NOT NULL",
-		} {
-			result, err := p.records.db.ExecContext(r.ctx, statement, nearer.Microseconds())
-			require.NoError(r, err)
-			moved, err := result.RowsAffected()
-			require.NoError(r, err)
-			assert.Positive(r, moved)
-		}
+		assert.Positive(r, r.nearer(p.records, db, "keys", "expires_at", nearer))
+		assert.Positive(r, r.nearer(p.records, db, "progress", "due_at", nearer))
 	}
 	p.flows(300)
 	p.finish()
@@ -160,6 +157,7 @@ func outageOf(r *rig, s setup, down, up func(p *pipeline), d time.Duration) {
 	var c chronicle
 	s.onAck, s.onUpdate, s.handler = c.onAck, c.onUpdate, failOnce
 	s.pendingGrace = 5 * time.Second // what was saved without an answer is sent after it
+	s.timeout = 3 * time.Second
 	p := r.pipeline(s)
 	p.work(p.records)
 	p.traffic()
