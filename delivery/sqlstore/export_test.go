@@ -42,3 +42,6 @@ func (d *DeadLetters) ListStatement(query dlq.Query) (text string, args []any, e
 
 // Prefix begins the names of the store's tables.
 func (s *Store) Prefix() string { return s.prefix }
+
+// SweepAlways has every transaction with keys delete what has expired.
+func (s *Store) SweepAlways() { s.keys.sweeper.every = 0 }
