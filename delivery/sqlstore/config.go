@@ -55,8 +55,9 @@ type Config struct {
 	// Migrate says what to do about a schema that is not up to date. Default
 	// MigrateAuto.
 	Migrate Migrate
-	// MaxBatch is how many records at most share a transaction. A call with more
-	// is carried out in several. Default 256, from 1 to 10,000.
+	// MaxBatch is how many records at most share a transaction, which have 16 MiB
+	// together at most, unless one is larger by itself. A call with more is
+	// carried out in several, one after the other. Default 256, from 1 to 10,000.
 	MaxBatch int
 	// InFlight is how many transactions the store has open at once for calls that
 	// write, and as many for Get, each with a connection. More make smaller batches,

@@ -18,7 +18,7 @@ func (s *Store) Hold() (release func()) {
 	}, nil)
 	go func() {
 		defer close(ended)
-		_ = s.writer.perform(context.Background(), hold, s.config.MaxBatch, 0)
+		_ = s.writer.perform(context.Background(), hold, size{rows: s.config.MaxBatch}, 0)
 	}()
 	<-held
 	return func() {

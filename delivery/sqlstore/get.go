@@ -18,12 +18,12 @@ type getCall struct {
 	done    chan error
 }
 
-func (c *getCall) size() int { return len(c.ids) }
+func (c *getCall) size() size { return size{rows: len(c.ids)} }
 
 // Get implements delivery.Store.
 func (s *Store) Get(ctx context.Context, ids ...string) ([]delivery.Record, []error) {
 	records := make([]delivery.Record, len(ids))
-	errs := eachChunk(len(ids), s.config.MaxBatch, func(from, to int) ([]error, error) {
+	errs := eachChunk(len(ids), byCount(len(ids), s.config.MaxBatch), func(from, to int, _ size) ([]error, error) {
 		c := &getCall{ctx: ctx, ids: append([]string(nil), ids[from:to]...), done: make(chan error, 1)}
 		err := ctx.Err()
 		if err == nil {

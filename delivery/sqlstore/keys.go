@@ -78,7 +78,7 @@ func (k *Keys) take(ctx context.Context, step *keyStep) error {
 	}
 	private := *step
 	private.key = indexed(step.key)
-	if err := k.store.writer.perform(ctx, k.store.keys.steps, 1, &private); err != nil {
+	if err := k.store.writer.perform(ctx, k.store.keys.steps, size{rows: 1}, &private); err != nil {
 		return idempotency.Unavailable(ctx, step.action.String(), err)
 	}
 	*step = private

@@ -59,11 +59,11 @@ type call struct {
 	ctx  context.Context // the caller's, to drop what nobody waits for
 	op   *operation
 	args any
-	rows int
+	many size
 	done chan error
 }
 
-func (c *call) size() int { return c.rows }
+func (c *call) size() size { return c.many }
 
 // writer carries out operations, those that come at the same time in one
 // transaction.
@@ -87,14 +87,14 @@ func newWriter(db *sql.DB, d *dialect, config Config) *writer {
 	return w
 }
 
-// perform has op carried out with args, which count as so many rows, and returns
+// perform has op carried out with args, which are so many, and returns
 // when its transaction is committed, or has failed, or ctx has ended; then op
 // may be carried out all the same, so that args must not be touched again.
-func (w *writer) perform(ctx context.Context, op *operation, rows int, args any) error {
+func (w *writer) perform(ctx context.Context, op *operation, many size, args any) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	c := &call{ctx: ctx, op: op, args: args, rows: rows, done: make(chan error, 1)}
+	c := &call{ctx: ctx, op: op, args: args, many: many, done: make(chan error, 1)}
 	if err := w.batches.submit(ctx, c); err != nil {
 		return err
 	}
