@@ -116,9 +116,10 @@ const (
 	unknown   cause = iota
 	passing         // it may do at the next try: a lock, a deadlock, a server that restarts
 	gone            // the connection is lost
-	silent          // there was no answer in time
+	silent          // there was no answer in time, or the server gave up
 	readOnly        // the database takes no writes
 	diskFull        // there is no room
+	denied          // it does not let us
 	statement       // it does not take the statement's values
 )
 
@@ -177,13 +178,18 @@ func causeOfState(state string) cause {
 		return readOnly
 	case "53100":
 		return diskFull
-	case "53300", "57P01", "57P02", "57P03": // too many connections, shut down, crashed, starting up
+	case "53300", "57P01", "57P02", "57P03", "57P05", "25P03": // too many connections, shut down, crashed, starting up, idle
 		return gone
+	case "42501", "28000", "28P01", "3D000": // privilege, authorization, password, no such database
+		return denied
+	case "57014", "25P04": // statement_timeout or a request to cancel, transaction_timeout
+		return silent
 	}
 	switch {
 	case strings.HasPrefix(state, "08"):
 		return gone
-	case strings.HasPrefix(state, "22"), strings.HasPrefix(state, "23"), strings.HasPrefix(state, "54"):
+	case strings.HasPrefix(state, "22"), strings.HasPrefix(state, "23"), strings.HasPrefix(state, "54"),
+		strings.HasPrefix(state, "P0"): // data, constraints, limits, triggers
 		return statement
 	}
 	return unknown
@@ -193,6 +199,8 @@ func causeOfCode(code int) cause {
 	switch code & 0xff { // the rest of an extended code says more of the same
 	case 5, 6: // SQLITE_BUSY, SQLITE_LOCKED
 		return passing
+	case 3, 23: // SQLITE_PERM, SQLITE_AUTH
+		return denied
 	case 8: // SQLITE_READONLY
 		return readOnly
 	case 13: // SQLITE_FULL

@@ -141,13 +141,22 @@ func (l *lane) carryOut(calls []*call) {
 	}
 	slices.SortStableFunc(calls, func(a, b *call) int { return a.op.rank - b.op.rank })
 	err := l.try(calls)
-	if err != nil && len(calls) > 1 && mayBeOnes(err) {
-		for i := range calls {
-			l.finish(calls[i:i+1], l.try(calls[i:i+1]))
-		}
+	if err == nil || len(calls) == 1 || !mayBeOnes(err) {
+		l.finish(calls, err)
 		return
 	}
-	l.finish(calls, err)
+	for i, c := range calls {
+		if ended := c.ctx.Err(); ended != nil {
+			c.done <- ended
+			continue
+		}
+		err := l.try(calls[i : i+1])
+		if err != nil && !mayBeOnes(err) {
+			l.finish(calls[i:], err)
+			return
+		}
+		l.finish(calls[i:i+1], err)
+	}
 }
 
 // apart takes those calls that need a transaction of their own out of a batch.
@@ -166,10 +175,11 @@ func apart(calls []*call) (together, alone []*call) {
 	return together, alone
 }
 
-// mayBeOnes says whether what failed for all may do for each.
+// mayBeOnes says whether what failed for all may do for each. What may have been
+// committed is not done again.
 func mayBeOnes(err error) bool {
 	cause := causeOf(err)
-	return cause == statement || cause == unknown
+	return cause == statement || cause == unknown && !errors.As(err, new(*commitError))
 }
 
 func (l *lane) finish(calls []*call, err error) {
