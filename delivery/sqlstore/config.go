@@ -64,9 +64,10 @@ type Config struct {
 	// which cost the server more. Default 2, from 1 to 64. SQLite has one writer
 	// whatever is set.
 	InFlight int
-	// Timeout bounds each transaction, and how long one waits for a connection.
-	// Default 30 s, at least 1 ms. On SQLite it bounds nothing: there the DSN's
-	// busy_timeout does.
+	// Timeout bounds each transaction, and how long one waits for a connection;
+	// Stats of very many records, too. Default 30 s, at least 1 ms. Changes of the
+	// schema have ctx alone. On SQLite it bounds nothing but Get and Open: there the
+	// DSN's busy_timeout does, which a transaction waits for up to five times.
 	Timeout time.Duration
 	// Logger gets what deserves an operator's attention. Default: nobody.
 	Logger *slog.Logger

@@ -142,6 +142,18 @@ func unanswered(ctx context.Context, timeout time.Duration, err error) error {
 	return err
 }
 
+// bounded runs what asks the database within a time. That it did not answer in
+// this time is the database's failure, unless the caller's ctx has ended, too.
+func bounded(ctx context.Context, timeout time.Duration, doing string, ask func(context.Context) error) error {
+	limited, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	err := ask(limited)
+	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+		return &DatabaseError{Doing: doing, Err: unanswered(limited, timeout, err)}
+	}
+	return err
+}
+
 // The drivers' errors are told by what they can be asked, so that no driver has
 // to be imported: PostgreSQL's have an SQLSTATE (PostgreSQL documentation,
 // appendix "PostgreSQL Error Codes"), modernc.org/sqlite's a result code

@@ -19,6 +19,7 @@ import (
 	"github.com/esh3artech/barid/delivery"
 	"github.com/esh3artech/barid/delivery/deliverytest/servers"
 	"github.com/esh3artech/barid/delivery/sqlstore"
+	"github.com/esh3artech/barid/dlq"
 )
 
 // victimVariable makes the test program one that saves into the file of this
@@ -188,6 +189,25 @@ func TestPostgresThatDoesNotAnswer(t *testing.T) {
 	_, errs = store.Get(t.Context(), "before")
 	require.ErrorIs(t, errs[0], delivery.ErrStoreDown)
 	require.NotErrorIs(t, errs[0], context.DeadlineExceeded)
+	for name, read := range map[string]func(context.Context) error{
+		"Ping":         store.Ping,
+		"List":         func(ctx context.Context) error { _, err := store.List(ctx, delivery.RecordQuery{}); return err },
+		"Stats":        func(ctx context.Context) error { _, err := store.Stats(ctx); return err },
+		"NextDue":      func(ctx context.Context) error { _, err := store.NextDue(ctx, delivery.StatusPending); return err },
+		"dead letters": func(ctx context.Context) error { _, err := store.DeadLetters().List(ctx, dlq.Query{}); return err },
+		"jobs":         func(ctx context.Context) error { _, err := store.DeadLetters().Jobs(ctx); return err },
+	} {
+		err := read(t.Context())
+		require.ErrorIs(t, err, delivery.ErrStoreDown, name)
+		require.NotErrorIs(t, err, context.DeadlineExceeded, name)
+	}
+	_, err := sqlstore.Open(t.Context(), db, sqlstore.Config{Timeout: 300 * time.Millisecond})
+	require.ErrorIs(t, err, delivery.ErrStoreDown)
+	require.NotErrorIs(t, err, context.DeadlineExceeded)
+	require.Contains(t, err.Error(), "no answer within 300ms")
+	ended, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+	defer cancel()
+	require.Equal(t, context.DeadlineExceeded, store.Ping(ended), "the caller's own end")
 	require.NoError(t, server.Resume())
 	require.Eventually(t, func() bool { return goesOn(store) }, soonEnough, 10*time.Millisecond)
 }

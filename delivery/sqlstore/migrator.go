@@ -17,6 +17,7 @@ type migrator struct {
 	db         *sql.DB
 	dialect    *dialect
 	prefix     string
+	timeout    time.Duration // of a look at the schema; what changes it may take longer
 	migrations []Migration
 }
 
@@ -39,7 +40,11 @@ func (m *migrator) version(ctx context.Context) (int64, error) {
 
 // check says what is wrong with the schema's version.
 func (m *migrator) check(ctx context.Context) error {
-	have, err := m.version(ctx)
+	var have int64
+	err := bounded(ctx, m.timeout, "looking for the schema", func(ctx context.Context) (err error) {
+		have, err = m.version(ctx)
+		return err
+	})
 	switch {
 	case err != nil:
 		return err
