@@ -160,7 +160,7 @@ func (s *Store) tryRead(ctx context.Context, work func(querier) error) error {
 }
 
 func (s *Store) readOnce(ctx context.Context, work func(querier) error) error {
-	conn, err := connect(ctx, s.db, false)
+	conn, err := connect(ctx, s.db, s.dialect.prepares)
 	if err != nil {
 		return err
 	}
