@@ -99,14 +99,26 @@ func failed(ctx context.Context, doing string, err error) error {
 	if err == nil {
 		return nil
 	}
-	if ended := ctx.Err(); ended != nil {
-		return ended
+	if over := endOf(ctx); over != nil {
+		return over
 	}
 	var wrapped *DatabaseError
 	if errors.As(err, &wrapped) || errors.Is(err, delivery.ErrStoreDown) {
 		return err
 	}
 	return &DatabaseError{Doing: doing, Err: err}
+}
+
+// endOf is ctx's error. Drivers give the deadline to the network, which may notice
+// it a moment before ctx does.
+func endOf(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if deadline, ok := ctx.Deadline(); ok && !time.Now().Before(deadline) {
+		return context.DeadlineExceeded
+	}
+	return nil
 }
 
 // cause is why the database failed, as far as it makes a difference.
@@ -136,7 +148,7 @@ func (s *silence) Error() string { return fmt.Sprintf("no answer within %s: %v",
 // unanswered is err, as silence if it is because ctx, which bounds a transaction,
 // has ended.
 func unanswered(ctx context.Context, timeout time.Duration, err error) error {
-	if err != nil && ctx.Err() != nil {
+	if err != nil && endOf(ctx) != nil {
 		return &silence{timeout: timeout, err: err}
 	}
 	return err
@@ -148,7 +160,7 @@ func bounded(ctx context.Context, timeout time.Duration, doing string, ask func(
 	limited, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	err := ask(limited)
-	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+	if errors.Is(err, context.DeadlineExceeded) && endOf(ctx) == nil {
 		return &DatabaseError{Doing: doing, Err: unanswered(limited, timeout, err)}
 	}
 	return err

@@ -165,7 +165,7 @@ func (s *Store) readOnce(ctx context.Context, work func(querier) error) error {
 		return err
 	}
 	err = conn.transaction(ctx, s.dialect.beginRead, work)
-	if err != nil && (ctx.Err() != nil || mayBeBroken(err)) {
+	if err != nil && (endOf(ctx) != nil || mayBeBroken(err)) {
 		conn.discard()
 	} else {
 		conn.release()
