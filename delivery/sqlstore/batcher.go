@@ -9,7 +9,7 @@ import (
 // batcher collects what many callers submit, and has it carried out together:
 // while one batch is under way the next one grows.
 type batcher[J sized] struct {
-	limit int
+	limit size
 	jobs  chan J
 	ended sync.WaitGroup
 
@@ -17,14 +17,27 @@ type batcher[J sized] struct {
 	closed bool
 }
 
-// sized is what a batch is made of. A batch ends with the job that makes the sum
-// of sizes reach the batcher's limit.
-type sized interface{ size() int }
+// sized is what a batch is made of. A batch ends with the job that makes the rows
+// reach the batcher's limit, or before the one that is too large for it.
+type sized interface{ size() size }
+
+// size is how much a job is.
+type size struct{ rows, bytes int }
+
+func (s size) plus(other size) size {
+	return size{rows: s.rows + other.rows, bytes: s.bytes + other.bytes}
+}
+
+// maxBytes bounds what goes into a transaction, by the bytes of bodies and other
+// texts, more or less, so that neither its memory nor a message to the server
+// grows beyond measure. What is larger by itself goes alone.
+const maxBytes = 16 << 20
 
 // newBatcher starts workers goroutines, each with a run of its own, which gets
-// the jobs of a batch and must not keep the slice, and an end.
-func newBatcher[J sized](workers, limit int, worker func() (run func(batch []J), end func())) *batcher[J] {
-	b := &batcher[J]{limit: limit, jobs: make(chan J, limit)}
+// the jobs of a batch and must not keep the slice, and an end. A batch has up to
+// so many rows, and maxBytes.
+func newBatcher[J sized](workers, rows int, worker func() (run func(batch []J), end func())) *batcher[J] {
+	b := &batcher[J]{limit: size{rows: rows, bytes: maxBytes}, jobs: make(chan J, rows)}
 	for range workers {
 		run, end := worker()
 		b.ended.Go(func() {
@@ -64,21 +77,33 @@ func (b *batcher[J]) close() {
 
 func (b *batcher[J]) work(run func([]J)) {
 	var batch []J
-	for job := range b.jobs {
+	var job J
+	var open, left bool // left: job was too large for the batch before
+	for {
+		if !left {
+			if job, open = <-b.jobs; !open {
+				return
+			}
+		}
+		left = false
 		batch = append(batch[:0], job)
 		total := job.size()
 		// Those who wait for a processor to submit their job get it now: a larger
 		// batch is worth more than the moment.
 		runtime.Gosched()
 	fill:
-		for total < b.limit {
+		for total.rows < b.limit.rows {
 			select {
-			case job, open := <-b.jobs:
+			case job, open = <-b.jobs:
 				if !open {
 					break fill
 				}
+				with := total.plus(job.size())
+				if left = with.bytes > b.limit.bytes; left {
+					break fill
+				}
 				batch = append(batch, job)
-				total += job.size()
+				total = with
 			default:
 				break fill
 			}

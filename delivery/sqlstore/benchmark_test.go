@@ -96,3 +96,23 @@ func fill(tb testing.TB, store *sqlstore.Store, n int, start time.Time) {
 
 func BenchmarkSQLiteStore(b *testing.B)   { deliverytest.BenchmarkStore(b, openSQLite) }
 func BenchmarkPostgresStore(b *testing.B) { deliverytest.BenchmarkStore(b, openPostgres) }
+
+// BenchmarkGet reads one record, and a hundred in a call.
+func BenchmarkGet(b *testing.B) {
+	onBoth(b, func(b *testing.B, store *sqlstore.Store) {
+		ids := make([]string, 100)
+		for i := range ids {
+			ids[i] = fmt.Sprint(i)
+			require.Empty(b, store.Save(b.Context(), pending(ids[i])))
+		}
+		for _, n := range []int{1, 100} {
+			b.Run(fmt.Sprint(n), func(b *testing.B) {
+				b.ReportAllocs()
+				for b.Loop() {
+					_, errs := store.Get(b.Context(), ids[:n]...)
+					require.Empty(b, errs)
+				}
+			})
+		}
+	})
+}

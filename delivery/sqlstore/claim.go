@@ -37,14 +37,14 @@ func (s *Store) Claim(ctx context.Context, claim delivery.Claim) ([]delivery.Rec
 		return nil, &delivery.TooLargeError{Field: "Claim.Token", Size: len(claim.Token), Limit: maxIndexedBytes}
 	}
 	first := &claimCall{claim: claim}
-	if err := s.writer.perform(ctx, s.claim, 1, first); err != nil {
+	if err := s.writer.perform(ctx, s.claim, size{rows: 1}, first); err != nil {
 		return nil, err
 	}
 	taken := first.taken
 	if len(first.missed) > 0 {
 		// A failure leaves what was missed to the next claim.
 		rest := &claimCall{claim: claim, rest: first.missed}
-		if err := s.writer.perform(ctx, s.claimRest, 1, rest); err == nil {
+		if err := s.writer.perform(ctx, s.claimRest, size{rows: 1}, rest); err == nil {
 			taken = append(taken, rest.taken...)
 		} else if len(taken) == 0 {
 			return nil, err
@@ -147,7 +147,7 @@ func (s *Store) Renew(ctx context.Context, token string, until time.Time) (int, 
 		return 0, ctx.Err()
 	}
 	c := &renewCall{token: token, until: until}
-	if err := s.writer.perform(ctx, s.renew, 1, c); err != nil {
+	if err := s.writer.perform(ctx, s.renew, size{rows: 1}, c); err != nil {
 		return 0, err
 	}
 	return c.renewed, nil

@@ -55,17 +55,19 @@ type Config struct {
 	// Migrate says what to do about a schema that is not up to date. Default
 	// MigrateAuto.
 	Migrate Migrate
-	// MaxBatch is how many records at most share a transaction. A call with more
-	// is carried out in several. Default 256, from 1 to 10,000.
+	// MaxBatch is how many records at most share a transaction, which have 16 MiB
+	// together at most, unless one is larger by itself. A call with more is
+	// carried out in several, one after the other. Default 256, from 1 to 10,000.
 	MaxBatch int
 	// InFlight is how many transactions the store has open at once for calls that
 	// write, and as many for Get, each with a connection. More make smaller batches,
 	// which cost the server more. Default 2, from 1 to 64. SQLite has one writer
 	// whatever is set.
 	InFlight int
-	// Timeout bounds each transaction, and how long one waits for a connection.
-	// Default 30 s, at least 1 ms. On SQLite it bounds nothing: there the DSN's
-	// busy_timeout does.
+	// Timeout bounds each transaction, and how long one waits for a connection;
+	// Stats of very many records, too. Default 30 s, at least 1 ms. Changes of the
+	// schema have ctx alone. On SQLite it bounds nothing but Get and Open: there the
+	// DSN's busy_timeout does, which a transaction waits for up to five times.
 	Timeout time.Duration
 	// Logger gets what deserves an operator's attention. Default: nobody.
 	Logger *slog.Logger

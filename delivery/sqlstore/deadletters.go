@@ -45,14 +45,6 @@ func (d *DeadLetters) Ping(ctx context.Context) error {
 	return d.store.Ping(ctx)
 }
 
-// bulk is how many bytes count as much as an entry, when it comes to what fits
-// into a transaction, and bulkLimit how many go there in one call at most, unless
-// one entry is larger by itself.
-const (
-	bulk      = 64 << 10
-	bulkLimit = 16 << 20
-)
-
 // Put implements dlq.Store. Up to Config.MaxBatch entries, of up to 16 MiB
 // together, are put all or none. With dlq.ErrFull, which is ErrDiskFull too,
 // nothing was put.
@@ -69,23 +61,18 @@ func (d *DeadLetters) Put(ctx context.Context, entries ...dlq.Entry) error {
 	}
 	for done := 0; done < len(rows); {
 		c := &letterCall{action: putLetters}
-		bytes := 0
-		for _, r := range rows[done:] {
-			if len(c.rows) > 0 && (len(c.rows) == d.store.config.MaxBatch || bytes+r.size() > bulkLimit) {
-				break
-			}
-			bytes += r.size()
+		end, many := part(done, len(rows), d.store.config.MaxBatch, func(i int) int { return rows[i].size() })
+		for _, r := range rows[done:end] {
 			c.rows = append(c.rows, r)
 			c.keys = append(c.keys, r.key)
 		}
-		part := len(c.rows)
-		if err := d.store.writer.perform(ctx, d.store.letters.steps, part+bytes/bulk, c); err != nil {
+		if err := d.store.writer.perform(ctx, d.store.letters.steps, many, c); err != nil {
 			if done == 0 && errors.Is(err, ErrDiskFull) {
 				return fmt.Errorf("%w: %w", dlq.ErrFull, err)
 			}
 			return err
 		}
-		done += part
+		done = end
 	}
 	return nil
 }
@@ -174,10 +161,10 @@ func (d *DeadLetters) each(ctx context.Context, ids []string, begin func() *lett
 	if err := d.usable(ctx); err != nil {
 		return slices.Repeat([]error{err}, len(ids))
 	}
-	return eachChunk(len(ids), d.store.config.MaxBatch, func(from, to int) ([]error, error) {
+	return eachChunk(len(ids), byCount(len(ids), d.store.config.MaxBatch), func(from, to int, many size) ([]error, error) {
 		c := begin()
 		c.keys = shorts(ids[from:to])
-		if err := d.store.writer.perform(ctx, d.store.letters.steps, to-from, c); err != nil {
+		if err := d.store.writer.perform(ctx, d.store.letters.steps, many, c); err != nil {
 			return slices.Repeat([]error{err}, to-from), err
 		}
 		if done != nil {
@@ -218,7 +205,7 @@ func (d *DeadLetters) Purge(ctx context.Context, before, now time.Time) (int, er
 		if err != nil || len(c.keys) == 0 {
 			return purged, err
 		}
-		if err := d.store.writer.perform(ctx, d.store.letters.steps, len(c.keys), c); err != nil {
+		if err := d.store.writer.perform(ctx, d.store.letters.steps, size{rows: len(c.keys)}, c); err != nil {
 			return purged, err
 		}
 		for _, err := range c.errs {

@@ -99,14 +99,26 @@ func failed(ctx context.Context, doing string, err error) error {
 	if err == nil {
 		return nil
 	}
-	if ended := ctx.Err(); ended != nil {
-		return ended
+	if over := endOf(ctx); over != nil {
+		return over
 	}
 	var wrapped *DatabaseError
 	if errors.As(err, &wrapped) || errors.Is(err, delivery.ErrStoreDown) {
 		return err
 	}
 	return &DatabaseError{Doing: doing, Err: err}
+}
+
+// endOf is ctx's error. Drivers give the deadline to the network, which may notice
+// it a moment before ctx does.
+func endOf(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if deadline, ok := ctx.Deadline(); ok && !time.Now().Before(deadline) {
+		return context.DeadlineExceeded
+	}
+	return nil
 }
 
 // cause is why the database failed, as far as it makes a difference.
@@ -116,9 +128,10 @@ const (
 	unknown   cause = iota
 	passing         // it may do at the next try: a lock, a deadlock, a server that restarts
 	gone            // the connection is lost
-	silent          // there was no answer in time
+	silent          // there was no answer in time, or the server gave up
 	readOnly        // the database takes no writes
 	diskFull        // there is no room
+	denied          // it does not let us
 	statement       // it does not take the statement's values
 )
 
@@ -135,8 +148,20 @@ func (s *silence) Error() string { return fmt.Sprintf("no answer within %s: %v",
 // unanswered is err, as silence if it is because ctx, which bounds a transaction,
 // has ended.
 func unanswered(ctx context.Context, timeout time.Duration, err error) error {
-	if err != nil && ctx.Err() != nil {
+	if err != nil && endOf(ctx) != nil {
 		return &silence{timeout: timeout, err: err}
+	}
+	return err
+}
+
+// bounded runs what asks the database within a time. That it did not answer in
+// this time is the database's failure, unless the caller's ctx has ended, too.
+func bounded(ctx context.Context, timeout time.Duration, doing string, ask func(context.Context) error) error {
+	limited, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	err := ask(limited)
+	if errors.Is(err, context.DeadlineExceeded) && endOf(ctx) == nil {
+		return &DatabaseError{Doing: doing, Err: unanswered(limited, timeout, err)}
 	}
 	return err
 }
@@ -177,13 +202,18 @@ func causeOfState(state string) cause {
 		return readOnly
 	case "53100":
 		return diskFull
-	case "53300", "57P01", "57P02", "57P03": // too many connections, shut down, crashed, starting up
+	case "53300", "57P01", "57P02", "57P03", "57P05", "25P03": // too many connections, shut down, crashed, starting up, idle
 		return gone
+	case "42501", "28000", "28P01", "3D000": // privilege, authorization, password, no such database
+		return denied
+	case "57014", "25P04": // statement_timeout or a request to cancel, transaction_timeout
+		return silent
 	}
 	switch {
 	case strings.HasPrefix(state, "08"):
 		return gone
-	case strings.HasPrefix(state, "22"), strings.HasPrefix(state, "23"), strings.HasPrefix(state, "54"):
+	case strings.HasPrefix(state, "22"), strings.HasPrefix(state, "23"), strings.HasPrefix(state, "54"),
+		strings.HasPrefix(state, "P0"): // data, constraints, limits, triggers
 		return statement
 	}
 	return unknown
@@ -193,6 +223,8 @@ func causeOfCode(code int) cause {
 	switch code & 0xff { // the rest of an extended code says more of the same
 	case 5, 6: // SQLITE_BUSY, SQLITE_LOCKED
 		return passing
+	case 3, 23: // SQLITE_PERM, SQLITE_AUTH
+		return denied
 	case 8: // SQLITE_READONLY
 		return readOnly
 	case 13: // SQLITE_FULL

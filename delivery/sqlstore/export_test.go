@@ -18,7 +18,7 @@ func (s *Store) Hold() (release func()) {
 	}, nil)
 	go func() {
 		defer close(ended)
-		_ = s.writer.perform(context.Background(), hold, s.config.MaxBatch, 0)
+		_ = s.writer.perform(context.Background(), hold, size{rows: s.config.MaxBatch}, 0)
 	}()
 	<-held
 	return func() {
@@ -42,3 +42,6 @@ func (d *DeadLetters) ListStatement(query dlq.Query) (text string, args []any, e
 
 // Prefix begins the names of the store's tables.
 func (s *Store) Prefix() string { return s.prefix }
+
+// SweepAlways has every transaction with keys delete what has expired.
+func (s *Store) SweepAlways() { s.keys.sweeper.every = 0 }

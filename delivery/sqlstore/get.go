@@ -18,12 +18,12 @@ type getCall struct {
 	done    chan error
 }
 
-func (c *getCall) size() int { return len(c.ids) }
+func (c *getCall) size() size { return size{rows: len(c.ids)} }
 
 // Get implements delivery.Store.
 func (s *Store) Get(ctx context.Context, ids ...string) ([]delivery.Record, []error) {
 	records := make([]delivery.Record, len(ids))
-	errs := eachChunk(len(ids), s.config.MaxBatch, func(from, to int) ([]error, error) {
+	errs := eachChunk(len(ids), byCount(len(ids), s.config.MaxBatch), func(from, to int, _ size) ([]error, error) {
 		c := &getCall{ctx: ctx, ids: append([]string(nil), ids[from:to]...), done: make(chan error, 1)}
 		err := ctx.Err()
 		if err == nil {
@@ -57,18 +57,25 @@ func newReader(s *Store) *batcher[*getCall] {
 }
 
 func (s *Store) runGets(calls []*getCall) {
+	calls = slices.DeleteFunc(calls, func(c *getCall) bool {
+		err := c.ctx.Err()
+		if err != nil {
+			c.done <- err
+		}
+		return err != nil
+	})
 	found := make(map[string]*delivery.Record)
+	asked := make(map[string]int)
 	var ids []string
 	for _, c := range calls {
-		if c.ctx.Err() != nil {
-			continue
-		}
 		for _, id := range c.ids {
-			if _, asked := found[id]; !asked {
-				found[id] = nil
+			if asked[id]++; asked[id] == 1 {
 				ids = append(ids, id)
 			}
 		}
+	}
+	if len(ids) == 0 {
+		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), s.config.Timeout)
 	defer cancel()
@@ -85,10 +92,14 @@ func (s *Store) runGets(calls []*getCall) {
 	for _, c := range calls {
 		c.records, c.errs = make([]delivery.Record, len(c.ids)), make([]error, len(c.ids))
 		for i, id := range c.ids {
-			if r := found[id]; r != nil {
-				c.records[i] = copyOf(r)
-			} else {
+			asked[id]--
+			switch r := found[id]; {
+			case r == nil:
 				c.errs[i] = delivery.ErrNotFound
+			case asked[id] == 0: // the last has what was read, the others copies
+				c.records[i] = *r
+			default:
+				c.records[i] = copyOf(r)
 			}
 		}
 		c.done <- err

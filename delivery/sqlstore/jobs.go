@@ -55,7 +55,7 @@ func (d *DeadLetters) SaveJob(ctx context.Context, job dlq.Job) error {
 		return fmt.Errorf("%w: Job %s can't be written: %w", dlq.ErrInvalid, job.ID, err)
 	}
 	step.save = row{short(job.ID), job.Version, encoded}
-	if err := d.store.writer.perform(ctx, d.store.jobs.steps, 1, step); err != nil {
+	if err := d.store.writer.perform(ctx, d.store.jobs.steps, size{rows: 1, bytes: len(encoded)}, step); err != nil {
 		return err
 	}
 	return step.refusal
@@ -66,7 +66,7 @@ func (d *DeadLetters) DeleteJobs(ctx context.Context, ids ...string) error {
 	if err := d.usable(ctx); err != nil || len(ids) == 0 {
 		return err
 	}
-	return d.store.writer.perform(ctx, d.store.jobs.steps, len(ids), &jobStep{deleted: shorts(ids)})
+	return d.store.writer.perform(ctx, d.store.jobs.steps, size{rows: len(ids)}, &jobStep{deleted: shorts(ids)})
 }
 
 // run carries steps out one after the other: there are few jobs, and they are

@@ -78,7 +78,7 @@ func (k *Keys) take(ctx context.Context, step *keyStep) error {
 	}
 	private := *step
 	private.key = indexed(step.key)
-	if err := k.store.writer.perform(ctx, k.store.keys.steps, 1, &private); err != nil {
+	if err := k.store.writer.perform(ctx, k.store.keys.steps, size{rows: 1}, &private); err != nil {
 		return idempotency.Unavailable(ctx, step.action.String(), err)
 	}
 	*step = private
@@ -225,91 +225,78 @@ var keyColumns = []column{ //nolint:gochecknoglobals // a constant
 
 func newKeys(d *dialect, prefix string) *keys {
 	k := &keys{table: newTable(d, prefix+"keys", keyColumns...)}
-	k.find = d.lookup(named("k", keyColumns), k.name+" AS k", "k.key", "k")
+	k.addLocks = true
+	k.find = d.lookup(named("k", keyColumns), k.name+" AS k", "k.key", "")
 	k.steps = newOperation("idempotency", 50, k.run, nil)
-	k.sweeper = sweeper{table: k.name, key: "key"}
+	k.sweeper = sweeper{table: k.name, key: "key", every: sweepEvery}
 	return k
 }
 
-// run carries steps out, in the order in which they came. A key that is new to
-// this transaction and to another one at the same time is the one's whose
-// insert comes first: the steps of the other then begin anew.
-func (k *keys) run(ctx context.Context, q querier, steps []*keyStep) error {
-	now := time.Now().UnixMicro()
-	if err := k.sweeper.sweep(ctx, q, k.dialect, now, len(steps)); err != nil {
-		return err
-	}
-	for len(steps) > 0 {
-		lost, err := k.pass(ctx, q, steps, now)
-		if err != nil {
-			return err
-		}
-		steps = slices.DeleteFunc(slices.Clone(steps), func(s *keyStep) bool { return !lost[s.key] })
-	}
-	return nil
-}
-
-// keyRow is a key in the course of a pass.
+// keyRow is a key in the course of a transaction.
 type keyRow struct {
 	before, now keyState
-	there       bool
+	fresh       keyState // what becomes of it if it is absent
+	inserted    bool
 }
 
-// pass carries steps out, and returns those keys for which somebody else was
-// quicker.
-func (k *keys) pass(ctx context.Context, q querier, steps []*keyStep, now int64) (lost map[string]bool, err error) {
+// run carries steps out, in the order in which they came.
+//
+// One statement inserts what is absent and locks what is there, in the order of
+// keys, so that transactions never wait for each other in a circle.
+func (k *keys) run(ctx context.Context, q querier, steps []*keyStep) error {
+	now := time.Now().UnixMicro()
 	rows := make(map[string]*keyRow, len(steps))
 	names := make([]string, 0, len(steps))
 	for _, step := range steps {
-		if rows[step.key] == nil {
-			rows[step.key] = &keyRow{}
+		r := rows[step.key]
+		if r == nil {
+			r = new(keyRow)
+			rows[step.key] = r
 			names = append(names, step.key)
 		}
+		r.fresh = r.fresh.step(step, now)
 	}
 	slices.Sort(names)
-	if err := k.lock(ctx, q, names, rows); err != nil {
-		return nil, err
+	if err := k.insert(ctx, q, names, rows); err != nil {
+		return err
+	}
+	if err := k.read(ctx, q, names, rows); err != nil {
+		return err
 	}
 	for _, step := range steps {
-		r := rows[step.key]
-		r.now = r.now.step(step, now)
-	}
-	var insert, change []row
-	var remove [][]byte
-	for _, name := range names {
-		switch r := rows[name]; {
-		case r.there && r.now.phase == keyAbsent:
-			remove = append(remove, []byte(name))
-		case r.there && r.now != r.before:
-			change = append(change, r.encode(name))
-		case !r.there && r.now.phase != keyAbsent:
-			insert = append(insert, r.encode(name))
+		if r := rows[step.key]; !r.inserted {
+			r.now = r.now.step(step, now)
 		}
 	}
-	if len(remove) > 0 {
-		if err := k.dialect.remove(ctx, q, k.name, "key", remove); err != nil {
-			return nil, err
-		}
+	if err := k.write(ctx, q, names, rows); err != nil {
+		return err
 	}
-	if err := k.change(ctx, q, change); err != nil {
-		return nil, err
-	}
-	added, err := k.add(ctx, q, insert)
-	if err != nil {
-		return nil, err
-	}
-	for i := range insert {
-		if !added[i] {
-			if lost == nil {
-				lost = make(map[string]bool)
-			}
-			lost[string(insert[i].key())] = true
-		}
-	}
-	return lost, nil
+	// What is swept is locked in another order than that of keys. After it no key
+	// is waited for.
+	return k.sweeper.sweep(ctx, q, k.dialect, now, len(steps))
 }
 
-func (k *keys) lock(ctx context.Context, q querier, names []string, rows map[string]*keyRow) error {
+func (k *keys) insert(ctx context.Context, q querier, names []string, rows map[string]*keyRow) error {
+	fresh := make([]row, len(names))
+	for i, name := range names {
+		fresh[i] = rows[name].fresh.encode(name)
+	}
+	added, err := k.add(ctx, q, fresh)
+	for i := range added {
+		r := rows[names[i]]
+		if r.inserted = added[i]; r.inserted {
+			r.before, r.now = r.fresh, r.fresh
+		}
+	}
+	return err
+}
+
+// read reads what was there, and is locked.
+func (k *keys) read(ctx context.Context, q querier, names []string, rows map[string]*keyRow) error {
+	names = slices.DeleteFunc(slices.Clone(names), func(name string) bool { return rows[name].inserted })
+	if len(names) == 0 {
+		return nil
+	}
 	return k.dialect.fetch(ctx, q, k.find, keysOf(names), func(answer scanner) error {
 		var name, token intoBytes
 		var phase, attempt, expires int64
@@ -317,13 +304,32 @@ func (k *keys) lock(ctx context.Context, q querier, names []string, rows map[str
 			return err
 		}
 		r := rows[string(name)]
-		r.there = true
-		r.now = keyState{phase: keyPhase(phase), token: string(token), attempt: int(attempt), expires: expires}
-		r.before = r.now
+		r.before = keyState{phase: keyPhase(phase), token: string(token), attempt: int(attempt), expires: expires}
+		r.now = r.before
 		return nil
 	})
 }
 
-func (r *keyRow) encode(name string) row {
-	return row{[]byte(name), int64(r.now.phase), []byte(r.now.token), int64(r.now.attempt), r.now.expires}
+// write leaves behind what the steps have made of the keys.
+func (k *keys) write(ctx context.Context, q querier, names []string, rows map[string]*keyRow) error {
+	var change []row
+	var remove [][]byte
+	for _, name := range names {
+		switch r := rows[name]; {
+		case r.now.phase == keyAbsent:
+			remove = append(remove, []byte(name))
+		case r.now != r.before:
+			change = append(change, r.now.encode(name))
+		}
+	}
+	if len(remove) > 0 {
+		if err := k.dialect.remove(ctx, q, k.name, "key", remove); err != nil {
+			return err
+		}
+	}
+	return k.change(ctx, q, change)
+}
+
+func (k keyState) encode(name string) row {
+	return row{[]byte(name), int64(k.phase), []byte(k.token), int64(k.attempt), k.expires}
 }

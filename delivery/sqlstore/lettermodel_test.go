@@ -57,7 +57,7 @@ func together(t *rapid.T, store *sqlstore.Store, letters dlq.Store, calls []lett
 	defer release()
 	for i, call := range calls {
 		group.Go(func() { outcomes[i] = call.do(letters) })
-		require.Eventually(t, func() bool { return store.Waiting() == i+1 }, 20*time.Second, 10*time.Microsecond)
+		require.Eventually(t, func() bool { return store.Waiting() == i+1 }, soonEnough, 10*time.Microsecond)
 	}
 	return outcomes
 }

@@ -17,6 +17,7 @@ type migrator struct {
 	db         *sql.DB
 	dialect    *dialect
 	prefix     string
+	timeout    time.Duration // of a look at the schema; what changes it may take longer
 	migrations []Migration
 }
 
@@ -39,7 +40,11 @@ func (m *migrator) version(ctx context.Context) (int64, error) {
 
 // check says what is wrong with the schema's version.
 func (m *migrator) check(ctx context.Context) error {
-	have, err := m.version(ctx)
+	var have int64
+	err := bounded(ctx, m.timeout, "looking for the schema", func(ctx context.Context) (err error) {
+		have, err = m.version(ctx)
+		return err
+	})
 	switch {
 	case err != nil:
 		return err
@@ -53,14 +58,21 @@ func (m *migrator) check(ctx context.Context) error {
 
 // run migrates a schema that lacks something. Others may do so at the same time:
 // SQLite has no lock that spans transactions, so that somebody may be quicker in
-// the middle, and what failed is looked at again.
+// the middle, and what failed is looked at again, unless the database will not
+// have it.
 func (m *migrator) run(ctx context.Context) error {
 	var last error
 	for n := range tries {
 		if err := m.check(ctx); !errors.Is(err, ErrMigrationMissing) {
 			return err
 		}
-		if last = failed(ctx, "migrating", m.up(ctx)); last != nil {
+		last = failed(ctx, "migrating", m.up(ctx))
+		switch causeOf(last) {
+		case readOnly, diskFull, denied:
+			return last
+		default:
+		}
+		if last != nil {
 			pause := time.NewTimer(time.Duration(n) * 50 * time.Millisecond)
 			select {
 			case <-pause.C:

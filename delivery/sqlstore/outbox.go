@@ -4,6 +4,8 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/esh3artech/barid/delivery"
@@ -32,40 +34,63 @@ func (s *Store) In(tx *sql.Tx) Outbox { return Outbox{store: s, tx: tx, due: new
 
 // Save adds records as Store.Save does. That there is one with the ID
 // (delivery.ErrExists) leaves the transaction usable; a failure of the database
-// may not.
+// may not. Many or large records take several statements.
 func (o Outbox) Save(ctx context.Context, records ...delivery.Record) []error {
-	return eachChunk(len(records), max(len(records), 1), func(int, int) ([]error, error) {
-		errs := make([]error, len(records))
+	errs := make([]error, len(records))
+	failed := false
+	fail := func(i int, err error) {
+		errs[i] = err
+		failed = failed || err != nil
+	}
+	// Rows are locked in the order of IDs, whatever the statement.
+	var order []int
+	for i := range records {
+		err := checkRecord(&records[i])
 		if o.tx == nil {
-			err := fmt.Errorf("%w: the outbox has no transaction", ErrConfig)
-			for i := range errs {
-				errs[i] = err
-			}
-			return errs, err
+			err = fmt.Errorf("%w: the outbox has no transaction", ErrConfig)
 		}
-		var batch []*encoded
-		var at []int
-		for i := range records {
-			rows, err := encode(&records[i])
-			if errs[i] = err; err == nil {
-				batch = append(batch, &rows)
-				at = append(at, i)
-			}
+		if fail(i, err); err == nil {
+			order = append(order, i)
 		}
-		added, err := o.store.addRecords(ctx, o.tx, batch)
-		err = failed(ctx, "save", err)
-		for n, i := range at {
+	}
+	slices.SortStableFunc(order, func(a, b int) int { return strings.Compare(records[a].ID, records[b].ID) })
+	for from := 0; from < len(order); {
+		to, _ := part(from, len(order), o.store.config.MaxBatch, func(n int) int { return bytesIn(&records[order[n]]) })
+		added, err := o.save(ctx, records, order[from:to])
+		for n, i := range order[from:] {
 			switch {
 			case err != nil:
-				errs[i] = err
+				fail(i, err)
+			case n >= to-from:
 			case !added[n]:
-				errs[i] = delivery.ErrExists
+				fail(i, delivery.ErrExists)
 			default:
 				*o.due = earliest(*o.due, records[i].DueAt)
 			}
 		}
-		return errs, err
-	})
+		if err != nil {
+			break
+		}
+		from = to
+	}
+	if !failed {
+		return nil
+	}
+	return errs
+}
+
+// save saves those records in one statement for each table.
+func (o Outbox) save(ctx context.Context, records []delivery.Record, which []int) ([]bool, error) {
+	batch := make([]*encoded, len(which))
+	for n, i := range which {
+		rows, err := encode(&records[i])
+		if err != nil {
+			return nil, err
+		}
+		batch[n] = &rows
+	}
+	added, err := o.store.addRecords(ctx, o.tx, batch)
+	return added, failed(ctx, "save", err)
 }
 
 // Committed implements delivery.CommittedSaver: it tells those who watch the Store

@@ -22,7 +22,7 @@ func (s *Store) Purge(ctx context.Context, before time.Time, limit int) (int, er
 	total := 0
 	for total < limit {
 		c := &purgeCall{before: microsUp(before), limit: min(limit-total, purgeChunk)}
-		if err := s.writer.perform(ctx, s.purge, 1, c); err != nil {
+		if err := s.writer.perform(ctx, s.purge, size{rows: 1}, c); err != nil {
 			return total, err
 		}
 		total += c.purged

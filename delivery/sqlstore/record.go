@@ -114,6 +114,18 @@ func checkRecord(record *delivery.Record) error {
 	return errors.Join(faults...)
 }
 
+// bytesIn is how many bytes of text record has, those that are bounded left out.
+func bytesIn(record *delivery.Record) int {
+	n := len(record.Body) + len(record.Subject) + len(record.Type) + len(record.ContentType)
+	for key, value := range record.Headers {
+		n += len(key) + len(value)
+	}
+	for i := range record.History {
+		n += len(record.History[i].Error)
+	}
+	return n
+}
+
 func encodeProgress(id []byte, p *delivery.Progress) row {
 	return append(make(row, 0, len(progressColumns)+len(listedColumns)),
 		id, string(p.Status), int64(p.Generation), int64(p.RetryCount), microsOf(p.NextRetryAt),

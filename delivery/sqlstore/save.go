@@ -17,9 +17,14 @@ type saveCall struct {
 
 // Save implements delivery.Store. Fields that stand in an index (ID, Recipient,
 // IdempotencyKey, ClaimedBy) may have 1024 bytes: more is a
-// *delivery.TooLargeError.
+// *delivery.TooLargeError. A call is carried out in parts of up to Config.MaxBatch
+// records with up to 16 MiB together, or one that is larger, each in one
+// transaction; when one fails, those after it are not tried.
 func (s *Store) Save(ctx context.Context, records ...delivery.Record) []error {
-	return eachChunk(len(records), s.config.MaxBatch, func(from, to int) ([]error, error) {
+	next := func(from int) (int, size) {
+		return part(from, len(records), s.config.MaxBatch, func(i int) int { return bytesIn(&records[i]) })
+	}
+	return eachChunk(len(records), next, func(from, to int, many size) ([]error, error) {
 		chunk := records[from:to]
 		errs := make([]error, len(chunk))
 		c := &saveCall{rows: make([]encoded, 0, len(chunk))}
@@ -36,7 +41,7 @@ func (s *Store) Save(ctx context.Context, records ...delivery.Record) []error {
 		if len(c.rows) == 0 {
 			return errs, nil
 		}
-		err := s.writer.perform(ctx, s.save, len(c.rows), c)
+		err := s.writer.perform(ctx, s.save, many, c)
 		for n, i := range at {
 			if err != nil {
 				errs[i] = err
@@ -48,15 +53,38 @@ func (s *Store) Save(ctx context.Context, records ...delivery.Record) []error {
 	})
 }
 
-// eachChunk calls do for chunks of n things, and puts their errors together. The
+// part is where the part of n things ends that begins at from, by how many bytes
+// each has, and how much it is.
+func part(from, n, rows int, bytes func(i int) int) (to int, many size) {
+	for to = from; to < n && many.rows < rows; to++ {
+		with := many.plus(size{rows: 1, bytes: bytes(to)})
+		if with.bytes > maxBytes && many.rows > 0 {
+			break
+		}
+		many = with
+	}
+	return to, many
+}
+
+// byCount has the parts of n things be of so many.
+func byCount(n, rows int) func(from int) (to int, many size) {
+	return func(from int) (int, size) {
+		to := min(from+rows, n)
+		return to, size{rows: to - from}
+	}
+}
+
+// eachChunk calls do for parts of n things, and puts their errors together. The
 // error that do returns beside is the store's, and ends it. The result is nil
 // when there are none.
-func eachChunk(n, size int, do func(from, to int) ([]error, error)) []error {
+func eachChunk(n int, next func(from int) (to int, many size), do func(from, to int, many size) ([]error, error)) []error {
 	var all []error
 	failed := false
-	for from := 0; from < n; from += size {
-		errs, err := do(from, min(from+size, n))
-		if all == nil && n <= size {
+	for from := 0; from < n; {
+		to, many := next(from)
+		errs, err := do(from, to, many)
+		from = to
+		if all == nil && to == n {
 			all = errs
 		} else {
 			all = append(all, errs...)

@@ -52,7 +52,11 @@ func Open(ctx context.Context, db *sql.DB, config Config) (*Store, error) {
 	if db == nil {
 		return nil, fmt.Errorf("%w: db is nil", ErrConfig)
 	}
-	d, err := examine(ctx, db, config)
+	var d *dialect
+	err = bounded(ctx, config.Timeout, "asking what the server is", func(ctx context.Context) error {
+		d, err = examine(ctx, db, config)
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -60,7 +64,7 @@ func Open(ctx context.Context, db *sql.DB, config Config) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &migrator{db: db, dialect: d, prefix: config.TablePrefix, migrations: migrations}
+	m := &migrator{db: db, dialect: d, prefix: config.TablePrefix, timeout: config.Timeout, migrations: migrations}
 	if config.Migrate == MigrateAuto {
 		err = m.run(ctx)
 	} else {
@@ -88,8 +92,6 @@ func Open(ctx context.Context, db *sql.DB, config Config) (*Store, error) {
 
 // examine finds out what the server is, and whether it will do.
 func examine(ctx context.Context, db *sql.DB, config Config) (*dialect, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, config.Timeout, errors.New("the database does not answer"))
-	defer cancel()
 	kind := config.Dialect
 	if kind == Detect {
 		// A server notes statements that fail in its log: SQLite has none.
@@ -138,7 +140,13 @@ func (s *Store) read(ctx context.Context, doing string, work func(querier) error
 	if s.closed.Load() {
 		return errClosed
 	}
-	return failed(ctx, doing, s.tryRead(ctx, work))
+	limited := ctx
+	if s.dialect.waitsForServer {
+		var cancel context.CancelFunc
+		limited, cancel = context.WithTimeout(ctx, s.config.Timeout)
+		defer cancel()
+	}
+	return failed(ctx, doing, unanswered(limited, s.config.Timeout, s.tryRead(limited, work)))
 }
 
 func (s *Store) tryRead(ctx context.Context, work func(querier) error) error {
@@ -152,12 +160,12 @@ func (s *Store) tryRead(ctx context.Context, work func(querier) error) error {
 }
 
 func (s *Store) readOnce(ctx context.Context, work func(querier) error) error {
-	conn, err := connect(ctx, s.db, false)
+	conn, err := connect(ctx, s.db, s.dialect.prepares)
 	if err != nil {
 		return err
 	}
 	err = conn.transaction(ctx, s.dialect.beginRead, work)
-	if err != nil && (ctx.Err() != nil || mayBeBroken(err)) {
+	if err != nil && (endOf(ctx) != nil || mayBeBroken(err)) {
 		conn.discard()
 	} else {
 		conn.release()

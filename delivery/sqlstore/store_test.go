@@ -29,11 +29,12 @@ func TestTwoStoresClaimApart(t *testing.T) {
 			stores := []*sqlstore.Store{open(t, another(t), config), open(t, another(t), config)}
 			const stored = 1000
 			now := time.Now()
-			for n := range stored {
-				r := pending(fmt.Sprint(n))
-				r.DueAt = now
-				require.Empty(t, stores[n%2].Save(t.Context(), r))
+			records := make([]delivery.Record, stored)
+			for n := range records {
+				records[n] = pending(fmt.Sprint(n))
+				records[n].DueAt = now
 			}
+			require.Empty(t, stores[0].Save(t.Context(), records...))
 			var mu sync.Mutex
 			taken := map[string]string{}
 			var claimers sync.WaitGroup

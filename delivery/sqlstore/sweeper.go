@@ -17,6 +17,7 @@ const (
 // waits for a large one.
 type sweeper struct {
 	table, key string
+	every      time.Duration
 
 	mu      sync.Mutex
 	next    time.Time
@@ -31,7 +32,7 @@ func (s *sweeper) sweep(ctx context.Context, q querier, d *dialect, now int64, w
 	due := !time.Now().Before(s.next)
 	limit := max(sweepLeast, 2*s.written)
 	if due {
-		s.next, s.written = time.Now().Add(sweepEvery), 0
+		s.next, s.written = time.Now().Add(s.every), 0
 	}
 	s.mu.Unlock()
 	if !due {

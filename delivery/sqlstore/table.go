@@ -27,6 +27,9 @@ type table struct {
 	dialect *dialect
 	name    string
 	columns []column
+	// addLocks has add lock those rows that are there, in the order of keys with
+	// those that it inserts. It must be set before the table is used.
+	addLocks bool
 
 	// inserts and updates are statements by the columns that they give values to.
 	inserts, updates sync.Map
@@ -56,7 +59,13 @@ func (t *table) insert(of used) string {
 	if t.dialect.kind == SQLite {
 		text += fmt.Sprintf("VALUES (%s) ON CONFLICT (%s) DO NOTHING", strings.Join(values, ", "), key)
 	} else {
-		text += fmt.Sprintf("SELECT %s FROM %s ON CONFLICT (%s) DO NOTHING RETURNING %s", strings.Join(values, ", "), input, key, key)
+		conflict := "NOTHING"
+		if t.addLocks {
+			// What an update leaves out is locked all the same (PostgreSQL
+			// documentation, "INSERT").
+			conflict = fmt.Sprintf("UPDATE SET %s = excluded.%[1]s WHERE FALSE", t.columns[1].name)
+		}
+		text += fmt.Sprintf("SELECT %s FROM %s ON CONFLICT (%s) DO %s RETURNING %[3]s", strings.Join(values, ", "), input, key, conflict)
 	}
 	t.inserts.Store(of, text)
 	return text

@@ -20,7 +20,7 @@ type updateCall struct {
 // Update implements delivery.Store.
 func (s *Store) Update(ctx context.Context, updates ...delivery.Update) ([]delivery.Progress, []error) {
 	progress := make([]delivery.Progress, len(updates))
-	errs := eachChunk(len(updates), s.config.MaxBatch, func(from, to int) ([]error, error) {
+	errs := eachChunk(len(updates), byCount(len(updates), s.config.MaxBatch), func(from, to int, many size) ([]error, error) {
 		errs := make([]error, to-from)
 		c := &updateCall{updates: make([]delivery.Update, 0, to-from)}
 		at := make([]int, 0, to-from)
@@ -37,7 +37,7 @@ func (s *Store) Update(ctx context.Context, updates ...delivery.Update) ([]deliv
 		if len(c.updates) == 0 {
 			return errs, nil
 		}
-		err := s.writer.perform(ctx, s.update, len(c.updates), c)
+		err := s.writer.perform(ctx, s.update, many, c)
 		for n, i := range at {
 			if err != nil {
 				errs[i] = err

@@ -59,11 +59,11 @@ type call struct {
 	ctx  context.Context // the caller's, to drop what nobody waits for
 	op   *operation
 	args any
-	rows int
+	many size
 	done chan error
 }
 
-func (c *call) size() int { return c.rows }
+func (c *call) size() size { return c.many }
 
 // writer carries out operations, those that come at the same time in one
 // transaction.
@@ -87,14 +87,14 @@ func newWriter(db *sql.DB, d *dialect, config Config) *writer {
 	return w
 }
 
-// perform has op carried out with args, which count as so many rows, and returns
+// perform has op carried out with args, which are so many, and returns
 // when its transaction is committed, or has failed, or ctx has ended; then op
 // may be carried out all the same, so that args must not be touched again.
-func (w *writer) perform(ctx context.Context, op *operation, rows int, args any) error {
+func (w *writer) perform(ctx context.Context, op *operation, many size, args any) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	c := &call{ctx: ctx, op: op, args: args, rows: rows, done: make(chan error, 1)}
+	c := &call{ctx: ctx, op: op, args: args, many: many, done: make(chan error, 1)}
 	if err := w.batches.submit(ctx, c); err != nil {
 		return err
 	}
@@ -141,13 +141,22 @@ func (l *lane) carryOut(calls []*call) {
 	}
 	slices.SortStableFunc(calls, func(a, b *call) int { return a.op.rank - b.op.rank })
 	err := l.try(calls)
-	if err != nil && len(calls) > 1 && mayBeOnes(err) {
-		for i := range calls {
-			l.finish(calls[i:i+1], l.try(calls[i:i+1]))
-		}
+	if err == nil || len(calls) == 1 || !mayBeOnes(err) {
+		l.finish(calls, err)
 		return
 	}
-	l.finish(calls, err)
+	for i, c := range calls {
+		if ended := c.ctx.Err(); ended != nil {
+			c.done <- ended
+			continue
+		}
+		err := l.try(calls[i : i+1])
+		if err != nil && !mayBeOnes(err) {
+			l.finish(calls[i:], err)
+			return
+		}
+		l.finish(calls[i:i+1], err)
+	}
 }
 
 // apart takes those calls that need a transaction of their own out of a batch.
@@ -166,10 +175,11 @@ func apart(calls []*call) (together, alone []*call) {
 	return together, alone
 }
 
-// mayBeOnes says whether what failed for all may do for each.
+// mayBeOnes says whether what failed for all may do for each. What may have been
+// committed is not done again.
 func mayBeOnes(err error) bool {
 	cause := causeOf(err)
-	return cause == statement || cause == unknown
+	return cause == statement || cause == unknown && !errors.As(err, new(*commitError))
 }
 
 func (l *lane) finish(calls []*call, err error) {

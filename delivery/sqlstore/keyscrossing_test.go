@@ -1,0 +1,115 @@
+package sqlstore_test
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"net/url"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/esh3artech/barid/delivery/sqlstore"
+	"github.com/esh3artech/barid/idempotency"
+)
+
+// apart is a new database of the shared server, for what the server counts by
+// database.
+type apart struct{ name, url string }
+
+func newApart(t *testing.T) apart {
+	t.Helper()
+	a := apart{name: unique(t) + "apart"}
+	admin := connectPostgres(t)
+	_, err := admin.ExecContext(t.Context(), "CREATE DATABASE "+a.name)
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		_, err := admin.ExecContext(context.Background(), "DROP DATABASE "+a.name+" WITH (FORCE)")
+		assert.NoError(t, err)
+	})
+	location, err := url.Parse(shared.PostgresURL(t))
+	require.NoError(t, err)
+	location.Path = "/" + a.name
+	a.url = location.String()
+	return a
+}
+
+// deadlocks is how many there were, once all have left the database: the server
+// counts what a connection has met when that ends, at the latest.
+func (a apart) deadlocks(t *testing.T) (n int) {
+	t.Helper()
+	db := connectPostgres(t)
+	require.Eventually(t, func() bool {
+		var left int
+		err := db.QueryRowContext(t.Context(), "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = $1", a.name).Scan(&left)
+		return assert.NoError(t, err) && left == 0
+	}, soonEnough, 10*time.Millisecond)
+	require.NoError(t, db.QueryRowContext(t.Context(), "SELECT deadlocks FROM pg_stat_database WHERE datname = $1", a.name).Scan(&n))
+	return n
+}
+
+// Keys that are absent, or have expired, are claimed and completed by many at
+// once, each in an order of its own and many in a transaction: nobody waits in a
+// circle.
+func TestKeysAreClaimedCrosswise(t *testing.T) {
+	const keys, rounds = 60, 5
+	place := newApart(t)
+	var databases [4]*sql.DB
+	var stores [4]*sqlstore.Store
+	for i := range stores {
+		databases[i] = connect(t, "pgx", place.url)
+		stores[i] = open(t, databases[i], sqlstore.Config{})
+		stores[i].SweepAlways()
+	}
+	// crowd has each store do something with each key, all at once.
+	crowd := func(do func(keys *sqlstore.Keys, key int, token string)) {
+		var group sync.WaitGroup
+		start := make(chan struct{})
+		for s, store := range stores {
+			for i := range keys {
+				key := (i*[]int{1, 7, 11, 59}[s] + s*17) % keys
+				group.Go(func() {
+					<-start
+					do(store.Keys(), key, fmt.Sprint(s, "-", i))
+				})
+			}
+		}
+		close(start)
+		group.Wait()
+	}
+	for round := range rounds {
+		var won [keys]atomic.Int32
+		crowd(func(all *sqlstore.Keys, key int, token string) {
+			answer, err := all.Claim(context.Background(), fmt.Sprint(round, "-", key), token, 0, time.Hour)
+			if assert.NoError(t, err) && answer.State == idempotency.Claimed {
+				won[key].Add(1)
+			}
+		})
+		for key := range won {
+			require.EqualValues(t, 1, won[key].Load(), "round %d, key %d", round, key)
+		}
+		// What expires at once is swept while others claim it again, or complete or
+		// release what is not there any more.
+		crowd(func(all *sqlstore.Keys, key int, token string) {
+			name := fmt.Sprint("brief ", key)
+			if _, err := all.Claim(context.Background(), name, token, 0, time.Microsecond); err != nil {
+				t.Errorf("claim: %v", err)
+			}
+			if _, err := all.Complete(context.Background(), name, token, time.Millisecond); err != nil {
+				assert.ErrorIs(t, err, idempotency.ErrLost)
+			}
+			if err := all.Release(context.Background(), name, token); err != nil {
+				assert.ErrorIs(t, err, idempotency.ErrLost)
+			}
+		})
+	}
+	for i := range stores {
+		require.NoError(t, stores[i].Close())
+		require.NoError(t, databases[i].Close())
+	}
+	require.Zero(t, place.deadlocks(t))
+}
