@@ -69,16 +69,26 @@ func (c *connection) prepare(ctx context.Context, query string) (*sql.Stmt, erro
 
 // release gives the connection back to the pool.
 func (c *connection) release() {
-	for _, stmt := range c.prepared {
-		_ = stmt.Close()
-	}
+	c.closeStatements()
 	_ = c.Close()
 }
 
 // discard closes the connection instead: what state it is in is not known.
 func (c *connection) discard() {
+	c.closeStatements()
 	_ = c.Raw(func(any) error { return driver.ErrBadConn })
-	c.release()
+	_ = c.Close()
+}
+
+// closeStatements comes before the end of the connection. After it, where that
+// was closed by somebody else, drivers may crash.
+func (c *connection) closeStatements() {
+	for query, stmt := range c.prepared {
+		if c.Raw(func(any) error { return nil }) == nil {
+			_ = stmt.Close()
+		}
+		delete(c.prepared, query)
+	}
 }
 
 // transaction runs work between begin and COMMIT. A failure before COMMIT has
