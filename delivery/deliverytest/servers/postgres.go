@@ -34,11 +34,8 @@ type PostgresConfig struct {
 // has no password. Its methods may be called by any number of goroutines at
 // once.
 type Postgres struct {
+	Server
 	config PostgresConfig
-	dir    string
-	ownDir bool
-	port   int
-	server *process
 }
 
 // NewPostgres starts a PostgreSQL and returns when it answers. End it with
@@ -46,32 +43,21 @@ type Postgres struct {
 // ErrNotReady, which tells the end of its log, when it does not come up by ctx's
 // end or within StartTimeout.
 func NewPostgres(ctx context.Context, config PostgresConfig) (*Postgres, error) {
-	if config.StartTimeout <= 0 {
-		config.StartTimeout = 2 * time.Minute
-	}
 	programs, err := findPostgres()
 	if err != nil {
 		return nil, err
 	}
 	p := &Postgres{config: config}
-	if p.dir, p.ownDir, err = dataDir(config.Dir, "barid-postgres-"); err != nil {
+	if err := p.open("barid-postgres-", config.Dir, config.StartTimeout); err != nil {
 		return nil, err
 	}
 	if err := p.initialize(ctx, programs); err != nil {
 		return nil, errors.Join(err, p.Close())
 	}
-	for range startTries {
-		if err = p.setUp(programs); err == nil {
-			err = p.Start(ctx)
-		}
-		if err == nil {
-			return p, nil
-		}
-		if !portTaken(err.Error()) || ctx.Err() != nil {
-			break
-		}
+	if err := p.begin(ctx, func() error { return p.setUp(programs) }); err != nil {
+		return nil, err
 	}
-	return nil, errors.Join(err, p.Close())
+	return p, nil
 }
 
 // StartPostgres is NewPostgres for a test: it fails the test when the server
@@ -84,12 +70,7 @@ func StartPostgres(tb testing.TB, config PostgresConfig) *Postgres {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	tb.Cleanup(func() {
-		logTail(tb, p.server)
-		if err := p.Close(); err != nil {
-			tb.Error(err)
-		}
-	})
+	p.endWith(tb)
 	return p
 }
 
@@ -106,7 +87,7 @@ func (p *Postgres) initialize(ctx context.Context, programs string) error {
 	if err := giveAway(p.dir); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, p.config.StartTimeout)
+	ctx, cancel := context.WithTimeout(ctx, p.startTimeout)
 	defer cancel()
 	initdb := &process{
 		name: "initdb",
@@ -185,57 +166,4 @@ func (p *Postgres) ask(ctx context.Context, pid int) error {
 // stays the same over restarts.
 func (p *Postgres) URL() string {
 	return "postgres://postgres@" + p.Addr() + "/postgres?sslmode=disable"
-}
-
-// Addr is host and port.
-func (p *Postgres) Addr() string { return loopback(p.port) }
-
-// Port is the port on 127.0.0.1.
-func (p *Postgres) Port() int { return p.port }
-
-// Dir holds the server's data.
-func (p *Postgres) Dir() string { return p.dir }
-
-// PID is the process ID of the server's last run.
-func (p *Postgres) PID() int { return p.server.pid() }
-
-// Running says whether the server's process lives, be it paused.
-func (p *Postgres) Running() bool { return p.server.running() }
-
-// LogTail is the end of the server's log.
-func (p *Postgres) LogTail() string { return p.server.tail() }
-
-// Start starts the server again, on the same data and port, and returns when it
-// answers. A server that runs is left alone.
-func (p *Postgres) Start(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, p.config.StartTimeout)
-	defer cancel()
-	return p.server.start(ctx)
-}
-
-// Stop ends the server as an administrator would who doesn't wait for the
-// clients, and waits until it is gone.
-func (p *Postgres) Stop() error { return p.server.stop() }
-
-// Kill ends the server with all its processes at once, as a power cut would,
-// except that the system's write cache stays.
-func (p *Postgres) Kill() error { return p.server.kill() }
-
-// Pause stops the server from running, with all connections open.
-func (p *Postgres) Pause() error { return p.server.signal(pause) }
-
-// Resume ends a Pause.
-func (p *Postgres) Resume() error { return p.server.signal(resume) }
-
-// Close ends the server for good and removes its temporary folder. Closing
-// again returns nil.
-func (p *Postgres) Close() error {
-	var errs []error
-	if p.server != nil {
-		errs = append(errs, p.server.close())
-	}
-	if p.ownDir {
-		errs = append(errs, os.RemoveAll(p.dir))
-	}
-	return errors.Join(errs...)
 }

@@ -4,10 +4,8 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -37,20 +35,13 @@ type RabbitMQConfig struct {
 // and the virtual host /. Its methods may be called by any number of
 // goroutines at once.
 type RabbitMQ struct {
+	Server
 	config   RabbitMQConfig
-	dir      string
-	ownDir   bool
 	scripts  string
 	node     string
-	port     int
 	distPort int
 	epmdPort int
-	server   *process
-	epmd     *process
 }
-
-// startTries is how often a new server may lose its ports to somebody else.
-const startTries = 5
 
 // NewRabbitMQ starts a RabbitMQ and returns when it takes connections. End it
 // with Close. It fails with ErrMissing when RabbitMQ is not installed, and with
@@ -59,9 +50,6 @@ const startTries = 5
 func NewRabbitMQ(ctx context.Context, config RabbitMQConfig) (*RabbitMQ, error) {
 	if config.Schedulers <= 0 {
 		config.Schedulers = 1
-	}
-	if config.StartTimeout <= 0 {
-		config.StartTimeout = 2 * time.Minute
 	}
 	scripts, err := findRabbitMQ()
 	if err != nil {
@@ -72,22 +60,13 @@ func NewRabbitMQ(ctx context.Context, config RabbitMQConfig) (*RabbitMQ, error) 
 		return nil, err
 	}
 	r := &RabbitMQ{config: config, scripts: scripts, node: "barid" + strings.ToLower(rand.Text()[:12])}
-	if r.dir, r.ownDir, err = dataDir(config.Dir, "barid-rabbitmq-"); err != nil {
+	if err := r.open("barid-rabbitmq-", config.Dir, config.StartTimeout); err != nil {
 		return nil, err
 	}
-	for range startTries {
-		if err = r.setUp(epmd); err == nil {
-			err = r.Start(ctx)
-		}
-		if err == nil {
-			return r, nil
-		}
-		if !portTaken(err.Error()) || ctx.Err() != nil {
-			break
-		}
-		r.epmd.close() //nolint:errcheck // the start's error says more
+	if err := r.begin(ctx, func() error { return r.setUp(epmd) }); err != nil {
+		return nil, err
 	}
-	return nil, errors.Join(err, r.Close())
+	return r, nil
 }
 
 // StartRabbitMQ is NewRabbitMQ for a test: it fails the test when the server
@@ -100,17 +79,12 @@ func StartRabbitMQ(tb testing.TB, config RabbitMQConfig) *RabbitMQ {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	tb.Cleanup(func() {
-		logTail(tb, r.server)
-		if err := r.Close(); err != nil {
-			tb.Error(err)
-		}
-	})
+	r.endWith(tb)
 	return r
 }
 
 // setUp chooses ports and writes the files that the server reads.
-func (r *RabbitMQ) setUp(epmd string) error {
+func (r *RabbitMQ) setUp(program string) error {
 	ports, err := freePorts(3)
 	if err != nil {
 		return err
@@ -142,9 +116,9 @@ func (r *RabbitMQ) setUp(epmd string) error {
 	}
 	// A shared epmd would outlive the test as a daemon of nobody's; this one
 	// stays in the foreground and is ours to end.
-	r.epmd = &process{
+	epmd := &process{
 		name: "epmd",
-		path: epmd,
+		path: program,
 		args: []string{"-port", strconv.Itoa(r.epmdPort), "-address", "127.0.0.1"},
 		env:  append(bareEnv(), "HOME="+home),
 		dir:  r.dir,
@@ -157,6 +131,7 @@ func (r *RabbitMQ) setUp(epmd string) error {
 			return conn.Close()
 		},
 	}
+	r.before = []*process{epmd}
 	r.server = &process{
 		name:  "rabbitmq-server",
 		path:  filepath.Join(r.scripts, "rabbitmq-server"),
@@ -225,63 +200,6 @@ func (r *RabbitMQ) greet(ctx context.Context, _ int) error {
 // the same over restarts.
 func (r *RabbitMQ) URL() string { return "amqp://guest:guest@" + r.Addr() + "/" }
 
-// Addr is host and port.
-func (r *RabbitMQ) Addr() string { return loopback(r.port) }
-
-// Port is the AMQP port on 127.0.0.1.
-func (r *RabbitMQ) Port() int { return r.port }
-
-// Dir holds the server's data.
-func (r *RabbitMQ) Dir() string { return r.dir }
-
-// PID is the process ID of the server's last run.
-func (r *RabbitMQ) PID() int { return r.server.pid() }
-
-// Running says whether the server's process lives, be it paused.
-func (r *RabbitMQ) Running() bool { return r.server.running() }
-
-// LogTail is the end of the server's log.
-func (r *RabbitMQ) LogTail() string { return r.server.tail() }
-
-// Start starts the server again, on the same data and ports, and returns when
-// it takes connections. A server that runs is left alone.
-func (r *RabbitMQ) Start(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, r.config.StartTimeout)
-	defer cancel()
-	if err := r.epmd.start(ctx); err != nil {
-		return err
-	}
-	return r.server.start(ctx)
-}
-
-// Stop ends the server as an administrator would, and waits until it is gone.
-func (r *RabbitMQ) Stop() error { return r.server.stop() }
-
-// Kill ends the server at once, as a power cut would, except that the system's
-// write cache stays.
-func (r *RabbitMQ) Kill() error { return r.server.kill() }
-
-// Pause stops the server's processes from running, with all connections open.
-func (r *RabbitMQ) Pause() error { return r.server.signal(pause) }
-
-// Resume ends a Pause.
-func (r *RabbitMQ) Resume() error { return r.server.signal(resume) }
-
-// Close ends the server for good and removes its temporary folder. Closing
-// again returns nil.
-func (r *RabbitMQ) Close() error {
-	var errs []error
-	for _, process := range []*process{r.server, r.epmd} {
-		if process != nil {
-			errs = append(errs, process.close())
-		}
-	}
-	if r.ownDir {
-		errs = append(errs, os.RemoveAll(r.dir))
-	}
-	return errors.Join(errs...)
-}
-
 // Ctl runs rabbitmqctl with args on the server, for instance
 // Ctl(ctx, "list_queues", "name", "messages"), and returns what it printed,
 // without its chatter. It takes about half a second. The error holds what
@@ -322,28 +240,4 @@ func (r *RabbitMQ) SetAlarm(ctx context.Context, alarm Alarm) error {
 func (r *RabbitMQ) ClearAlarm(ctx context.Context, alarm Alarm) error {
 	_, err := r.Ctl(ctx, "eval", fmt.Sprintf("rabbit_alarm:clear_alarm({resource_limit, %s, node()}).", alarm))
 	return err
-}
-
-// dataDir is dir, or a new temporary folder, and whether it is a new one.
-func dataDir(dir, prefix string) (string, bool, error) {
-	if dir != "" {
-		absolute, err := filepath.Abs(dir)
-		return absolute, false, err
-	}
-	dir, err := os.MkdirTemp("", prefix)
-	return dir, true, err
-}
-
-// dial connects to a port of 127.0.0.1, for a short question.
-func dial(ctx context.Context, port int) (net.Conn, error) {
-	const answerTimeout = 10 * time.Second
-	dialer := net.Dialer{Timeout: answerTimeout}
-	conn, err := dialer.DialContext(ctx, "tcp", loopback(port))
-	if err != nil {
-		return nil, err
-	}
-	if err := conn.SetDeadline(time.Now().Add(answerTimeout)); err != nil {
-		return nil, errors.Join(err, conn.Close())
-	}
-	return conn, nil
 }

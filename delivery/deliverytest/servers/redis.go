@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -34,12 +33,9 @@ type RedisConfig struct {
 // Redis is a private Redis server without a password. Its methods may be
 // called by any number of goroutines at once.
 type Redis struct {
+	Server
 	config RedisConfig
-	dir    string
-	ownDir bool
-	port   int
 	bus    int
-	server *process
 }
 
 // NewRedis starts a Redis and returns when it answers. End it with Close. It
@@ -47,29 +43,18 @@ type Redis struct {
 // tells the end of its log, when it does not come up by ctx's end or within
 // StartTimeout.
 func NewRedis(ctx context.Context, config RedisConfig) (*Redis, error) {
-	if config.StartTimeout <= 0 {
-		config.StartTimeout = 2 * time.Minute
-	}
 	path, err := findProgram("redis-server", EnvRedisServer, EnvRedisURL, "apt-get install redis-server")
 	if err != nil {
 		return nil, err
 	}
 	r := &Redis{config: config}
-	if r.dir, r.ownDir, err = dataDir(config.Dir, "barid-redis-"); err != nil {
+	if err := r.open("barid-redis-", config.Dir, config.StartTimeout); err != nil {
 		return nil, err
 	}
-	for range startTries {
-		if err = r.setUp(path); err == nil {
-			err = r.Start(ctx)
-		}
-		if err == nil {
-			return r, nil
-		}
-		if !portTaken(err.Error()) || ctx.Err() != nil {
-			break
-		}
+	if err := r.begin(ctx, func() error { return r.setUp(path) }); err != nil {
+		return nil, err
 	}
-	return nil, errors.Join(err, r.Close())
+	return r, nil
 }
 
 // StartRedis is NewRedis for a test: it fails the test when the server doesn't
@@ -82,12 +67,7 @@ func StartRedis(tb testing.TB, config RedisConfig) *Redis {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	tb.Cleanup(func() {
-		logTail(tb, r.server)
-		if err := r.Close(); err != nil {
-			tb.Error(err)
-		}
-	})
+	r.endWith(tb)
 	return r
 }
 
@@ -155,58 +135,6 @@ func (r *Redis) ask(ctx context.Context, pid int) error {
 // over restarts.
 func (r *Redis) URL() string { return "redis://" + r.Addr() + "/0" }
 
-// Addr is host and port.
-func (r *Redis) Addr() string { return loopback(r.port) }
-
-// Port is the port on 127.0.0.1.
-func (r *Redis) Port() int { return r.port }
-
 // BusPort is the port on 127.0.0.1 where a node of a cluster meets the others,
 // and 0 without RedisConfig.Cluster.
 func (r *Redis) BusPort() int { return r.bus }
-
-// Dir holds the server's data.
-func (r *Redis) Dir() string { return r.dir }
-
-// PID is the process ID of the server's last run.
-func (r *Redis) PID() int { return r.server.pid() }
-
-// Running says whether the server's process lives, be it paused.
-func (r *Redis) Running() bool { return r.server.running() }
-
-// LogTail is the end of the server's log.
-func (r *Redis) LogTail() string { return r.server.tail() }
-
-// Start starts the server again, on the same data and port, and returns when it
-// answers. A server that runs is left alone.
-func (r *Redis) Start(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, r.config.StartTimeout)
-	defer cancel()
-	return r.server.start(ctx)
-}
-
-// Stop ends the server as an administrator would, and waits until it is gone.
-func (r *Redis) Stop() error { return r.server.stop() }
-
-// Kill ends the server at once, as a power cut would, except that the system's
-// write cache stays.
-func (r *Redis) Kill() error { return r.server.kill() }
-
-// Pause stops the server from running, with all connections open.
-func (r *Redis) Pause() error { return r.server.signal(pause) }
-
-// Resume ends a Pause.
-func (r *Redis) Resume() error { return r.server.signal(resume) }
-
-// Close ends the server for good and removes its temporary folder. Closing
-// again returns nil.
-func (r *Redis) Close() error {
-	var errs []error
-	if r.server != nil {
-		errs = append(errs, r.server.close())
-	}
-	if r.ownDir {
-		errs = append(errs, os.RemoveAll(r.dir))
-	}
-	return errors.Join(errs...)
-}
