@@ -100,7 +100,7 @@ func run() (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, stopServers()) }()
+	defer func() { err = errors.Join(err, stopServers(err != nil && ctx.Err() == nil)) }()
 	if o.side != "" {
 		return runSide(ctx, selected[0], o)
 	}
@@ -131,55 +131,54 @@ func compareAll(ctx context.Context, selected []row, o options) error {
 	return os.WriteFile(o.output, []byte(report.markdown()), 0o644) //nolint:gosec // meant to be read
 }
 
+// privateServer is any of the private servers.
+type privateServer interface {
+	URL() string
+	LogTail() string
+	Close() error
+}
+
 // startServers starts what the rows use and nobody has named, and notes where it
-// is.
-func startServers(ctx context.Context, where *addresses, selected []row) (stop func() error, err error) {
-	var closers []func() error
-	stop = func() error {
+// is. When something failed, stop shows what the servers said last.
+func startServers(ctx context.Context, where *addresses, selected []row) (stop func(failed bool) error, err error) {
+	var all []privateServer
+	stop = func(failed bool) error {
 		var errs []error
-		for _, closeServer := range slices.Backward(closers) {
-			errs = append(errs, closeServer())
+		for _, s := range slices.Backward(all) {
+			if failed {
+				fmt.Fprintf(os.Stderr, "the log of %s ends with:\n%s", s.URL(), s.LogTail())
+			}
+			errs = append(errs, s.Close())
 		}
 		return errors.Join(errs...)
 	}
-	started := func(url *string, kind server, start func() (string, func() error, error)) {
+	started := func(url *string, kind server, start func() (privateServer, error)) {
 		if err != nil || *url != "" || !using(selected, kind) {
 			return
 		}
-		var closeServer func() error
 		fmt.Fprintln(os.Stderr, "starting a private", kind)
-		if *url, closeServer, err = start(); err == nil {
-			closers = append(closers, closeServer)
+		s, fault := start()
+		if err = fault; err == nil {
+			*url = s.URL()
+			all = append(all, s)
 		}
 	}
-	started(&where.amqp, rabbitMQ, func() (string, func() error, error) {
+	started(&where.amqp, rabbitMQ, func() (privateServer, error) {
 		// As many schedulers as cores is RabbitMQ's own default.
-		s, err := servers.NewRabbitMQ(ctx, servers.RabbitMQConfig{Schedulers: runtime.NumCPU()})
-		if err != nil {
-			return "", nil, err
-		}
-		return s.URL(), s.Close, nil
+		return servers.NewRabbitMQ(ctx, servers.RabbitMQConfig{Schedulers: runtime.NumCPU()})
 	})
-	started(&where.redis, redisServer, func() (string, func() error, error) {
-		s, err := servers.NewRedis(ctx, servers.RedisConfig{})
-		if err != nil {
-			return "", nil, err
-		}
-		return s.URL(), s.Close, nil
+	started(&where.redis, redisServer, func() (privateServer, error) {
+		return servers.NewRedis(ctx, servers.RedisConfig{})
 	})
-	started(&where.postgres, postgreSQL, func() (string, func() error, error) {
+	started(&where.postgres, postgreSQL, func() (privateServer, error) {
 		var config servers.PostgresConfig
 		for _, setting := range postgresSettings() {
 			config.Args = append(config.Args, "-c", setting)
 		}
-		s, err := servers.NewPostgres(ctx, config)
-		if err != nil {
-			return "", nil, err
-		}
-		return s.URL(), s.Close, nil
+		return servers.NewPostgres(ctx, config)
 	})
 	if err != nil {
-		return nil, errors.Join(err, stop())
+		return nil, errors.Join(err, stop(false))
 	}
 	return stop, nil
 }
