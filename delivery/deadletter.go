@@ -70,3 +70,17 @@ func newDeadLetter(source string, envelope *Envelope, reason Reason, cause error
 	}
 	return letter
 }
+
+// Resolver takes back dead letters that turned out to be none, because the end
+// user acknowledged the message after all. dlq.Manager is one.
+type Resolver interface {
+	// Resolve deletes the letters. It returns nil when none of them is there any
+	// more; one that was not there before is no error.
+	Resolve(ctx context.Context, ids ...string) error
+}
+
+func resolve(ctx context.Context, resolver Resolver, ids []string) error {
+	limited := within(ctx, time.Now(), settleTimeout)
+	defer limited.end()
+	return resolver.Resolve(limited, ids...)
+}

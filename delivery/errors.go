@@ -194,3 +194,29 @@ func resultsError(n int, id func(i int) string, errs []error) error {
 	}
 	return &ResultsError{Results: results}
 }
+
+// faultOf is what a part that was built without an error return has to say
+// about its own config.
+func faultOf(field string, part any) error {
+	if faulty, ok := part.(interface{ Err() error }); ok {
+		if err := faulty.Err(); err != nil {
+			return fmt.Errorf("%w: %s: %w", ErrConfig, field, err)
+		}
+	}
+	return nil
+}
+
+// eachOf is errs with one place for each of n. A wrong count tells nothing of
+// any of them.
+func eachOf(errs []error, n int) []error {
+	if len(errs) == n {
+		return errs
+	}
+	each := make([]error, n)
+	if len(errs) > 0 {
+		for i := range each {
+			each[i] = fmt.Errorf("%w: %d results for %d messages", ErrOutcomeUnknown, len(errs), n)
+		}
+	}
+	return each
+}

@@ -160,17 +160,6 @@ func (o *outbox) save(ctx context.Context, saver Saver, batch []Envelope, now ti
 	return errs, send, there
 }
 
-// newRecord is a message that has just been saved.
-func newRecord(envelope *Envelope, now time.Time) Record {
-	return Record{Message: envelope.Message, Progress: Progress{
-		Status:     StatusPending,
-		Generation: envelope.Generation,
-		RetryCount: envelope.Attempt,
-		History:    envelope.History,
-		UpdatedAt:  now,
-	}}
-}
-
 // unsaved is the error of a message that may or may not have been saved, unless
 // it never will be.
 func unsaved(ctx context.Context, err error) error {

@@ -413,32 +413,3 @@ func (p *Publisher) send(ctx context.Context, batch []Envelope, now time.Time) [
 func publishError(batch []Envelope, errs []error) error {
 	return resultsError(len(batch), func(i int) string { return batch[i].ID }, errs)
 }
-
-// sessionOf is that of a transport whose messages end with the process, or else
-// empty. Records of what waits there come due some time after, for RetryWorkers
-// to go on with, when nobody renews that.
-func sessionOf(transport Transport) string {
-	if volatile, ok := transport.(Volatile); ok {
-		return volatile.Session()
-	}
-	return ""
-}
-
-// nameOf is the transport's own name, or else empty.
-func nameOf(transport Transport) string {
-	if namer, ok := transport.(Namer); ok {
-		return namer.Name()
-	}
-	return ""
-}
-
-// faultOf is what a part that was built without an error return has to say
-// about its own config.
-func faultOf(field string, part any) error {
-	if faulty, ok := part.(interface{ Err() error }); ok {
-		if err := faulty.Err(); err != nil {
-			return fmt.Errorf("%w: %s: %w", ErrConfig, field, err)
-		}
-	}
-	return nil
-}

@@ -216,3 +216,17 @@ func (r *Record) sortCancellation(u *Update) tidings {
 	}
 	return news
 }
+
+// newRecord is a message that has just been saved.
+func newRecord(envelope *Envelope, now time.Time) Record {
+	return Record{Message: envelope.Message, Progress: Progress{
+		Status:     StatusPending,
+		Generation: envelope.Generation,
+		RetryCount: envelope.Attempt,
+		History:    envelope.History,
+		UpdatedAt:  now,
+	}}
+}
+
+// microseconds is a time as stores keep it.
+func microseconds(at time.Time) time.Time { return at.UTC().Truncate(time.Microsecond) }

@@ -227,7 +227,7 @@ func (w *RetryWorker) RunOnce(ctx context.Context) error {
 func outliving(ctx context.Context, grace time.Duration) (work context.Context, end func()) {
 	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	stop := context.AfterFunc(ctx, func() {
-		pause(work.Done(), grace)
+		retry.Wait(work.Done(), grace)
 		cancel()
 	})
 	return work, func() {

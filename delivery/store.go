@@ -2,6 +2,7 @@ package delivery
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 )
@@ -129,4 +130,15 @@ func (s *RecordStats) Of(status Status) int {
 		total += count
 	}
 	return total
+}
+
+// unanswered says whether err is a failure of the store, not its answer.
+func unanswered(err error) bool {
+	return err != nil && !errors.Is(err, ErrLate) && !errors.Is(err, ErrNotFound) && !errors.Is(err, ErrInvalid)
+}
+
+// landed says whether an update is what the record became by, as far as that can
+// be told when the first try of it had no answer.
+func landed(update *Update, progress *Progress, err error) bool {
+	return err == nil || errors.Is(err, ErrLate) && progress.Status == update.Status && progress.UpdatedAt.Equal(update.At)
 }

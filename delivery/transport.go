@@ -137,3 +137,26 @@ type Volatile interface {
 type Namer interface {
 	Name() string
 }
+
+// nameOf is the transport's own name, or else empty.
+func nameOf(transport Transport) string {
+	if namer, ok := transport.(Namer); ok {
+		return namer.Name()
+	}
+	return ""
+}
+
+// sessionOf is that of a transport whose messages end with the process, or else
+// empty. Records of what waits there come due some time after, for RetryWorkers
+// to go on with, when nobody renews that.
+func sessionOf(transport Transport) string {
+	if volatile, ok := transport.(Volatile); ok {
+		return volatile.Session()
+	}
+	return ""
+}
+
+// sessionHold is for how long, at least, what goes into a Volatile transport is
+// claimed by who puts it there. RetryWorkers renew the claims more often than that,
+// whatever their lease.
+const sessionHold = time.Minute

@@ -8,13 +8,11 @@ import (
 	"time"
 
 	"github.com/esh3artech/barid/metrics"
+	"github.com/esh3artech/barid/retry"
 )
 
-// The waits of an outage: the first one, and the longest.
-const (
-	outageFirst = 100 * time.Millisecond
-	outageMost  = 30 * time.Second
-)
+// outageMost is the longest wait of an outage.
+const outageMost = 30 * time.Second
 
 // outage knows whether a dependency fails, and for how long to leave it alone
 // then. It tells the log when that begins and ends, and the gauge.
@@ -41,7 +39,7 @@ func newOutage(dependency string, recorder metrics.Recorder, logger *slog.Logger
 func (o *outage) failed(ctx context.Context, err error) {
 	o.mu.Lock()
 	first := o.failures == 0
-	o.until = time.Now().Add(backoff(o.failures, outageFirst, outageMost))
+	o.until = time.Now().Add(backoff(o.failures, outageMost))
 	o.failures++
 	o.last = err
 	o.mu.Unlock()
@@ -78,4 +76,14 @@ func (o *outage) err() error {
 		return nil
 	}
 	return fmt.Errorf("delivery: %s: %w", o.dependency, o.last)
+}
+
+// settleTimeout bounds one try of one step that makes something durable.
+const settleTimeout = 10 * time.Second
+
+// backoff is the wait before try n, from 0, of something that failed: it doubles
+// from 0.1 s to most, less up to half of it at random, so that many that wait for
+// the same thing spread out.
+func backoff(n int, most time.Duration) time.Duration {
+	return retry.Exponential{Base: 100 * time.Millisecond, Max: most, Jitter: retry.JitterEqual}.Delay(n)
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/esh3artech/barid/metrics"
+	"github.com/esh3artech/barid/retry"
 )
 
 // The least time between the beginnings of two rounds, unless the first one had
@@ -200,7 +201,7 @@ func (p *patrol) mark(ctx context.Context, batch *claimed, updates []Update) ([]
 		}
 		p.storage.failed(ctx, errs[again[0]])
 		over := p.storage.over()
-		if over.After(batch.until) || !pause(ctx.Done(), time.Until(over)) {
+		if over.After(batch.until) || !retry.Wait(ctx.Done(), time.Until(over)) {
 			return progress, errs
 		}
 		rest := make([]Update, len(again))
@@ -225,36 +226,7 @@ func (p *patrol) update(ctx context.Context, updates []Update) ([]Progress, []er
 	return progress, errs
 }
 
-// unanswered says whether err is a failure of the store, not its answer.
-func unanswered(err error) bool {
-	return err != nil && !errors.Is(err, ErrLate) && !errors.Is(err, ErrNotFound) && !errors.Is(err, ErrInvalid)
-}
-
-// landed says whether an update is what the record became by, as far as that can
-// be told when the first try of it had no answer.
-func landed(update *Update, progress *Progress, err error) bool {
-	return err == nil || errors.Is(err, ErrLate) && progress.Status == update.Status && progress.UpdatedAt.Equal(update.At)
-}
-
 // outages tells of what is down.
 func (p *patrol) outages() error {
 	return errors.Join(p.storage.err(), p.sending.err(), p.burying.err())
 }
-
-// eachOf is errs with one place for each of n. A wrong count tells nothing of
-// any of them.
-func eachOf(errs []error, n int) []error {
-	if len(errs) == n {
-		return errs
-	}
-	each := make([]error, n)
-	if len(errs) > 0 {
-		for i := range each {
-			each[i] = fmt.Errorf("%w: %d results for %d messages", ErrOutcomeUnknown, len(errs), n)
-		}
-	}
-	return each
-}
-
-// microseconds is a time as stores keep it.
-func microseconds(at time.Time) time.Time { return at.UTC().Truncate(time.Microsecond) }

@@ -4,12 +4,12 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/esh3artech/barid/breaker"
+	"github.com/esh3artech/barid/retry"
 )
 
 // cancelGrace is how long a drain waits for handlers after it cancelled them.
@@ -108,7 +108,7 @@ func (r *run) receive(ctx context.Context) error {
 			return err
 		default:
 			r.config.Logger.LogAttrs(ctx, slog.LevelWarn, "receive failed", slog.Any("error", err))
-			if !pause(ctx.Done(), backoff(failures, 100*time.Millisecond, 30*time.Second)) {
+			if !retry.Wait(ctx.Done(), backoff(failures, 30*time.Second)) {
 				return nil
 			}
 			failures++
@@ -156,11 +156,11 @@ func (r *run) drain(cancel context.CancelCauseFunc) error {
 		close(idle)
 	}()
 	var abandoned error
-	if !pause(idle, r.config.DrainTimeout) {
+	if !retry.Wait(idle, r.config.DrainTimeout) {
 		return r.subscription.Close()
 	}
 	cancel(ErrShutdown)
-	if pause(idle, cancelGrace) {
+	if retry.Wait(idle, cancelGrace) {
 		abandoned = &AbandonedError{Handlers: int(r.handlers.Load())}
 		r.config.Logger.LogAttrs(context.Background(), slog.LevelError, "handlers abandoned", slog.Any("error", abandoned))
 	}
@@ -188,13 +188,13 @@ func (r *run) watchGates(ctx context.Context) {
 		if flowing {
 			err = pauser.Resume(ctx)
 		} else {
-			if !pause(changed, pauseGrace) {
+			if !retry.Wait(changed, pauseGrace) {
 				continue
 			}
 			err = pauser.Pause(ctx)
 		}
 		if err != nil {
-			pause(ctx.Done(), backoff(failures, 100*time.Millisecond, 5*time.Second))
+			retry.Wait(ctx.Done(), backoff(failures, 5*time.Second))
 			failures++
 			continue
 		}
@@ -221,7 +221,7 @@ func (r *run) watchDepth(ctx context.Context) {
 				r.metrics.depth(priority, depths[priority])
 			}
 		}
-		if !pause(ctx.Done(), depthInterval) {
+		if !retry.Wait(ctx.Done(), depthInterval) {
 			return
 		}
 	}
@@ -269,7 +269,7 @@ func (r *run) awaitStore(ctx context.Context, err error) {
 	r.config.Logger.LogAttrs(ctx, slog.LevelWarn, "idempotency store is down, paused", slog.Any("error", err))
 	r.workers.Go(func() {
 		pinger, asks := r.config.Idempotency.(Pinger)
-		for failures := int(r.storeFailures.Add(1)) - 1; pause(r.serving.Done(), backoff(failures, 100*time.Millisecond, 5*time.Second)); failures++ {
+		for failures := int(r.storeFailures.Add(1)) - 1; retry.Wait(r.serving.Done(), backoff(failures, 5*time.Second)); failures++ {
 			if !asks || r.ping(pinger) {
 				break
 			}
@@ -292,26 +292,4 @@ func (r *run) storeAnswered() {
 		r.metrics.storeUp(true)
 		r.config.Logger.LogAttrs(context.Background(), slog.LevelInfo, "idempotency store is back")
 	}
-}
-
-// pause waits for d, and returns false when stop closes first.
-func pause(stop <-chan struct{}, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-stop:
-		return false
-	case <-timer.C:
-		return true
-	}
-}
-
-// backoff is the n-th wait, from 0, between first and most, doubling, less up to
-// half of it at random, so that many who wait for the same thing spread out.
-func backoff(n int, first, most time.Duration) time.Duration {
-	wait := most
-	if n < 16 {
-		wait = min(most, first<<n)
-	}
-	return wait - rand.N(wait/2+1) //nolint:gosec // spreads load, guards nothing
 }

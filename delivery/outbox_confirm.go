@@ -4,6 +4,8 @@ import (
 	"context"
 	"sync"
 	"time"
+
+	"github.com/esh3artech/barid/retry"
 )
 
 const (
@@ -125,7 +127,7 @@ func (m *marks) update(ctx context.Context, batch []Update) (again []Update, fai
 func (m *marks) finish(ctx context.Context) error {
 	for tries := 0; ; tries++ {
 		err := m.write(ctx)
-		if err == nil || !pause(ctx.Done(), backoff(tries, outageFirst, markDelay)) {
+		if err == nil || !retry.Wait(ctx.Done(), backoff(tries, markDelay)) {
 			return err
 		}
 	}

@@ -14,6 +14,9 @@ import (
 	"github.com/esh3artech/barid/retry"
 )
 
+// busyBackoff is how long to leave a key alone that is busy elsewhere.
+var busyBackoff = retry.Exponential{Base: 50 * time.Millisecond, Max: 2 * time.Second, Jitter: retry.JitterEqual}
+
 // serve is a worker: it takes one job after the other through the pipeline.
 func (r *run) serve(ctx context.Context) {
 	var current *job
@@ -139,7 +142,7 @@ func (r *run) claim(ctx context.Context, j *job) verdict {
 		r.storeAnswered()
 		r.metrics.idempotency(metrics.IdempotencyBusy)
 		j.returns++
-		return verdict{action: hold, delay: backoff(j.returns-1, 50*time.Millisecond, 2*time.Second), err: err}
+		return verdict{action: hold, delay: busyBackoff.Delay(j.returns - 1), err: err}
 	case ctx.Err() != nil:
 		return verdict{action: leave, err: err}
 	case r.config.FailOpen:

@@ -5,12 +5,9 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-)
 
-// sessionHold is for how long, at least, what goes into a Volatile transport is
-// claimed by who puts it there. RetryWorkers renew the claims more often than that,
-// whatever their lease.
-const sessionHold = time.Minute
+	"github.com/esh3artech/barid/retry"
+)
 
 // renewal keeps the claims on what waits in a Volatile transport of this
 // process. A nil one has nothing to keep.
@@ -48,7 +45,7 @@ func (r *renewal) run(ctx context.Context) {
 		if !r.renew(ctx) {
 			wait = min(wait, time.Until(r.storage.over()))
 		}
-		if !pause(ctx.Done(), wait) {
+		if !retry.Wait(ctx.Done(), wait) {
 			return
 		}
 	}

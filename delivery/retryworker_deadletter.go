@@ -5,15 +5,9 @@ import (
 	"errors"
 	"log/slog"
 	"time"
-)
 
-// Resolver takes back dead letters that turned out to be none, because the end
-// user acknowledged the message after all. dlq.Manager is one.
-type Resolver interface {
-	// Resolve deletes the letters. It returns nil when none of them is there any
-	// more; one that was not there before is no error.
-	Resolve(ctx context.Context, ids ...string) error
-}
+	"github.com/esh3artech/barid/retry"
+)
 
 // burials are messages to be given up, each with the letter and the update by
 // which its record becomes failed.
@@ -99,7 +93,7 @@ func (u *unfounded) takeBack(ctx context.Context) {
 		u.ids, u.failures, u.again = nil, 0, time.Time{}
 		return
 	}
-	u.again = time.Now().Add(backoff(u.failures, outageFirst, outageMost))
+	u.again = time.Now().Add(backoff(u.failures, outageMost))
 	if u.failures++; u.failures == 1 {
 		u.logger.LogAttrs(ctx, slog.LevelWarn, "dead letters of acknowledged messages not taken back yet",
 			slog.Any("dead_letter_ids", u.ids), slog.Any("error", err))
@@ -109,7 +103,7 @@ func (u *unfounded) takeBack(ctx context.Context) {
 // finish tries until it works, the time given has come, or ctx ends.
 func (u *unfounded) finish(ctx context.Context, until time.Time) {
 	for u.takeBack(ctx); len(u.ids) > 0; u.takeBack(ctx) {
-		if u.again.After(until) || !pause(ctx.Done(), time.Until(u.again)) {
+		if u.again.After(until) || !retry.Wait(ctx.Done(), time.Until(u.again)) {
 			u.abandon(ctx, errors.New("given up"))
 		}
 	}
@@ -119,10 +113,4 @@ func (u *unfounded) abandon(ctx context.Context, err error) {
 	u.logger.LogAttrs(ctx, slog.LevelError, "dead letters of acknowledged messages stay",
 		slog.Any("dead_letter_ids", u.ids), slog.Any("error", err))
 	u.ids, u.failures, u.again = nil, 0, time.Time{}
-}
-
-func resolve(ctx context.Context, resolver Resolver, ids []string) error {
-	limited := within(ctx, time.Now(), settleTimeout)
-	defer limited.end()
-	return resolver.Resolve(limited, ids...)
 }

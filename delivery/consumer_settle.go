@@ -9,10 +9,8 @@ import (
 
 	"github.com/esh3artech/barid/idempotency"
 	"github.com/esh3artech/barid/metrics"
+	"github.com/esh3artech/barid/retry"
 )
-
-// settleTimeout bounds one try of one step that makes something durable.
-const settleTimeout = 10 * time.Second
 
 // conclude carries out the verdict.
 func (r *run) conclude(ctx context.Context, j *job, v verdict) {
@@ -125,7 +123,7 @@ func (r *run) settleLater(ctx context.Context, j *job, err error) {
 	for tries := 0; err != nil; tries++ {
 		r.config.Logger.LogAttrs(ctx, slog.LevelWarn, "settle failed, trying again",
 			slog.String("message_id", j.id()), slog.Int("tries", tries+1), slog.Any("error", err))
-		stopped := !pause(ctx.Done(), backoff(tries, 100*time.Millisecond, 5*time.Second))
+		stopped := !retry.Wait(ctx.Done(), backoff(tries, 5*time.Second))
 		switch {
 		case stopped && j.homed && (j.noted || r.config.Store == nil):
 			// What is missing is only the mark, which suppresses copies.
@@ -342,14 +340,14 @@ func (r *run) redeliver(ctx context.Context, j *job) {
 		return
 	}
 	j.claim = nil // lost
-	r.keep(ctx, j, backoff(0, 200*time.Millisecond, time.Second))
+	r.keep(ctx, j, backoff(1, time.Second))
 }
 
 // keep holds a job in hand for a while, without its claim.
 func (r *run) keep(ctx context.Context, j *job, d time.Duration) {
 	r.release(ctx, j)
 	r.workers.Go(func() {
-		if !pause(r.serving.Done(), d) || !r.backlog.push(j) {
+		if !retry.Wait(r.serving.Done(), d) || !r.backlog.push(j) {
 			r.giveBack(ctx, j)
 		}
 	})
