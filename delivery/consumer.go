@@ -64,9 +64,7 @@ type ConsumerConfig struct {
 	// Retry-After. Default 1 h.
 	MaxRetryAfter time.Duration
 
-	// Idempotency suppresses duplicates. Nil handles every copy. Where the store
-	// is a round trip away and handlers are quick, keys are claimed a little ahead
-	// of their messages' turn: for 8 messages a worker at most.
+	// Idempotency suppresses duplicates. Nil handles every copy.
 	Idempotency idempotency.Store
 	// IdempotencyKey tells what duplicates have in common. Default Message.Key.
 	IdempotencyKey func(Message) string
@@ -254,7 +252,7 @@ type Consumer struct {
 	metrics   *consumerMetrics
 
 	mu      sync.Mutex
-	running *run
+	running *consumerRun
 	paused  bool
 }
 
@@ -359,15 +357,15 @@ type Checker interface {
 	Check(ctx context.Context) error
 }
 
-func (c *Consumer) start(ctx context.Context) (*run, error) {
+func (c *Consumer) start(ctx context.Context) (*consumerRun, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.running != nil {
 		return nil, ErrRunning
 	}
-	c.running = newRun(ctx, c)
+	c.running = newConsumerRun(ctx, c)
 	if c.paused {
-		c.running.backlog.shut(gatePaused)
+		c.running.gates.shut(gatePaused)
 	}
 	return c.running, nil
 }
@@ -380,7 +378,7 @@ func (c *Consumer) Pause() {
 	defer c.mu.Unlock()
 	c.paused = true
 	if c.running != nil {
-		c.running.backlog.shut(gatePaused)
+		c.running.gates.shut(gatePaused)
 	}
 }
 
@@ -390,6 +388,6 @@ func (c *Consumer) Resume() {
 	defer c.mu.Unlock()
 	c.paused = false
 	if c.running != nil {
-		c.running.backlog.open(gatePaused)
+		c.running.gates.open(gatePaused)
 	}
 }

@@ -9,30 +9,20 @@ import (
 	"github.com/esh3artech/barid/idempotency"
 )
 
-// job is one incoming on its way through the pipeline.
-type job struct {
+// inflight is one message in hand: its receipt, and what the consumer holds for
+// it on its way through the pipeline.
+type inflight struct {
 	incoming Incoming
-	now      time.Time // as the clock was read last: that costs more than many a step
 	envelope *Envelope // nil until decoded
+	now      time.Time // as the clock was read last: that costs more than many a step
 
 	// What it holds while it runs.
 	claim  *idempotency.Claim
 	permit breaker.Permit
 	lease  lease
 
-	// Asked ahead of its turn, with this answer; nil goes with a claim.
-	asked  bool
-	answer error
-
-	// What was decided, and how far that has got.
-	verdict verdict
-	homed   bool // the message's next home is durable
-	marked  bool // the idempotency store knows
-	noted   bool // the message store knows
-
-	marking deadlineContext // of the first try of the mark, to spare an allocation
-
-	returns int // how often it came back because its key was busy
+	busy       int // how often its key was found busy
+	settlement settlement
 
 	// In ordered mode, while it is under way or in line.
 	recipient string
@@ -40,26 +30,32 @@ type job struct {
 }
 
 // tick brings now up to date. It reads the monotonic clock only, at half the price
-// of time.Now, which took the wall clock when the job was opened.
-func (j *job) tick() time.Time {
-	j.now = j.now.Add(time.Since(j.now))
-	return j.now
+// of time.Now, which took the wall clock when the message was decoded.
+func (m *inflight) tick() time.Time {
+	m.now = m.now.Add(time.Since(m.now))
+	return m.now
 }
 
 // id is for the log.
-func (j *job) id() string {
-	if j.envelope == nil {
+func (m *inflight) id() string {
+	if m.envelope == nil {
 		return ""
 	}
-	return j.envelope.ID
+	return m.envelope.ID
 }
 
+// priority is the level that it was queued at.
+func (m *inflight) priority() Priority { return m.incoming.Priority() }
+
+// attempt is the number of the attempt that runs or ran last, from 1.
+func (m *inflight) attempt() int { return m.envelope.Attempt + 1 }
+
 // lease tells the handler that runs under a claim when it is lost. Its zero value
-// is that of a job without a claim.
+// is that of a message without a claim.
 type lease struct {
 	mu      sync.Mutex
 	lost    bool
-	running *deadlineContext
+	running *lazyContext
 }
 
 // ended is for the guard to call.
@@ -76,7 +72,7 @@ func (l *lease) ended(cause error) {
 }
 
 // run says which handler's context, or nil, to abort.
-func (l *lease) run(ctx *deadlineContext) {
+func (l *lease) run(ctx *lazyContext) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.running = ctx
@@ -91,40 +87,9 @@ func (l *lease) isLost() bool {
 	return l.lost
 }
 
-// renewed forgets a loss: the job is about to claim anew.
+// renewed forgets a loss: the message is about to be claimed anew.
 func (l *lease) renewed() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.lost = false
 }
-
-// verdict is what the pipeline decides to do with a job.
-type verdict struct {
-	action action
-	delay  time.Duration
-	reason Reason    // of a dead letter
-	next   *Envelope // what is sent or kept instead
-	raw    []byte    // of a malformed message
-	// letterID is the dead letter's, the same each time the put is tried.
-	letterID string
-	err      error // why
-	// done says of a duplicate that its message is done for good.
-	done bool
-	// at is when it was decided, and the same however often it is tried to carry
-	// it out.
-	at time.Time
-}
-
-type action int
-
-const (
-	proceed   action = iota // to the next stage
-	deliver                 // the effect is done
-	duplicate               // the effect was done before, or is another copy's to do
-	retryThen               // send next again after delay
-	bury                    // dead-letter
-	postpone                // send the same again after delay: no attempt was made
-	hold                    // keep in hand for delay: no attempt was made
-	yield                   // back to the backlog, which has been shut meanwhile
-	leave                   // give back for redelivery: no attempt was made
-)

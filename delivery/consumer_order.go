@@ -14,59 +14,60 @@ const (
 	HoldPassBy
 )
 
-// lines keep the order of ordered mode: of each recipient one job is under way,
-// in the backlog or in a worker's or a wait's hands, and the others stand in
-// line behind it. Their number is bounded by what may be in hand.
-type lines struct {
-	limit int // so many behind a job are a crowd
+// recipientOrder keeps the order of ordered mode: of each recipient one message is
+// under way, in the queue or in a goroutine's hands, and the others stand in line
+// behind it. Their number is bounded by what may be in hand.
+type recipientOrder struct {
+	limit int // so many behind a message are a crowd
 
-	mu          sync.Mutex
-	byRecipient map[string]*line
+	mu    sync.Mutex
+	lines map[string]*recipientLine // of every recipient that has a message under way
 }
 
-// line is one recipient's jobs that wait for the one under way.
-type line struct {
-	waiting [4]queue // by level
+// recipientLine is one recipient's messages that wait for the one under way.
+type recipientLine struct {
+	waiting [4]ring // by level
 	count   int
 	crowded chan struct{} // closed when count reaches the limit; nil while nobody asks
 }
 
-func newLines(limit int) *lines {
-	return &lines{limit: limit, byRecipient: make(map[string]*line)}
+func newRecipientOrder(limit int) *recipientOrder {
+	return &recipientOrder{limit: limit, lines: make(map[string]*recipientLine)}
 }
 
-// arrive takes jobs in the order in which they came and returns those that may
-// go. What can't be decoded has no recipient and need not wait.
-func (l *lines) arrive(jobs []*job) []*job {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	ready := jobs[:0]
-	for _, j := range jobs {
-		envelope, err := j.incoming.Envelope()
+// arrive takes messages in the order in which they came and returns those that
+// may go. What can't be decoded has no recipient and need not wait.
+func (o *recipientOrder) arrive(messages []*inflight) []*inflight {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	ready := messages[:0]
+	for _, m := range messages {
+		envelope, err := m.incoming.Envelope()
 		if err != nil || envelope.Recipient == "" {
-			ready = append(ready, j)
+			ready = append(ready, m)
 			continue
 		}
-		j.recipient = envelope.Recipient
-		if before := l.byRecipient[j.recipient]; before != nil {
-			before.waiting[level(j.incoming.Priority())].pushBack(j)
-			if before.count++; before.count >= l.limit && before.crowded != nil {
-				close(before.crowded)
-				before.crowded = nil
-			}
+		m.recipient = envelope.Recipient
+		line := o.lines[m.recipient]
+		if line == nil {
+			o.lines[m.recipient] = &recipientLine{}
+			ready = append(ready, m)
 			continue
 		}
-		l.byRecipient[j.recipient] = &line{}
-		ready = append(ready, j)
+		line.waiting[level(m.priority())].pushBack(m)
+		if line.count++; line.count >= o.limit && line.crowded != nil {
+			close(line.crowded)
+			line.crowded = nil
+		}
 	}
 	return ready
 }
 
-// crowd gives a channel that closes when too many stand in line behind j.
-func (l *lines) crowd(j *job) <-chan struct{} {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	line := l.byRecipient[j.recipient]
+// crowded gives a channel that closes when too many stand in line behind m.
+func (o *recipientOrder) crowded(m *inflight) <-chan struct{} {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	line := o.lines[m.recipient]
 	if line == nil {
 		return nil // the drain has begun
 	}
@@ -74,46 +75,46 @@ func (l *lines) crowd(j *job) <-chan struct{} {
 		line.crowded = make(chan struct{})
 	}
 	crowded := line.crowded
-	if line.count >= l.limit {
+	if line.count >= o.limit {
 		close(crowded)
 		line.crowded = nil
 	}
 	return crowded
 }
 
-// depart takes the job under way out of its line, and returns the next one, or
-// nil: the first of the highest priority.
-func (l *lines) depart(j *job) *job {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	recipient := j.recipient
-	line := l.byRecipient[recipient]
+// next takes the message under way out of its line, and returns the one that is
+// next, or nil: the first of the highest priority.
+func (o *recipientOrder) next(m *inflight) *inflight {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	recipient := m.recipient
+	line := o.lines[recipient]
 	if recipient == "" || line == nil {
 		return nil
 	}
-	j.recipient = ""
+	m.recipient = ""
 	for p := len(line.waiting) - 1; p >= 0; p-- {
 		if line.waiting[p].len() > 0 {
 			line.count--
 			return line.waiting[p].popFront()
 		}
 	}
-	delete(l.byRecipient, recipient)
+	delete(o.lines, recipient)
 	return nil
 }
 
-// end empties the lines and returns who stood in them.
-func (l *lines) end() []*job {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	var rest []*job
-	for _, line := range l.byRecipient {
+// end empties the lines and returns the messages that stood in them.
+func (o *recipientOrder) end() []*inflight {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	var rest []*inflight
+	for _, line := range o.lines {
 		for p := range line.waiting {
 			for line.waiting[p].len() > 0 {
 				rest = append(rest, line.waiting[p].popFront())
 			}
 		}
 	}
-	clear(l.byRecipient)
+	clear(o.lines)
 	return rest
 }

@@ -2,285 +2,179 @@ package delivery
 
 import "sync"
 
-// gate is a reason for which a backlog hands out nothing.
-type gate uint8
-
-const (
-	gatePaused  gate = 1 << iota // Consumer.Pause
-	gateBreaker                  // the consumer's breaker is open
-	gateStore                    // the idempotency store is down
-)
-
-// backlog holds the jobs in hand that no worker has yet, by priority, and hands
-// them out: the highest priority first, but a job that waits is passed over at
-// most limit times in a row. Its size is bounded by what the subscription may
-// have unsettled.
-//
-// Some jobs leave it before their turn, for as long as it takes to ask the
-// idempotency store for their keys (see ahead.go). Those that come back with an
-// answer go before the others of their level.
-type backlog struct {
+// queue holds the messages in hand that no worker has yet, by priority, and hands
+// them out: the highest priority first, but one that waits is passed over at most
+// limit times in a row. Its size is bounded by what the subscription may have
+// unsettled.
+type queue struct {
 	limit int
 
-	mu       sync.Mutex
-	ready    sync.Cond
-	levels   [4]queue // lowest priority first
-	answered [4]queue // those with an answer
-	ahead    int      // how many are being asked for, or wait with an answer
-	passed   [4]int   // how often each waiting level was passed over
-	gates    gate
-	ended    bool
-	// changed is closed and replaced when gates or ended change.
-	changed chan struct{}
+	mu     sync.Mutex
+	ready  sync.Cond
+	levels [4]ring // lowest priority first
+	passed [4]int  // how often each waiting level was passed over
+	held   bool    // nothing is handed out
+	ended  bool
 }
 
-func newBacklog(limit int) *backlog {
-	b := &backlog{limit: limit, changed: make(chan struct{})}
-	b.ready.L = &b.mu
-	return b
+func newQueue(limit int) *queue {
+	q := &queue{limit: limit}
+	q.ready.L = &q.mu
+	return q
 }
 
 func level(p Priority) int {
 	return int(min(max(p, Low), Urgent) - Low)
 }
 
-// push adds jobs in order. It returns false when the backlog has ended, and
-// then leaves the jobs to the caller.
-func (b *backlog) push(jobs ...*job) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.ended {
+// push adds messages in order. It returns false when the queue has ended, and
+// then leaves them to the caller.
+func (q *queue) push(messages ...*inflight) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.ended {
 		return false
 	}
-	for _, j := range jobs {
-		b.levels[level(j.incoming.Priority())].pushBack(j)
+	for _, m := range messages {
+		q.levels[level(m.priority())].pushBack(m)
 	}
-	b.wake()
+	q.wake()
 	return true
 }
 
-// putBack returns a job that pop gave, as the first of its level.
-func (b *backlog) putBack(j *job) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.ended {
+// putBack returns a message that pop gave, as the first of its level.
+func (q *queue) putBack(m *inflight) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.ended {
 		return false
 	}
-	b.levels[level(j.incoming.Priority())].pushFront(j)
-	b.wake()
+	q.levels[level(m.priority())].pushFront(m)
+	q.wake()
 	return true
 }
 
-// takeAhead takes jobs whose turn comes soon out of the backlog, to be asked for:
-// as many as let limit be ahead, but none while more than half of that still are,
-// so that they go in groups. Each has to come back by putBack.
-func (b *backlog) takeAhead(limit int) (jobs []*job) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.gates != 0 || b.ahead > limit/2 {
-		return jobs
-	}
-	for l := len(b.levels) - 1; l >= 0; l-- {
-		for b.levels[l].len() > 0 && b.ahead < limit {
-			jobs = append(jobs, b.levels[l].popFront())
-			b.ahead++
+// pop blocks until a message may run. It returns nil when the queue has ended.
+func (q *queue) pop() *inflight {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for !q.ended {
+		if q.work() {
+			m := q.levels[q.pick()].popFront()
+			q.wake()
+			return m
 		}
+		q.ready.Wait()
 	}
-	return jobs
-}
-
-// comeBack is putBack for a job that takeAhead gave.
-func (b *backlog) comeBack(j *job) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.ended {
-		return false
-	}
-	if j.asked {
-		b.answered[level(j.incoming.Priority())].pushBack(j)
-	} else {
-		b.ahead--
-		b.levels[level(j.incoming.Priority())].pushFront(j)
-	}
-	b.wake()
-	return true
+	return nil
 }
 
 // wake wakes one worker, which in pop wakes the next if there is work for it:
 // where handlers are quick, few workers do it all, and waking the others would
 // cost more than the work.
-func (b *backlog) wake() {
-	if b.work() {
-		b.ready.Signal()
+func (q *queue) wake() {
+	if q.work() {
+		q.ready.Signal()
 	}
 }
 
-// pop blocks until a job may run. It returns nil when the backlog has ended.
-//
-// While the jobs are held up it gives those that hold a claim, with run false:
-// the caller has to let go of the claim and put the job back, because others
-// may have a copy of the message and need not wait for this consumer.
-func (b *backlog) pop() (j *job, run bool) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for !b.ended {
-		if b.work() {
-			if b.gates == 0 {
-				j, run = b.take(b.pick()), true
-			} else {
-				j = b.takeAnswered()
-			}
-			b.wake()
-			return j, run
-		}
-		b.ready.Wait()
+// work says whether there is a message to give.
+func (q *queue) work() bool {
+	if q.held {
+		return false
 	}
-	return nil, false
-}
-
-// work says whether there is a job to give. A store that is down can't be told
-// to let go of a claim.
-func (b *backlog) work() bool {
-	for l := range b.levels {
-		if b.gates == 0 && b.waiting(l) || b.gates&^gateStore != 0 && b.answered[l].len() > 0 {
+	for l := range q.levels {
+		if q.levels[l].len() > 0 {
 			return true
 		}
 	}
 	return false
 }
 
-// waiting says whether a job waits at a level.
-func (b *backlog) waiting(l int) bool { return b.levels[l].len()+b.answered[l].len() > 0 }
-
-// take takes the first job of a level where one waits.
-func (b *backlog) take(l int) *job {
-	if b.answered[l].len() > 0 {
-		b.ahead--
-		return b.answered[l].popFront()
-	}
-	return b.levels[l].popFront()
-}
-
-func (b *backlog) takeAnswered() *job {
-	for l := range b.answered {
-		if b.answered[l].len() > 0 {
-			return b.take(l)
-		}
-	}
-	return nil
-}
-
-// pick chooses the level to serve, of those where a job waits, and counts the
+// pick chooses the level to serve, of those where a message waits, and counts the
 // levels passed over.
-func (b *backlog) pick() int {
+func (q *queue) pick() int {
 	chosen := -1
-	for l := len(b.levels) - 1; l >= 0; l-- {
-		if !b.waiting(l) {
-			b.passed[l] = 0
+	for l := len(q.levels) - 1; l >= 0; l-- {
+		if q.levels[l].len() == 0 {
+			q.passed[l] = 0
 			continue
 		}
-		if chosen < 0 || b.passed[l] >= b.limit {
+		if chosen < 0 || q.passed[l] >= q.limit {
 			chosen = l // of several that starve, the lowest
 		}
 	}
-	for l := range b.levels {
+	for l := range q.levels {
 		switch {
 		case l == chosen:
-			b.passed[l] = 0
-		case l < chosen && b.waiting(l):
-			b.passed[l]++
+			q.passed[l] = 0
+		case l < chosen && q.levels[l].len() > 0:
+			q.passed[l]++
 		}
 	}
 	return chosen
 }
 
-// shut closes a gate, open opens it. Jobs flow while no gate is closed.
-func (b *backlog) shut(g gate) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.gates&g == 0 {
-		b.gates |= g
-		b.announce()
-		b.wake()
-	}
-}
-
-func (b *backlog) open(g gate) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.gates&g != 0 {
-		b.gates &^= g
-		b.announce()
-		b.ready.Broadcast()
-	}
-}
-
-// state tells whether jobs flow, and gives a channel that closes when that, or
-// anything else about the gates, changes.
-func (b *backlog) state() (flowing bool, changed <-chan struct{}) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.gates == 0, b.changed
+// hold keeps messages from being handed out, or lets them go again.
+func (q *queue) hold(held bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.held = held
+	q.ready.Broadcast()
 }
 
 // end makes every pop return nil and gives what was waiting.
-func (b *backlog) end() []*job {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.ended = true
-	b.announce()
-	b.ready.Broadcast()
-	var rest []*job
-	for l := len(b.levels) - 1; l >= 0; l-- {
-		for b.waiting(l) {
-			rest = append(rest, b.take(l))
+func (q *queue) end() []*inflight {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.ended = true
+	q.ready.Broadcast()
+	var rest []*inflight
+	for l := len(q.levels) - 1; l >= 0; l-- {
+		for q.levels[l].len() > 0 {
+			rest = append(rest, q.levels[l].popFront())
 		}
 	}
 	return rest
 }
 
-func (b *backlog) announce() {
-	close(b.changed)
-	b.changed = make(chan struct{})
+// ring is a queue of one level, which grows as needed.
+type ring struct {
+	messages []*inflight // its length is a power of two
+	first    int
+	count    int
 }
 
-// queue is a ring of jobs that grows as needed.
-type queue struct {
-	jobs  []*job // its length is a power of two
-	first int
-	count int
+func (r *ring) len() int { return r.count }
+
+func (r *ring) pushBack(m *inflight) {
+	r.grow()
+	r.messages[(r.first+r.count)&(len(r.messages)-1)] = m
+	r.count++
 }
 
-func (q *queue) len() int { return q.count }
-
-func (q *queue) pushBack(j *job) {
-	q.grow()
-	q.jobs[(q.first+q.count)&(len(q.jobs)-1)] = j
-	q.count++
+func (r *ring) pushFront(m *inflight) {
+	r.grow()
+	r.first = (r.first - 1) & (len(r.messages) - 1)
+	r.messages[r.first] = m
+	r.count++
 }
 
-func (q *queue) pushFront(j *job) {
-	q.grow()
-	q.first = (q.first - 1) & (len(q.jobs) - 1)
-	q.jobs[q.first] = j
-	q.count++
+func (r *ring) popFront() *inflight {
+	m := r.messages[r.first]
+	r.messages[r.first] = nil
+	r.first = (r.first + 1) & (len(r.messages) - 1)
+	r.count--
+	return m
 }
 
-func (q *queue) popFront() *job {
-	j := q.jobs[q.first]
-	q.jobs[q.first] = nil
-	q.first = (q.first + 1) & (len(q.jobs) - 1)
-	q.count--
-	return j
-}
-
-func (q *queue) grow() {
-	if q.count < len(q.jobs) {
+func (r *ring) grow() {
+	if r.count < len(r.messages) {
 		return
 	}
-	jobs := make([]*job, max(16, 2*len(q.jobs)))
-	for i := range q.count {
-		jobs[i] = q.jobs[(q.first+i)&(len(q.jobs)-1)]
+	messages := make([]*inflight, max(16, 2*len(r.messages)))
+	for i := range r.count {
+		messages[i] = r.messages[(r.first+i)&(len(r.messages)-1)]
 	}
-	q.jobs, q.first = jobs, 0
+	r.messages, r.first = messages, 0
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime/debug"
+	"sync/atomic"
 	"time"
 
 	"github.com/esh3artech/barid/breaker"
@@ -17,278 +18,243 @@ import (
 // busyBackoff is how long to leave a key alone that is busy elsewhere.
 var busyBackoff = retry.Exponential{Base: 50 * time.Millisecond, Max: 2 * time.Second, Jitter: retry.JitterEqual}
 
-// serve is a worker: it takes one job after the other through the pipeline.
-func (r *run) serve(ctx context.Context) {
-	var current *job
-	defer func() {
-		if current == nil {
-			return
-		}
-		// The handler called runtime.Goexit, which ends this goroutine. Another
-		// one takes its place, and its job.
-		j := current
-		r.workers.Go(func() {
-			r.conclude(ctx, j, r.failed(ctx, j, ErrGoexit))
-			r.serve(ctx)
-		})
-	}()
-	for {
-		j, run := r.backlog.pop()
-		switch {
-		case j == nil:
-			return
-		case !run:
-			r.letGo(ctx, j)
-			continue
-		}
-		r.askAhead(ctx)
-		current = j
-		verdict := r.decide(ctx, j)
-		current = nil
-		r.conclude(ctx, j, verdict)
-	}
+var errExpired = errors.New("delivery: received after ExpiresAt")
+
+// stages take a message from its receipt to an outcome: decode, claim, breaker,
+// attempt, in this order. They know neither queue nor subscription, and settle
+// nothing.
+type stages struct {
+	config   *ConsumerConfig
+	handler  Handler
+	guard    *idempotency.Guard // nil without an idempotency store
+	keys     *outage            // of the idempotency store
+	metrics  *consumerMetrics
+	handlers atomic.Int64 // handlers running now
 }
 
-// decide takes a job through the stages. A panic in any of the host's functions
-// is a failed attempt.
-func (r *run) decide(ctx context.Context, j *job) (v verdict) {
+// process takes a message through the stages. A panic in any of the host's
+// functions is a failed attempt.
+func (s *stages) process(ctx context.Context, m *inflight) (o outcome) {
 	defer func() {
 		if value := recover(); value != nil {
-			v = r.panicked(ctx, j, &PanicError{Value: value, Stack: debug.Stack()})
+			o = s.panicked(ctx, m, &PanicError{Value: value, Stack: debug.Stack()})
 		}
+		o.at = m.now
 	}()
-	if v := r.open(j); v.action != proceed {
-		return v
+	if o := s.decode(m); o.kind != undecided {
+		return o
 	}
-	if v := r.claim(ctx, j); v.action != proceed {
-		return v
+	if o := s.claim(ctx, m); o.kind != undecided {
+		return o
 	}
-	if v := r.admit(j); v.action != proceed {
-		return v
+	if o := s.admit(m); o.kind != undecided {
+		return o
 	}
-	return r.attempt(ctx, j)
+	return s.attempt(ctx, m)
 }
 
-// open decodes the message and sees whether its time is now.
-func (r *run) open(j *job) verdict {
-	j.now = time.Now()
-	if err := r.decode(j); err != nil {
+// decode reads the message and sees whether its time is now.
+func (s *stages) decode(m *inflight) outcome {
+	m.now = time.Now()
+	if err := s.read(m); err != nil {
 		malformed := &MalformedError{}
 		errors.As(err, &malformed)
-		j.envelope = &malformed.Envelope
-		j.envelope.Body = nil
-		return verdict{action: bury, reason: ReasonMalformed, raw: malformed.Raw, next: j.envelope, err: err}
+		m.envelope = &malformed.Envelope
+		m.envelope.Body = nil
+		return outcome{kind: outcomeGivenUp, reason: ReasonMalformed, raw: malformed.Raw, next: m.envelope, err: err}
 	}
-	if j.envelope.Expired(j.now) {
-		return verdict{action: bury, reason: ReasonExpired, next: j.envelope, err: errExpired}
+	if m.envelope.Expired(m.now) {
+		return outcome{kind: outcomeGivenUp, reason: ReasonExpired, next: m.envelope, err: errExpired}
 	}
-	if wait := j.envelope.NotBefore.Sub(j.now); wait > 0 {
-		return verdict{action: postpone, delay: wait, next: j.envelope}
+	if wait := m.envelope.NotBefore.Sub(m.now); wait > 0 {
+		return outcome{kind: outcomePostponed, delay: wait, next: m.envelope}
 	}
-	return verdict{}
+	return outcome{}
 }
 
-// decode sees to it that the job has its envelope.
-func (r *run) decode(j *job) error {
-	if j.envelope != nil {
+// read sees to it that the message has its envelope.
+func (s *stages) read(m *inflight) error {
+	if m.envelope != nil {
 		return nil
 	}
-	envelope, err := j.incoming.Envelope()
+	envelope, err := m.incoming.Envelope()
 	switch {
 	case err != nil:
 		return err
 	case envelope.ID == "" || envelope.Recipient == "":
 		return &MalformedError{Problem: "ID or Recipient is empty", Raw: envelope.Body, Envelope: *envelope}
-	case len(envelope.Body) > r.config.MaxBodyBytes:
+	case len(envelope.Body) > s.config.MaxBodyBytes:
 		return &MalformedError{
-			Problem:  fmt.Sprintf("body has %d bytes, at most %d are allowed", len(envelope.Body), r.config.MaxBodyBytes),
+			Problem:  fmt.Sprintf("body has %d bytes, at most %d are allowed", len(envelope.Body), s.config.MaxBodyBytes),
 			Raw:      envelope.Body,
 			Envelope: *envelope,
 		}
 	}
-	j.envelope = envelope
-	r.metrics.waited(j)
+	m.envelope = envelope
+	s.metrics.waited(m)
 	return nil
 }
 
-var errExpired = errors.New("delivery: received after ExpiresAt")
-
 // claim takes the message's idempotency key for this attempt.
-func (r *run) claim(ctx context.Context, j *job) verdict {
-	if r.guard == nil {
-		return verdict{}
+func (s *stages) claim(ctx context.Context, m *inflight) outcome {
+	if s.guard == nil {
+		return outcome{}
 	}
-	err := j.answer
-	if !j.asked || j.lease.isLost() {
-		err = r.ask(ctx, j)
+	id := s.config.IdempotencyKey(m.envelope.Message)
+	if id == "" {
+		id = m.envelope.ID // one key for all would make duplicates of all
 	}
-	j.asked, j.answer = false, nil
+	key := idempotency.FromID(s.config.Name, id, m.envelope.Generation)
+	m.lease.renewed()
+	claim, err := s.guard.Hold(ctx, key, m.envelope.Attempt, m.lease.ended)
+	m.claim = claim
 	if err == nil {
-		r.storeAnswered()
-		r.metrics.claimed(j)
-		return verdict{}
+		s.keys.answered(ctx)
+		s.metrics.claimed(m)
+		return outcome{}
 	}
 	var known *idempotency.DuplicateError
 	switch {
 	case errors.As(err, &known):
-		r.storeAnswered()
+		s.keys.answered(ctx)
+		result := metrics.IdempotencyDuplicate
 		if known.Stale {
-			r.metrics.idempotency(metrics.IdempotencyStale)
-		} else {
-			r.metrics.idempotency(metrics.IdempotencyDuplicate)
+			result = metrics.IdempotencyStale
 		}
-		return verdict{action: duplicate, err: err}
+		s.metrics.idempotency(result)
+		return outcome{kind: outcomeDuplicate, err: err}
 	case errors.Is(err, idempotency.ErrBusy):
-		r.storeAnswered()
-		r.metrics.idempotency(metrics.IdempotencyBusy)
-		j.returns++
-		return verdict{action: hold, delay: busyBackoff.Delay(j.returns - 1), err: err}
+		s.keys.answered(ctx)
+		s.metrics.idempotency(metrics.IdempotencyBusy)
+		m.busy++
+		return outcome{kind: outcomeBusy, delay: busyBackoff.Delay(m.busy - 1), err: err}
 	case ctx.Err() != nil:
-		return verdict{action: leave, err: err}
-	case r.config.FailOpen:
-		r.metrics.idempotency(metrics.IdempotencyBypassed)
-		return verdict{}
-	default:
-		r.metrics.idempotency(metrics.IdempotencyDown)
-		r.awaitStore(ctx, err)
-		return verdict{action: yield, err: err}
+		return outcome{kind: outcomeAbandoned, err: err}
+	case s.config.FailOpen:
+		s.metrics.idempotency(metrics.IdempotencyBypassed)
+		return outcome{}
 	}
-}
-
-// ask asks the idempotency store for the message's key, and keeps the claim.
-func (r *run) ask(ctx context.Context, j *job) error {
-	id := r.config.IdempotencyKey(j.envelope.Message)
-	if id == "" {
-		id = j.envelope.Key() // an empty key would make duplicates of all
-	}
-	key := idempotency.FromID(r.config.Name, id, j.envelope.Generation)
-	j.lease.renewed()
-	begin := j.now
-	claim, err := r.guard.Hold(ctx, key, j.envelope.Attempt, j.lease.ended)
-	if r.storeFar.Load() {
-		r.pace.claimed(j.tick().Sub(begin))
-	}
-	j.claim = claim
-	return err
+	s.metrics.idempotency(metrics.IdempotencyDown)
+	return outcome{kind: outcomeKeysDown, err: err}
 }
 
 // admit asks the breaker.
-func (r *run) admit(j *job) verdict {
-	permit, err := r.allow(j)
+func (s *stages) admit(m *inflight) outcome {
+	permit, err := s.allow(m)
 	if err == nil {
-		j.permit = permit
-		return verdict{}
+		m.permit = permit
+		return outcome{}
 	}
-	if r.config.KeyBreakers == nil {
-		r.awaitBreaker()
-		return verdict{action: yield, err: err}
+	if s.config.KeyBreakers == nil {
+		return outcome{kind: outcomeBreakerOpen, err: err}
 	}
 	wait := time.Second
 	var open *breaker.OpenError
 	if errors.As(err, &open) {
 		wait = max(wait, open.RetryIn)
 	}
-	return verdict{action: postpone, delay: wait, next: j.envelope, err: err}
+	return outcome{kind: outcomePostponed, delay: wait, next: m.envelope, err: err}
 }
 
-func (r *run) allow(j *job) (breaker.Permit, error) {
+func (s *stages) allow(m *inflight) (breaker.Permit, error) {
 	switch {
-	case r.config.Breaker != nil:
-		return r.config.Breaker.Allow()
-	case r.config.KeyBreakers != nil:
-		return r.config.KeyBreakers.Get(r.config.BreakerKey(j.envelope.Message)).Allow()
+	case s.config.Breaker != nil:
+		return s.config.Breaker.Allow()
+	case s.config.KeyBreakers != nil:
+		return s.config.KeyBreakers.Get(s.config.BreakerKey(m.envelope.Message)).Allow()
 	}
 	return breaker.Permit{}, nil
 }
 
-// panicked decides what a panic in one of the host's functions leads to.
-func (r *run) panicked(ctx context.Context, j *job, failure *PanicError) verdict {
-	r.config.Logger.LogAttrs(ctx, slog.LevelError, "panic",
-		slog.String("message_id", j.id()), slog.Any("panic", failure.Value), slog.String("stack", string(failure.Stack)))
-	if j.envelope == nil { // the transport's decoding
-		j.envelope = &Envelope{}
-		return verdict{action: bury, reason: ReasonMalformed, next: j.envelope, err: failure}
-	}
-	return r.failed(ctx, j, failure)
-}
-
 // attempt runs the handler, again at once while its errors are transient.
-func (r *run) attempt(ctx context.Context, j *job) verdict {
+func (s *stages) attempt(ctx context.Context, m *inflight) outcome {
 	for again := 0; ; again++ {
-		err := r.call(ctx, j)
+		err := s.call(ctx, m)
 		if err == nil {
-			j.permit.Done(breaker.Success)
-			return verdict{action: deliver}
+			m.permit.Done(breaker.Success)
+			return outcome{kind: outcomeDelivered}
 		}
-		if again >= r.config.ImmediateRetries || ctx.Err() != nil || j.lease.isLost() || r.classify(err) != retry.ClassTransient {
-			return r.failed(ctx, j, err)
+		if again >= s.config.ImmediateRetries || ctx.Err() != nil || m.lease.isLost() || s.classify(err) != retry.ClassTransient {
+			return s.failed(ctx, m, err)
 		}
-		j.permit.Done(breaker.Failure)
-		r.metrics.retried(retry.ClassTransient)
-		permit, open := r.allow(j)
+		m.permit.Done(breaker.Failure)
+		s.metrics.retried(retry.ClassTransient)
+		permit, open := s.allow(m)
 		if open != nil {
-			return r.failed(ctx, j, err)
+			return s.failed(ctx, m, err)
 		}
-		j.permit = permit
+		m.permit = permit
 	}
 }
 
 // call runs the handler once.
-func (r *run) call(ctx context.Context, j *job) error {
-	begin := j.tick()
-	limited := &deadlineContext{parent: ctx, deadline: begin.Add(r.config.HandlerTimeout), envelope: j.envelope}
-	j.lease.run(limited)
-	r.handlers.Add(1)
+func (s *stages) call(ctx context.Context, m *inflight) error {
+	begin := m.tick()
+	limited := &lazyContext{parent: ctx, deadline: begin.Add(s.config.HandlerTimeout), envelope: m.envelope}
+	m.lease.run(limited)
+	s.handlers.Add(1)
 	defer func() {
-		r.handlers.Add(-1)
-		j.tick()
-		r.metrics.handled(j, begin)
-		if r.storeFar.Load() {
-			r.pace.handled(j.now.Sub(begin))
-		}
-		j.lease.run(nil)
+		s.handlers.Add(-1)
+		m.tick()
+		s.metrics.handled(m, begin)
+		m.lease.run(nil)
 		limited.end()
 	}()
-	return r.handler(limited, j.envelope.Message)
+	return s.handler(limited, m.envelope.Message)
 }
 
-// failed decides what a failed attempt leads to.
-func (r *run) failed(ctx context.Context, j *job, err error) verdict {
-	if ctx.Err() != nil || j.lease.isLost() {
+// panicked says what a panic in one of the host's functions leads to.
+func (s *stages) panicked(ctx context.Context, m *inflight, failure *PanicError) outcome {
+	s.config.Logger.LogAttrs(ctx, slog.LevelError, "panic",
+		slog.String("message_id", m.id()), slog.Any("panic", failure.Value), slog.String("stack", string(failure.Stack)))
+	if m.envelope == nil { // the transport's decoding
+		m.envelope = &Envelope{}
+		return outcome{kind: outcomeGivenUp, reason: ReasonMalformed, next: m.envelope, err: failure}
+	}
+	return s.failed(ctx, m, failure)
+}
+
+// exited says what a handler that called runtime.Goexit leads to.
+func (s *stages) exited(ctx context.Context, m *inflight) outcome {
+	o := s.failed(ctx, m, ErrGoexit)
+	o.at = m.now
+	return o
+}
+
+// failed says what a failed attempt leads to.
+func (s *stages) failed(ctx context.Context, m *inflight, err error) outcome {
+	if ctx.Err() != nil || m.lease.isLost() {
 		// Shutdown or a lost lease: whatever the handler says, it was not its
 		// fault, and the attempt does not count.
-		j.permit.Done(breaker.Abandoned)
-		return verdict{action: leave, err: err}
+		m.permit.Done(breaker.Abandoned)
+		return outcome{kind: outcomeAbandoned, err: err}
 	}
-	class := r.classify(err)
-	n := j.envelope.Attempt
-	next := j.envelope.failed(time.Now(), err)
-	v := verdict{next: &next, err: err}
+	class := s.classify(err)
+	n := m.envelope.Attempt
+	next := m.envelope.failed(time.Now(), err)
 	if class == retry.ClassPermanent {
-		j.permit.Done(breaker.Answered)
-		v.action, v.reason = bury, ReasonPermanent
-		return v
+		m.permit.Done(breaker.Answered)
+		return outcome{kind: outcomeGivenUp, reason: ReasonPermanent, next: &next, err: err}
 	}
-	j.permit.Done(breaker.Failure)
-	if !r.config.Retry.CanRetry(n) {
-		v.action, v.reason = bury, ReasonExhausted
-		return v
+	m.permit.Done(breaker.Failure)
+	if !s.config.Retry.CanRetry(n) {
+		return outcome{kind: outcomeGivenUp, reason: ReasonExhausted, next: &next, err: err}
 	}
-	v.action, v.delay = retryThen, r.config.Retry.Delay(n)
+	delay := s.config.Retry.Delay(n)
 	if asked, ok := retry.DelayOf(err); ok {
-		v.delay = min(asked, r.config.MaxRetryAfter)
+		delay = min(asked, s.config.MaxRetryAfter)
 	}
-	r.metrics.retried(class)
-	return v
+	s.metrics.retried(class)
+	return outcome{kind: outcomeFailed, delay: delay, next: &next, err: err}
 }
 
 // classify asks the classifier, whose rules are the host's: a panic there makes
 // the error one like any other.
-func (r *run) classify(err error) (class retry.Class) {
+func (s *stages) classify(err error) (class retry.Class) {
 	defer func() {
 		if recover() != nil {
 			class = retry.ClassRecoverable
 		}
 	}()
-	return r.config.Classifier.Classify(err)
+	return s.config.Classifier.Classify(err)
 }

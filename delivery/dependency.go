@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/esh3artech/barid/metrics"
@@ -20,6 +21,8 @@ type outage struct {
 	dependency string
 	up         metrics.Gauge
 	logger     *slog.Logger
+	most       time.Duration // the longest wait
+	well       atomic.Bool   // it answered last
 
 	mu       sync.Mutex
 	failures int
@@ -32,14 +35,16 @@ func newOutage(dependency string, recorder metrics.Recorder, logger *slog.Logger
 		dependency: dependency,
 		up:         recorder.Gauge(metrics.DependencyUp, metrics.LabelDependency, dependency),
 		logger:     logger,
+		most:       outageMost,
 	}
 }
 
 // failed notes a failure.
 func (o *outage) failed(ctx context.Context, err error) {
 	o.mu.Lock()
+	o.well.Store(false)
 	first := o.failures == 0
-	o.until = time.Now().Add(backoff(o.failures, outageMost))
+	o.until = time.Now().Add(backoff(o.failures, o.most))
 	o.failures++
 	o.last = err
 	o.mu.Unlock()
@@ -51,9 +56,13 @@ func (o *outage) failed(ctx context.Context, err error) {
 
 // answered notes that the dependency is well.
 func (o *outage) answered(ctx context.Context) {
+	if o.well.Load() {
+		return // every message asks
+	}
 	o.mu.Lock()
 	failures := o.failures
 	o.failures, o.last, o.until = 0, nil, time.Time{}
+	o.well.Store(true)
 	o.mu.Unlock()
 	o.up.Set(1)
 	if failures > 0 {

@@ -19,9 +19,7 @@
 //  2. Claim the idempotency key, for this consumer and generation. A message
 //     that was handled before is acked and counted as a duplicate. One that is
 //     being handled elsewhere waits in hand. While the store is down the
-//     consumer pauses. Quick handlers on a store that is a round trip away have
-//     keys claimed ahead of their turn; after a crash those messages, too, wait
-//     for IdempotencyLease to end.
+//     consumer pauses.
 //  3. Ask the breaker. While it is open the consumer pauses, or with a breaker
 //     for each key, the message is put off.
 //  4. Run the handler, within HandlerTimeout. Transient errors are tried again

@@ -6,12 +6,12 @@ import (
 	"time"
 )
 
-// deadlineContext is a context with a deadline that can be cancelled with a
+// lazyContext is a context with a deadline that can be cancelled with a
 // cause. Unlike the standard library's it has no timer and no link to its parent
 // before somebody waits on it, and many never do: a handler that only computes,
 // a store in memory. From then on a standard one does the work. The zero value
 // has no parent and is not usable.
-type deadlineContext struct {
+type lazyContext struct {
 	parent   context.Context
 	deadline time.Time
 	envelope *Envelope // what AttemptFrom looks for; may be nil
@@ -24,12 +24,12 @@ type deadlineContext struct {
 }
 
 // within is ctx until d after now at most. Its end must be called.
-func within(ctx context.Context, now time.Time, d time.Duration) *deadlineContext {
-	return &deadlineContext{parent: ctx, deadline: now.Add(d)}
+func within(ctx context.Context, now time.Time, d time.Duration) *lazyContext {
+	return &lazyContext{parent: ctx, deadline: now.Add(d)}
 }
 
 // Deadline implements context.Context.
-func (c *deadlineContext) Deadline() (time.Time, bool) {
+func (c *lazyContext) Deadline() (time.Time, bool) {
 	if earlier, ok := c.parent.Deadline(); ok && earlier.Before(c.deadline) {
 		return earlier, true
 	}
@@ -37,14 +37,14 @@ func (c *deadlineContext) Deadline() (time.Time, bool) {
 }
 
 // Done implements context.Context.
-func (c *deadlineContext) Done() <-chan struct{} {
+func (c *lazyContext) Done() <-chan struct{} {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.materialize().Done()
 }
 
 // Err implements context.Context.
-func (c *deadlineContext) Err() error {
+func (c *lazyContext) Err() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
@@ -63,7 +63,7 @@ func (c *deadlineContext) Err() error {
 }
 
 // Value implements context.Context.
-func (c *deadlineContext) Value(key any) any {
+func (c *lazyContext) Value(key any) any {
 	if _, ok := key.(attemptKey); ok && c.envelope != nil {
 		return c.envelope
 	}
@@ -76,7 +76,7 @@ func (c *deadlineContext) Value(key any) any {
 }
 
 // abort cancels with a cause, which context.Cause finds.
-func (c *deadlineContext) abort(cause error) {
+func (c *lazyContext) abort(cause error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.materialize()
@@ -85,7 +85,7 @@ func (c *deadlineContext) abort(cause error) {
 
 // end frees what the context holds. Like the standard library's it is cancelled
 // from then on.
-func (c *deadlineContext) end() {
+func (c *lazyContext) end() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.ended = true
@@ -96,7 +96,7 @@ func (c *deadlineContext) end() {
 }
 
 // materialize makes the standard context. It is called under the lock.
-func (c *deadlineContext) materialize() context.Context {
+func (c *lazyContext) materialize() context.Context {
 	if c.real == nil {
 		var cancelled context.Context
 		cancelled, c.cancel = context.WithCancelCause(c.parent)

@@ -18,16 +18,16 @@ type testKey struct{}
 func TestDeadlineContext(t *testing.T) {
 	errCause := errors.New("cause")
 	for name, test := range map[string]struct {
-		do         func(ctx *deadlineContext, cancelParent context.CancelCauseFunc)
+		do         func(ctx *lazyContext, cancelParent context.CancelCauseFunc)
 		err, cause error
 	}{
-		"nothing":           {func(*deadlineContext, context.CancelCauseFunc) {}, nil, nil},
-		"deadline":          {func(*deadlineContext, context.CancelCauseFunc) { time.Sleep(time.Minute) }, context.DeadlineExceeded, context.DeadlineExceeded},
-		"ended":             {func(c *deadlineContext, _ context.CancelCauseFunc) { c.end() }, context.Canceled, context.Canceled},
-		"aborted":           {func(c *deadlineContext, _ context.CancelCauseFunc) { c.abort(errCause) }, context.Canceled, errCause},
-		"aborted, ended":    {func(c *deadlineContext, _ context.CancelCauseFunc) { c.abort(errCause); c.end() }, context.Canceled, errCause},
-		"parent cancelled":  {func(_ *deadlineContext, cancel context.CancelCauseFunc) { cancel(errCause) }, context.Canceled, errCause},
-		"aborted after end": {func(c *deadlineContext, _ context.CancelCauseFunc) { c.end(); c.abort(errCause) }, context.Canceled, context.Canceled},
+		"nothing":           {func(*lazyContext, context.CancelCauseFunc) {}, nil, nil},
+		"deadline":          {func(*lazyContext, context.CancelCauseFunc) { time.Sleep(time.Minute) }, context.DeadlineExceeded, context.DeadlineExceeded},
+		"ended":             {func(c *lazyContext, _ context.CancelCauseFunc) { c.end() }, context.Canceled, context.Canceled},
+		"aborted":           {func(c *lazyContext, _ context.CancelCauseFunc) { c.abort(errCause) }, context.Canceled, errCause},
+		"aborted, ended":    {func(c *lazyContext, _ context.CancelCauseFunc) { c.abort(errCause); c.end() }, context.Canceled, errCause},
+		"parent cancelled":  {func(_ *lazyContext, cancel context.CancelCauseFunc) { cancel(errCause) }, context.Canceled, errCause},
+		"aborted after end": {func(c *lazyContext, _ context.CancelCauseFunc) { c.end(); c.abort(errCause) }, context.Canceled, context.Canceled},
 	} {
 		for _, waited := range []bool{false, true} {
 			t.Run(name, func(t *testing.T) {

@@ -1,6 +1,7 @@
 package delivery
 
 import (
+	"context"
 	"errors"
 	"time"
 
@@ -8,6 +9,9 @@ import (
 	"github.com/esh3artech/barid/metrics"
 	"github.com/esh3artech/barid/retry"
 )
+
+// depthInterval is how often the transport is asked for its depth.
+const depthInterval = 5 * time.Second
 
 // publisherMetrics holds a Publisher's instruments.
 type publisherMetrics struct {
@@ -72,7 +76,6 @@ type consumerMetrics struct {
 	depths    [4]metrics.Gauge // by level
 	oldest    [4]metrics.Gauge
 	transport metrics.Gauge
-	store     metrics.Gauge
 }
 
 func newConsumerMetrics(recorder metrics.Recorder) *consumerMetrics {
@@ -85,7 +88,6 @@ func newConsumerMetrics(recorder metrics.Recorder) *consumerMetrics {
 		wait:      metrics.TimedValues(recorder.Histogram(metrics.QueueWaitSeconds)),
 		attempts:  metrics.TimedValues(recorder.Histogram(metrics.AttemptsToSuccess)),
 		transport: recorder.Gauge(metrics.DependencyUp, metrics.LabelDependency, "transport"),
-		store:     recorder.Gauge(metrics.DependencyUp, metrics.LabelDependency, "idempotency"),
 	}
 	for _, outcome := range []string{
 		metrics.OutcomeDelivered, metrics.OutcomeRetried, metrics.OutcomeDeadLettered,
@@ -111,36 +113,57 @@ func newConsumerMetrics(recorder metrics.Recorder) *consumerMetrics {
 	return m
 }
 
-// settled counts what became of one receipt.
-func (m *consumerMetrics) settled(outcome string) { m.processed[outcome].Add(1) }
+// concluded counts an outcome, one of the metrics.Outcome constants.
+func (m *consumerMetrics) concluded(outcome string) { m.processed[outcome].Add(1) }
 
-func (m *consumerMetrics) delivered(j *job) {
-	m.successes.AddAt(1, j.now)
-	m.attempts.ObserveAt(float64(j.envelope.Attempt+1), j.now)
+// delivered counts a success.
+func (m *consumerMetrics) delivered(message *inflight) {
+	m.successes.AddAt(1, message.now)
+	m.attempts.ObserveAt(float64(message.attempt()), message.now)
 }
 
-func (m *consumerMetrics) claimed(j *job) { m.claims.AddAt(1, j.now) }
+func (m *consumerMetrics) claimed(message *inflight) { m.claims.AddAt(1, message.now) }
 
 // waited notes how long a message waited for its first attempt.
-func (m *consumerMetrics) waited(j *job) {
-	if j.envelope.Attempt == 0 && j.envelope.Generation == 0 {
-		begin := j.envelope.CreatedAt
-		if j.envelope.NotBefore.After(begin) {
-			begin = j.envelope.NotBefore
+func (m *consumerMetrics) waited(message *inflight) {
+	if message.envelope.Attempt == 0 && message.envelope.Generation == 0 {
+		begin := message.envelope.CreatedAt
+		if message.envelope.NotBefore.After(begin) {
+			begin = message.envelope.NotBefore
 		}
-		m.wait.ObserveAt(max(0, j.now.Sub(begin).Seconds()), j.now)
+		m.wait.ObserveAt(max(0, message.now.Sub(begin).Seconds()), message.now)
 	}
 }
 
 // handled notes a run of the handler that ended now.
-func (m *consumerMetrics) handled(j *job, begin time.Time) {
-	m.handler.ObserveAt(j.now.Sub(begin).Seconds(), j.now)
+func (m *consumerMetrics) handled(message *inflight, begin time.Time) {
+	m.handler.ObserveAt(message.now.Sub(begin).Seconds(), message.now)
 }
 
 func (m *consumerMetrics) retried(class retry.Class) { m.retries[class].Add(1) }
 func (m *consumerMetrics) idempotency(result string) { m.results[result].Add(1) }
 func (m *consumerMetrics) transportUp(up bool)       { m.transport.Set(boolGauge(up)) }
-func (m *consumerMetrics) storeUp(up bool)           { m.store.Set(boolGauge(up)) }
+
+// watchDepth keeps the gauges of what waits in the transport, until ctx ends.
+func (m *consumerMetrics) watchDepth(ctx context.Context, depther Depther) {
+	for {
+		asking, done := context.WithTimeout(ctx, depthInterval)
+		depths, err := depther.Depth(asking)
+		done()
+		if ctx.Err() != nil {
+			return
+		}
+		m.transportUp(err == nil)
+		for _, priority := range Priorities() {
+			if err == nil {
+				m.depth(priority, depths[priority])
+			}
+		}
+		if !retry.Wait(ctx.Done(), depthInterval) {
+			return
+		}
+	}
+}
 
 func (m *consumerMetrics) depth(priority Priority, depth Depth) {
 	m.depths[level(priority)].Set(float64(depth.Messages))

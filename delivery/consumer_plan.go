@@ -1,0 +1,206 @@
+package delivery
+
+import (
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/esh3artech/barid/metrics"
+)
+
+// plan is what becomes of a message after an outcome. It is made once and not
+// changed; another outcome makes another plan.
+type plan struct {
+	outcome outcome
+	route   route
+	delay   time.Duration // for how long to hold it
+	gate    gate          // to shut before it is requeued
+
+	// Of a message that is settled: its next home, what its record and its key
+	// become, and what is counted and logged after the ack.
+	letter       *DeadLetter // its home is the dead-letter store
+	resend       bool        // its home is the transport, after the outcome's delay
+	update       *Update     // of its record; nil: none
+	updateIsHome bool        // the record, from which a RetryWorker sends it, is its home
+	knownOnly    bool        // a message without a record gets none
+	key          keyStep
+	success      bool // the effect is done
+	counted      string
+	event        string // empty: not logged
+	severity     slog.Level
+}
+
+// route is where a message goes.
+type route int
+
+const (
+	routeSettle        route = iota // it is done here
+	routeHold                       // it stays in hand for the delay
+	routeHoldRecipient              // so do its recipient's others, in line behind it
+	routeRetryInHand                // it stays in hand for the delay, with the failure counted there
+	routeRequeue                    // back to the queue, when a gate has been shut
+	routeGiveBack                   // it is left for redelivery
+)
+
+// keyStep is what becomes of the claim on a message's key.
+type keyStep struct {
+	do      keyAction
+	attempt int           // keySchedule: the next attempt's number, from 0
+	delay   time.Duration // keySchedule: when that is
+}
+
+type keyAction int
+
+const (
+	keyRelease  keyAction = iota // another copy may be handled
+	keyComplete                  // other copies are duplicates
+	keySchedule                  // copies of earlier attempts are stale
+)
+
+// planner knows what becomes of an outcome: all of it is said here.
+type planner struct {
+	config  *ConsumerConfig
+	delays  bool   // a message can be put somewhere until its time comes
+	session string // of a Volatile transport, else empty
+}
+
+func newPlanner(config *ConsumerConfig, transport Transport) *planner {
+	_, able := transport.(Delayer)
+	return &planner{config: config, delays: able || config.schedules(), session: sessionOf(transport)}
+}
+
+// planFor plans what becomes of a message.
+func (p *planner) planFor(m *inflight, o outcome) plan {
+	switch o.kind {
+	case outcomeDelivered:
+		return p.deliver(m, o)
+	case outcomeDuplicate:
+		// The first copy's process may have died between the key and the record.
+		return plan{outcome: o, update: p.done(m, o), knownOnly: true, counted: metrics.OutcomeDuplicate}
+	case outcomeOvertaken:
+		overtaken := plan{outcome: o, counted: metrics.OutcomeDuplicate}
+		if o.final {
+			overtaken.key.do = keyComplete
+		}
+		return overtaken
+	case outcomeFailed:
+		return p.retry(m, o)
+	case outcomeGivenUp:
+		return p.giveUp(m, o)
+	case outcomePostponed:
+		return p.postpone(m, o)
+	case outcomeBusy:
+		return plan{outcome: o, route: routeHold, delay: o.delay, counted: metrics.OutcomeDeferred}
+	case outcomeBreakerOpen:
+		return plan{outcome: o, route: routeRequeue, gate: gateBreaker, counted: metrics.OutcomeDeferred}
+	case outcomeKeysDown:
+		return plan{outcome: o, route: routeRequeue, gate: gateIdempotency, counted: metrics.OutcomeDeferred}
+	default:
+		return plan{outcome: o, route: routeGiveBack, counted: metrics.OutcomeAbandoned}
+	}
+}
+
+func (p *planner) deliver(m *inflight, o outcome) plan {
+	delivered := plan{
+		outcome: o, update: p.done(m, o), key: keyStep{do: keyComplete}, success: true,
+		counted: metrics.OutcomeDelivered, event: "delivered", severity: slog.LevelInfo,
+	}
+	if p.config.awaitsAck(&m.envelope.Message) {
+		// If the end user does not acknowledge it, the next attempt must not be
+		// taken for a copy of this one.
+		delivered.key = keyStep{do: keySchedule, attempt: m.envelope.Attempt + 1, delay: p.config.AckTimeout}
+	}
+	return delivered
+}
+
+func (p *planner) retry(m *inflight, o outcome) plan {
+	switch {
+	case m.recipient != "":
+		return plan{outcome: o, route: routeHoldRecipient, delay: o.delay}
+	case !p.delays:
+		return plan{outcome: o, route: routeRetryInHand, delay: o.delay, counted: metrics.OutcomeRetried}
+	}
+	failed := plan{
+		outcome: o, key: keyStep{do: keySchedule, attempt: o.next.Attempt, delay: o.delay},
+		counted: metrics.OutcomeRetried, event: "retry scheduled", severity: slog.LevelWarn,
+	}
+	p.sendLater(m, &failed)
+	if failed.resend && p.config.Store != nil {
+		failed.update = p.goesOn(m, o, StatusQueued, time.Time{})
+		if p.session != "" {
+			failed.update.ClaimedBy, failed.update.DueAt = p.session, o.at.Add(o.delay+sessionHold)
+		}
+	}
+	return failed
+}
+
+func (p *planner) postpone(m *inflight, o outcome) plan {
+	// A recipient's order forbids to let others pass a message whose breaker is open.
+	inOrder := m.recipient != "" && o.err != nil
+	if !p.delays || o.delay <= time.Second || inOrder {
+		return plan{outcome: o, route: routeHold, delay: o.delay, counted: metrics.OutcomeDeferred}
+	}
+	later := plan{outcome: o, counted: metrics.OutcomeDeferred}
+	p.sendLater(m, &later)
+	return later
+}
+
+// sendLater has the message sent after the outcome's delay: by a RetryWorker from
+// the store, or else by the transport.
+func (p *planner) sendLater(m *inflight, later *plan) {
+	o := later.outcome
+	if p.config.schedules() {
+		later.update, later.updateIsHome = p.goesOn(m, o, StatusRetrying, o.at.Add(o.delay)), true
+	} else {
+		later.resend = true
+	}
+}
+
+func (p *planner) giveUp(m *inflight, o outcome) plan {
+	letter := newDeadLetter(p.config.Name, o.next, o.reason, o.err, o.at)
+	letter.Raw = o.raw
+	givenUp := plan{
+		outcome: o, letter: &letter, key: keyStep{do: keyComplete},
+		counted: metrics.OutcomeDeadLettered, event: "dead-lettered", severity: slog.LevelError,
+	}
+	if p.config.Store != nil && o.reason != ReasonMalformed {
+		givenUp.update = p.goesOn(m, o, StatusFailed, time.Time{})
+		givenUp.update.DeadLetterID = letter.ID
+	}
+	return givenUp
+}
+
+// heldTooLong is the outcome of a message that may hold up its recipient no longer.
+func heldTooLong(o outcome) outcome {
+	o.kind, o.reason = outcomeGivenUp, ReasonExhausted
+	o.err = fmt.Errorf("delivery: held up its recipient for too long: %w", o.err)
+	return o
+}
+
+// done is the update by which the effect is done.
+func (p *planner) done(m *inflight, o outcome) *Update {
+	if p.config.Store == nil {
+		return nil
+	}
+	update := Update{
+		ID: m.envelope.ID, Status: StatusDelivered,
+		Generation: m.envelope.Generation, RetryCount: m.envelope.Attempt, At: o.at,
+	}
+	if p.config.awaitsAck(&m.envelope.Message) {
+		update.Status, update.DueAt = StatusSent, o.at.Add(p.config.AckTimeout)
+	}
+	return &update
+}
+
+// goesOn is the update by which the message goes on as the outcome's next, with
+// the failure if an attempt was made.
+func (p *planner) goesOn(m *inflight, o outcome, status Status, due time.Time) *Update {
+	update := Update{
+		ID: o.next.ID, Status: status, Generation: o.next.Generation, RetryCount: o.next.Attempt,
+		At: o.at, DueAt: due,
+	}
+	if o.err != nil && o.kind != outcomePostponed {
+		update.Failure = &Failure{At: o.at, Attempt: m.envelope.Attempt, Error: shorten(o.err.Error())}
+	}
+	return &update
+}
