@@ -2,7 +2,6 @@ package delivery
 
 import (
 	"context"
-	"log/slog"
 	"time"
 
 	"github.com/esh3artech/barid/metrics"
@@ -37,52 +36,29 @@ func (r *consumerRun) conclude(ctx context.Context, m *inflight, o outcome) {
 	}
 }
 
-// settle settles a message, now or as soon as it can be done. How much is being
-// settled is bounded by what may be in hand.
+// settle settles a message, now or as soon as it can be done. What waits for a
+// store has a goroutine of its own, so that the workers go on; the number of
+// these is bounded by what may be in hand.
 func (r *consumerRun) settle(ctx context.Context, m *inflight) {
-	if r.settler.waits(m) {
-		r.workers.Go(func() { r.settled(ctx, m, r.settler.settle(ctx, m)) })
-		return
-	}
-	err := r.settler.settle(ctx, m)
-	if err == nil {
-		r.next(m)
-		return
-	}
-	r.workers.Go(func() { r.settled(ctx, m, err) })
-}
-
-// settled goes on after a try to settle ended with err: it tries again until that
-// works or the drain is over. It has a goroutine of its own, so that the workers
-// go on.
-func (r *consumerRun) settled(ctx context.Context, m *inflight, err error) {
-	for tries := 0; err != nil; tries++ {
-		r.config.Logger.LogAttrs(ctx, slog.LevelWarn, "settle failed, trying again",
-			slog.String("message_id", m.id()), slog.Int("tries", tries+1), slog.Any("error", err))
-		stopped := !retry.Wait(ctx.Done(), backoff(tries, 5*time.Second))
-		s := &m.settlement
-		switch {
-		case stopped && s.homed && (s.recorded || r.config.Store == nil):
-			// What is missing is only the key, which suppresses copies.
-			r.settler.ack(ctx, m)
+	var err error
+	if !r.settler.waits(m) {
+		if err = r.settler.settle(ctx, m); err == nil {
 			r.next(m)
 			return
-		case stopped, !s.homed && m.lease.isLost():
-			// Without the lease another copy may be running by now, and a retry sent
-			// from here would be a second chain of retries.
-			r.metrics.concluded(metrics.OutcomeAbandoned)
-			r.leave(ctx, m)
-			return
 		}
-		m.tick()
-		err = r.settler.settle(ctx, m)
 	}
-	r.next(m)
+	r.workers.Go(func() {
+		if r.settler.settleUntilDone(ctx, m, err) {
+			r.next(m)
+		} else {
+			r.leave(ctx, m)
+		}
+	})
 }
 
 // hold keeps a message in hand for a while, without its claim.
 func (r *consumerRun) hold(ctx context.Context, m *inflight, d time.Duration) {
-	r.settler.release(ctx, m)
+	m.release(ctx)
 	r.workers.Go(func() {
 		if !retry.Wait(r.serving.Done(), d) || !r.queue.push(m) {
 			r.giveBack(ctx, m)
@@ -101,7 +77,7 @@ func (r *consumerRun) holdRecipient(ctx context.Context, m *inflight, o outcome)
 		r.endHold(ctx, m, o)
 		return
 	}
-	r.settler.release(ctx, m)
+	m.release(ctx)
 	r.workers.Go(func() {
 		timer := time.NewTimer(o.delay)
 		defer timer.Stop()
@@ -133,7 +109,7 @@ func (r *consumerRun) endHold(ctx context.Context, m *inflight, o outcome) {
 
 // requeue puts a message that had its turn back as the first of its level.
 func (r *consumerRun) requeue(ctx context.Context, m *inflight) {
-	r.settler.release(ctx, m)
+	m.release(ctx)
 	if !r.queue.putBack(m) {
 		r.giveBack(ctx, m)
 	}
@@ -153,7 +129,7 @@ func (r *consumerRun) leave(ctx context.Context, m *inflight) {
 // giveBack leaves the message for redelivery: at once where it can't come
 // straight back here, else when the subscription closes.
 func (r *consumerRun) giveBack(ctx context.Context, m *inflight) {
-	r.settler.release(ctx, m)
+	m.release(ctx)
 	if r.serving.Err() == nil || r.paused {
 		_ = m.incoming.Nack() // a stale incoming comes again by itself
 	}

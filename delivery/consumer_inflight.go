@@ -1,6 +1,7 @@
 package delivery
 
 import (
+	"context"
 	"errors"
 	"sync"
 	"time"
@@ -49,6 +50,18 @@ func (m *inflight) priority() Priority { return m.incoming.Priority() }
 
 // attempt is the number of the attempt that runs or ran last, from 1.
 func (m *inflight) attempt() int { return m.envelope.Attempt + 1 }
+
+// release lets go of the claim, so that others need not wait for its lease. If
+// that fails they wait.
+func (m *inflight) release(ctx context.Context) {
+	if m.claim == nil {
+		return
+	}
+	limited := within(context.WithoutCancel(ctx), time.Now(), settleTimeout)
+	defer limited.end()
+	_ = m.claim.Release(limited)
+	m.claim = nil
+}
 
 // lease tells the handler that runs under a claim when it is lost. Its zero value
 // is that of a message without a claim.

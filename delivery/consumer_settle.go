@@ -9,6 +9,7 @@ import (
 
 	"github.com/esh3artech/barid/idempotency"
 	"github.com/esh3artech/barid/metrics"
+	"github.com/esh3artech/barid/retry"
 )
 
 // roundTrip is from when on settling is worth a goroutine: a worker that waits
@@ -65,6 +66,35 @@ func (s *settler) settle(ctx context.Context, m *inflight) error {
 	}
 	s.ack(ctx, m)
 	return nil
+}
+
+// settleUntilDone settles until that works, after a try that ended with last, if
+// there was one. It returns false when the message has to be left for redelivery,
+// because the drain is over or the lease is lost.
+func (s *settler) settleUntilDone(ctx context.Context, m *inflight, last error) bool {
+	for tries := 1; ; tries++ {
+		if last == nil {
+			m.tick()
+			if last = s.settle(ctx, m); last == nil {
+				return true
+			}
+		}
+		s.config.Logger.LogAttrs(ctx, slog.LevelWarn, "settle failed, trying again",
+			slog.String("message_id", m.id()), slog.Int("tries", tries), slog.Any("error", last))
+		last = nil
+		stopped := !retry.Wait(ctx.Done(), backoff(tries-1, 5*time.Second))
+		switch done := &m.settlement; {
+		case stopped && done.homed && (done.recorded || s.config.Store == nil):
+			// What is missing is only the key, which suppresses copies.
+			s.ack(ctx, m)
+			return true
+		case stopped, !done.homed && m.lease.isLost():
+			// Without the lease another copy may be running by now, and a retry sent
+			// from here would be a second chain of retries.
+			s.metrics.concluded(metrics.OutcomeAbandoned)
+			return false
+		}
+	}
 }
 
 // waits says whether to settle m waits for a store that is a round trip away.
@@ -253,16 +283,4 @@ func (p *plan) attributes(m *inflight) []slog.Attr {
 		attributes = append(attributes, slog.Any("error", p.outcome.err))
 	}
 	return attributes
-}
-
-// release lets go of the claim, so that others need not wait for its lease. If
-// that fails they wait.
-func (s *settler) release(ctx context.Context, m *inflight) {
-	if m.claim == nil {
-		return
-	}
-	limited := within(context.WithoutCancel(ctx), time.Now(), settleTimeout)
-	defer limited.end()
-	_ = m.claim.Release(limited)
-	m.claim = nil
 }
