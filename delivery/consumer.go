@@ -36,19 +36,20 @@ type ConsumerConfig struct {
 	// that waits. Default 100.
 	StarvationLimit int
 	// Ordered runs the messages of one recipient one after another, in the order
-	// in which they came, or by priority where that differs. One that fails is
-	// tried again in hand, its attempts counted there, and holds up its own
-	// recipient only. Across processes it needs a transport that gives all of a
+	// in which they came, or by priority where that differs. A message that fails
+	// is tried again in hand, with its attempts counted there, and holds up its own
+	// recipient only. Several processes need a transport that gives all of a
 	// recipient's messages to one consumer at a time. Default: any order.
 	Ordered bool
-	// MaxHold is how long a failing message may hold up its recipient. It may for
-	// less when half of Prefetch waits behind it, because then it holds up the
-	// others, too. Default 5 min.
+	// MaxHold is how long a failing message may hold up its recipient. The hold
+	// ends earlier when half of Prefetch waits behind the message, because then it
+	// holds up other recipients, too. Default 5 min.
 	MaxHold time.Duration
-	// OnHoldExceeded is what happens then. Default HoldDeadLetter.
+	// OnHoldExceeded is what becomes of a message whose hold has ended. Default
+	// HoldDeadLetter.
 	OnHoldExceeded HoldPolicy
-	// MaxBodyBytes: what is larger becomes a dead letter with the reason
-	// malformed. Default 16 MiB.
+	// MaxBodyBytes bounds Message.Body. A message with a larger one becomes a dead
+	// letter with ReasonMalformed. Default 16 MiB.
 	MaxBodyBytes int
 
 	// Retry says whether and when a failed attempt is tried again. Nil: never,
@@ -68,8 +69,8 @@ type ConsumerConfig struct {
 	Idempotency idempotency.Store
 	// IdempotencyKey tells what duplicates have in common. Default Message.Key.
 	IdempotencyKey func(Message) string
-	// IdempotencyLease is after how long a message whose consumer died can be
-	// taken over. It is renewed while the handler runs. Default 1 min.
+	// IdempotencyLease is after how long another consumer may handle a message
+	// whose consumer died. It is renewed while the handler runs. Default 1 min.
 	IdempotencyLease time.Duration
 	// IdempotencyWindow is for how long a handled key is remembered. Default
 	// 24 h; it must be longer than all retries of Retry together.
@@ -82,7 +83,7 @@ type ConsumerConfig struct {
 	// Nil: none.
 	Breaker *breaker.Breaker
 	// KeyBreakers and BreakerKey, set together, give every key (a provider, a
-	// webhook's host) a breaker of its own, which while open puts off that key's
+	// webhook's host) a breaker of its own, which while open postpones that key's
 	// messages only.
 	KeyBreakers *breaker.Set
 	BreakerKey  func(Message) string
@@ -312,12 +313,12 @@ func (e *AbandonedError) Error() string {
 
 // Run consumes until ctx ends, and then drains: it stops fetching, gives back
 // what was not started, lets running handlers finish for DrainTimeout, cancels
-// them, and waits 5 s more. It returns nil when all is settled or given back,
-// and *AbandonedError when a handler would not stop.
+// them, and waits 5 s more. It returns nil when all messages are settled or given
+// back, and *AbandonedError when a handler did not stop.
 //
-// Before that it returns an error only if it can't start (the transport or the
-// idempotency store can't be reached, or is not fit), or if the transport was
-// closed under it, which matches ErrClosed. It survives outages of everything.
+// Before ctx ends it returns an error only if it can't start (the transport or the
+// idempotency store can't be reached, or is not fit for use), or if the transport
+// was closed meanwhile, which matches ErrClosed. It survives outages of everything.
 func (c *Consumer) Run(ctx context.Context) error {
 	if c == nil || c.transport == nil {
 		return fmt.Errorf("%w: Consumer was not made by NewConsumer", ErrConfig)

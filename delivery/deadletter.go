@@ -38,8 +38,9 @@ type DeadLetter struct {
 	Source string
 	// At is when.
 	At time.Time
-	// Facts are what else is known about how it died, for people to read. Who
-	// gives it up chooses the names. The pipeline has none; a broker may.
+	// Facts are what else is known about why it was given up, for people to read,
+	// with names that whoever gave it up has chosen. The pipeline has none; a broker
+	// may.
 	Facts map[string]string
 }
 

@@ -1,14 +1,24 @@
 // Package delivery is a pipeline around a function that delivers messages and
-// sometimes fails.
+// sometimes fails. With the transport of package memory it needs no server:
+//
+//	transport := memory.New(memory.Config{})
+//	publisher, err := delivery.NewPublisher(transport, delivery.PublisherConfig{})
+//	consumer, err := delivery.NewConsumer(transport, handler, delivery.ConsumerConfig{
+//		Retry:       retry.Exponential{Base: 5 * time.Second, MaxRetries: 5},
+//		Idempotency: idempotency.NewMemory(idempotency.MemoryConfig{}),
+//	})
+//	err = publisher.Publish(ctx, delivery.Message{Recipient: "+966500000001", Body: []byte("hello")})
+//	err = consumer.Run(ctx) // calls handler, until ctx ends
+//
+// A Publisher makes a Message durable in a Transport. A Consumer takes it from
+// there, in any process, and runs the host's Handler on it:
 //
 //	publish -> transport -> idempotency -> breaker -> handler -> settle
 //	                                                     |-- ok ------> delivered
 //	                                                     |-- failed --> retry now | retry later | dead letter
 //
-// A Publisher makes a Message durable in a Transport. A Consumer takes it from
-// there, in any process, and runs the host's Handler on it. Package memory is
-// a transport inside the process, package rabbitmq one on RabbitMQ; a host may
-// bring its own, which deliverytest.TestTransport checks.
+// Package rabbitmq is a transport on RabbitMQ, package sqlstore a message store
+// on SQLite or PostgreSQL.
 //
 // # What happens to a message
 //
@@ -18,16 +28,16 @@
 //     letter.
 //  2. Claim the idempotency key, for this consumer and generation. A message
 //     that was handled before is acked and counted as a duplicate. One that is
-//     being handled elsewhere waits in hand. While the store is down the
-//     consumer pauses.
-//  3. Ask the breaker. While it is open the consumer pauses, or with a breaker
-//     for each key, the message is put off.
+//     being handled elsewhere waits in hand. While the idempotency store is
+//     down the consumer pauses.
+//  3. Ask the breaker. While it is open the consumer pauses. With a breaker for
+//     each key, the message is postponed.
 //  4. Run the handler, within HandlerTimeout. Transient errors are tried again
 //     at once, a few times.
-//  5. Success: the key is marked as done, the message acked.
+//  5. Success: the key is completed, the message acked.
 //  6. Failure: permanent errors, and the last allowed attempt's, make a dead
-//     letter. Others are sent again, with the attempt counted, to come back after
-//     the policy's delay.
+//     letter. Other messages are sent again, with the attempt counted, to come
+//     back after the policy's delay.
 //
 // # With a message store
 //
@@ -40,27 +50,28 @@
 //	   \-> cancelled
 //
 // Publish returns when a message is saved, as pending, and sends it in the
-// background; PublishIn saves it within a transaction of the host. Whoever
-// publishes an ID again that has a record adds nothing. A Consumer
-// records what became of the message before it acks. Retries and scheduled
-// messages wait in the store, and not in the transport, until a RetryWorker
-// sends them, which any number of processes may run. Give publishers,
-// consumers and workers the same Store; with NoRetryWorker they keep records and
-// leave the waiting to the transport.
+// background. PublishIn saves it within a transaction of the host. To publish an
+// ID again that has a record adds nothing. A Consumer records what became of the
+// message before it acks. Retries and scheduled messages wait in the store, and
+// not in the transport, until a RetryWorker sends them, which any number of
+// processes may run. Give publishers, consumers and workers the same Store. Where
+// nobody runs a RetryWorker, say so with NoRetryWorker: then the store keeps
+// records only, and what waits does so in the transport.
 //
-// Whoever sees to a message has a claim on it that ends at a time: a publisher
-// for PublisherConfig.PendingGrace, a worker for RetryWorkerConfig.Lease. Ends
-// are compared with the clock of whoever wants to go on. Where the clocks of two
-// processes differ by more than a quarter of these, or one jumps, messages may go
-// out early, late or twice; none is lost.
+// A message that a publisher or worker is about to send is claimed by it until a
+// time: a publisher's claim lasts for PublisherConfig.PendingGrace, a worker's for
+// RetryWorkerConfig.Lease. These times are compared with the clock of the process
+// that wants to take over. Where the clocks of two processes differ by more than
+// a quarter of them, or one jumps, messages may go out early, late or twice; none
+// is lost.
 //
-// A message with RequireAck is not done when its handler is: it is sent, and
+// A message with RequireAck is not done when its handler is. It is sent, and
 // waits for the end user's acknowledgment for ConsumerConfig.AckTimeout, after
 // which the attempt counts as failed. An Acknowledger takes acknowledgments,
 // however late or early.
 //
-// Updates can arrive out of order, from several processes. Record.Apply says which
-// are news; what is late changes nothing.
+// Updates of a record can arrive out of order, from several processes.
+// Record.Apply says which of them change it. One that is late changes nothing.
 //
 // At the end stop what publishes and close the Publisher, then end the consumers,
 // then the retry worker, then close transport and store. In any other order, and
@@ -71,16 +82,17 @@
 // Nothing is acked before its next home is durable: the dead letter stored, the
 // retry confirmed by the transport or saved in the store, the success recorded.
 // If the process dies in between, the message comes again. So a handler's effect
-// happens at least once; with an idempotency store it happens once, unless the
-// process dies between the effect and the mark, which costs one more run. A lease fences the consumers, not the world
-// outside: give Message.ID to the provider as its own idempotency key.
+// happens at least once. With an idempotency store it happens once, unless the
+// process dies between the effect and the completion of the key, which costs one
+// more run. A lease keeps other consumers away, not the world outside: give
+// Message.ID to the provider as its own idempotency key.
 //
 // A breaker that is open, a store that is down, a busy key, a shutdown and a
 // lost lease never count an attempt. When something can't be made durable, the
 // message stays in hand, unacked, and it is tried again until it works or the
 // consumer stops; then the message is redelivered.
 //
-// In hand are at most ConsumerConfig.Prefetch messages of each priority.
+// At most ConsumerConfig.Prefetch messages of each priority are in hand.
 // Priorities are strict, but for StarvationLimit.
 //
 // With ConsumerConfig.Ordered the messages of one recipient run one after another
@@ -95,8 +107,27 @@
 // checked as a whole and every fault is named. A context's own errors are
 // passed on bare.
 //
+// Attempts are counted from 1 in errors, logs and histories.
+//
 // # Watching
 //
 // Everything takes a *slog.Logger and a metrics.Recorder and is silent without.
 // Neither bodies nor recipients are logged.
+//
+// # Adapters
+//
+// A transport has the three methods of Transport, and says what else it can by
+// having the methods of Delayer, Depther, Pinger, Namer, DeadLetterer or
+// Volatile; its subscriptions may be Pausers. deliverytest.TestTransport is the
+// contract as a suite, which the transports of this module pass.
+//
+// A message store implements Store, with Record.Apply as the state machine that
+// all stores share, and may be a StoreWatcher and a Pinger. Its suite is
+// deliverytest.TestStore. Dead letters go to any DeadLetterer, which may be a
+// Resolver; dlq.Manager is both. Idempotency stores are described by package
+// idempotency, metrics by package metrics.
+//
+// What is made by a constructor that returns no error is a FaultReporter: it can
+// stand in a config literal, and the constructor that it is given to reports what
+// is wrong with it.
 package delivery

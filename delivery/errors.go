@@ -195,11 +195,18 @@ func resultsError(n int, id func(i int) string, errs []error) error {
 	return &ResultsError{Results: results}
 }
 
-// faultOf is what a part that was built without an error return has to say
-// about its own config.
+// FaultReporter is a part whose constructor returns no error, so that the part can
+// stand in a config literal. It tells by Err what is wrong with its own config, nil
+// if nothing, and fails with that error whatever it is asked to do. Constructors
+// that are given one report its fault as their own.
+type FaultReporter interface {
+	Err() error
+}
+
+// faultOf is the fault of what was given as field, if it has one.
 func faultOf(field string, part any) error {
-	if faulty, ok := part.(interface{ Err() error }); ok {
-		if err := faulty.Err(); err != nil {
+	if reporter, ok := part.(FaultReporter); ok {
+		if err := reporter.Err(); err != nil {
 			return fmt.Errorf("%w: %s: %w", ErrConfig, field, err)
 		}
 	}

@@ -12,6 +12,40 @@ import (
 	"github.com/esh3artech/barid/retry"
 )
 
+// What the package comment begins with.
+func Example_packageComment() {
+	ctx, cancel := context.WithCancel(context.Background())
+	handler := func(_ context.Context, message delivery.Message) error {
+		fmt.Printf("to %s: %s\n", message.Recipient, message.Body)
+		cancel() // enough for an example
+		return nil
+	}
+
+	transport := memory.New(memory.Config{})
+	defer func() { _ = transport.Close() }()
+	publisher, err := delivery.NewPublisher(transport, delivery.PublisherConfig{})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	consumer, err := delivery.NewConsumer(transport, handler, delivery.ConsumerConfig{
+		Retry:       retry.Exponential{Base: 5 * time.Second, MaxRetries: 5},
+		Idempotency: idempotency.NewMemory(idempotency.MemoryConfig{}),
+	})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	err = publisher.Publish(ctx, delivery.Message{Recipient: "+966500000001", Body: []byte("hello")})
+	fmt.Println("published:", err)
+	err = consumer.Run(ctx)
+	fmt.Println("ran:", err)
+	// Output:
+	// published: <nil>
+	// to +966500000001: hello
+	// ran: <nil>
+}
+
 // A publisher, a consumer, and a handler that succeeds the second time.
 func Example() {
 	transport := memory.New(memory.Config{})

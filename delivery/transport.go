@@ -13,8 +13,8 @@ import (
 // All methods may be called by any number of goroutines at once. The suite
 // deliverytest.TestTransport is this contract as tests.
 //
-// A Transport may have abilities beside: Delayer, Depther, Pinger, Namer, and
-// DeadLetterer. They are detected by type assertion.
+// A Transport may have further abilities: Delayer, Depther, Pinger, Namer, Volatile
+// and DeadLetterer. They are detected by type assertion.
 type Transport interface {
 	// Send makes every envelope of the batch durable, in the batch's order, and
 	// returns nil when all are. Otherwise it returns one error for each envelope,
@@ -49,7 +49,7 @@ type SubscribeConfig struct {
 }
 
 // Subscription is a stream of incomings. It survives lost connections by
-// itself: what was in hand then is stale, and comes again.
+// itself: what was in hand when one was lost is stale, and comes again.
 type Subscription interface {
 	// Receive blocks until something has arrived and returns it, or ends with
 	// ctx's error, or with one matching ErrClosed when there will be no more.
@@ -86,9 +86,8 @@ type Incoming interface {
 type Delayer interface {
 	// SendAfter is Send for envelopes that no subscription sees before delay
 	// has passed, counted from some moment of the call. A delay of zero or less is
-	// Send. Delays over the transport's
-	// own limit are shortened to it: the consumer sees by NotBefore that the
-	// time has not come and delays again.
+	// Send. Delays over the transport's own limit are shortened to it: the consumer
+	// sees by NotBefore that the time has not come and delays again.
 	SendAfter(ctx context.Context, delay time.Duration, batch []Envelope) []error
 }
 
@@ -123,9 +122,9 @@ type Pauser interface {
 	Resume(ctx context.Context) error
 }
 
-// Volatile is a Transport whose messages end with the process. With a Store they
-// stay claimed by the process while they wait here, so that others go on with
-// them after its end, not before.
+// Volatile is a Transport whose messages end with the process. With a Store their
+// records stay claimed by the process while they wait in the transport, so that
+// other processes send them after its end, and not before.
 type Volatile interface {
 	// Session names the process's messages: the same for everything that shares
 	// them, another after every start.
