@@ -3,6 +3,7 @@ package breaker
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 )
 
@@ -44,6 +45,8 @@ type Config struct {
 	// OnChange is told of every change of state, as Watch's observers are, and
 	// before them. Default none.
 	OnChange func(Change)
+	// Logger is told of observers that panic. Nil discards.
+	Logger *slog.Logger
 }
 
 func (c Config) withDefaults() Config {
@@ -61,6 +64,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.ProbeTimeout == 0 {
 		c.ProbeTimeout = DefaultProbeTimeout
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
 	}
 	return c
 }

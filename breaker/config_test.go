@@ -13,7 +13,7 @@ import (
 
 func TestConfigDefaults(t *testing.T) {
 	used := Config{}.withDefaults()
-	used.OnChange = nil
+	used.OnChange, used.Logger = nil, nil
 	assert.Equal(t, Config{Threshold: 0.5, SampleSize: 10, OpenFor: 30 * time.Second, Probes: 1, ProbeTimeout: time.Minute}, used)
 	require.NoError(t, New(Config{}).Err())
 }

@@ -1,14 +1,18 @@
 package breaker
 
-import "slices"
+import (
+	"fmt"
+	"runtime/debug"
+	"slices"
+)
 
 // Watch has observer called at each change of state from now on, until stop is
 // called. The calls come one after another, in the order of the changes, from
 // the goroutine that made a change or from one that did so shortly before;
 // that one waits for the observer, so an observer should be quick. No lock is
 // held: an observer may use the breaker, and what that changes is told after
-// it has returned. A panic of an observer goes to the goroutine that calls it,
-// after the others have been told.
+// it has returned. A panic of an observer is logged, and goes no further: the
+// goroutine that happens to call it has nothing to do with it.
 //
 // stop may be called more than once, and by the observer. It doesn't wait for
 // a call that is under way. A nil observer, and one of a Breaker that can't be
@@ -95,7 +99,7 @@ func (b *Breaker) tell() {
 	}
 	ended := false
 	defer func() {
-		if !ended { // an observer panicked or called runtime.Goexit
+		if !ended { // an observer called runtime.Goexit
 			b.mu.Lock()
 			b.news.telling = false
 			b.mu.Unlock()
@@ -113,6 +117,17 @@ func (b *Breaker) tell() {
 			ended = true
 			return
 		}
-		next.to.notify(next.change)
+		b.notify(next)
 	}
+}
+
+// notify makes a call, and survives its panic.
+func (b *Breaker) notify(c call) {
+	defer func() {
+		if value := recover(); value != nil {
+			b.config.Logger.Error("observer of the breaker panicked", "breaker", c.change.Name, "to", c.change.To.String(),
+				"panic", fmt.Sprint(value), "stack", string(debug.Stack()))
+		}
+	}()
+	c.to.notify(c.change)
 }

@@ -1,8 +1,11 @@
 package breaker
 
 import (
+	"bytes"
+	"log/slog"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -123,17 +126,16 @@ func TestObserverThatPanicsOrExits(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				b := New(Config{SampleSize: 1})
+				var log bytes.Buffer
+				b := New(Config{Name: "b", SampleSize: 1, Logger: slog.New(slog.NewTextHandler(&log, nil))})
 				var once sync.Once
 				b.Watch(func(Change) { once.Do(end) })
 				var told record[State]
 				b.Watch(func(c Change) { told.add(c.To) })
-				go func() {
-					defer func() { _ = recover() }()
-					b.call(t, Failure)
-				}()
+				go b.call(t, Failure)
 				synctest.Wait()
 				require.Equal(t, []State{Open}, told.all(), "the others are told")
+				assert.Equal(t, name == "panic", strings.Contains(log.String(), "panicked"))
 				b.halfOpen(t)
 				b.call(t, Success)
 				assert.Equal(t, []State{Open, HalfOpen, Closed}, told.all(), "and nothing is stuck")
