@@ -150,9 +150,7 @@ func (c ConsumerConfig) withDefaults(transport Transport) ConsumerConfig {
 	if c.DeadLetters == nil {
 		c.DeadLetters, _ = transport.(DeadLetterer)
 	}
-	if c.Logger == nil {
-		c.Logger = slog.New(slog.DiscardHandler)
-	}
+	c.Logger = guardedLogger(c.Logger)
 	return c
 }
 
@@ -189,7 +187,11 @@ func (c ConsumerConfig) validate() error {
 	if c.IdempotencyWindow <= c.IdempotencyLease {
 		fault("IdempotencyWindow is %s, want more than IdempotencyLease (%s)", c.IdempotencyWindow, c.IdempotencyLease)
 	}
-	if horizon := retryHorizon(c.Retry); c.Idempotency != nil && c.IdempotencyWindow <= horizon {
+	horizon := time.Duration(0)
+	if err := guarded(func() error { horizon = retryHorizon(c.Retry); return nil }); err != nil {
+		fault("Retry: %w", err)
+	}
+	if c.Idempotency != nil && c.IdempotencyWindow <= horizon {
 		fault("IdempotencyWindow is %s, want more than all retries of Retry together (%s)", c.IdempotencyWindow, horizon)
 	}
 	if (c.KeyBreakers == nil) != (c.BreakerKey == nil) {

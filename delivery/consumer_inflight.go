@@ -22,7 +22,8 @@ type inflight struct {
 	permit breaker.Permit
 	lease  lease
 
-	busy       int // how often its key was found busy
+	busy       int  // how often its key was found busy
+	effective  bool // the handler has succeeded
 	settlement settlement
 
 	// In ordered mode, while it is under way or in line.

@@ -116,7 +116,7 @@ func (r *consumerRun) receive(ctx context.Context) error {
 		case errors.Is(err, ErrClosed):
 			return err
 		default:
-			r.config.Logger.LogAttrs(ctx, slog.LevelWarn, "receive failed", slog.Any("error", err))
+			r.config.Logger.LogAttrs(ctx, slog.LevelWarn, "receive failed", errorAttr(err))
 			if !retry.Wait(ctx.Done(), backoff(failures, 30*time.Second)) {
 				return nil
 			}
@@ -175,7 +175,7 @@ func (r *consumerRun) drain(cancel context.CancelCauseFunc) error {
 	cancel(ErrShutdown)
 	if retry.Wait(idle, cancelGrace) {
 		abandoned = &AbandonedError{Handlers: int(r.stages.handlers.Load())}
-		r.config.Logger.LogAttrs(context.Background(), slog.LevelError, "handlers abandoned", slog.Any("error", abandoned))
+		r.config.Logger.LogAttrs(context.Background(), slog.LevelError, "handlers abandoned", errorAttr(abandoned))
 	}
 	return errors.Join(abandoned, r.subscription.Close())
 }

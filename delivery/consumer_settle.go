@@ -40,7 +40,12 @@ type settler struct {
 // A failure is recorded before the key is completed or scheduled, and a success
 // after it. So a consumer that finds a key done knows that the message is delivered,
 // or that it was recorded what else became of it.
-func (s *settler) settle(ctx context.Context, m *inflight) error {
+func (s *settler) settle(ctx context.Context, m *inflight) (err error) {
+	defer func() {
+		if value := recover(); value != nil { // of a store of the host's
+			err = newPanicError(value)
+		}
+	}()
 	if !m.settlement.homed {
 		if err := s.home(ctx, m); err != nil {
 			return err
@@ -80,7 +85,7 @@ func (s *settler) settleUntilDone(ctx context.Context, m *inflight, last error) 
 			}
 		}
 		s.config.Logger.LogAttrs(ctx, slog.LevelWarn, "settle failed, trying again",
-			slog.String("message_id", m.id()), slog.Int("tries", tries), slog.Any("error", last))
+			slog.String("message_id", m.id()), slog.Int("tries", tries), errorAttr(last))
 		last = nil
 		stopped := !retry.Wait(ctx.Done(), backoff(tries-1, 5*time.Second))
 		switch done := &m.settlement; {
@@ -163,7 +168,7 @@ func (s *settler) record(ctx context.Context, m *inflight) error {
 		}
 	case errors.Is(err, ErrInvalid):
 		s.config.Logger.LogAttrs(ctx, slog.LevelWarn, "message can't be recorded",
-			slog.String("message_id", m.id()), slog.Any("error", err))
+			slog.String("message_id", m.id()), errorAttr(err))
 	default:
 		return err
 	}
@@ -257,8 +262,9 @@ func (s *settler) setKey(ctx context.Context, m *inflight) error {
 func (s *settler) ack(ctx context.Context, m *inflight) {
 	if err := m.incoming.Ack(); err != nil {
 		// It will come again and be told as a duplicate.
-		s.config.Logger.LogAttrs(ctx, slog.LevelDebug, "ack failed", slog.String("message_id", m.id()), slog.Any("error", err))
+		s.config.Logger.LogAttrs(ctx, slog.LevelDebug, "ack failed", slog.String("message_id", m.id()), errorAttr(err))
 	}
+	defer func() { _ = recover() }() // what the host gave for metrics and log decides nothing
 	p := &m.settlement.plan
 	if p.success {
 		s.metrics.delivered(m)
@@ -280,7 +286,7 @@ func (p *plan) attributes(m *inflight) []slog.Attr {
 		attributes = append(attributes, slog.Duration("delay", p.outcome.delay))
 	}
 	if p.outcome.err != nil {
-		attributes = append(attributes, slog.Any("error", p.outcome.err))
+		attributes = append(attributes, errorAttr(p.outcome.err))
 	}
 	return attributes
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"runtime/debug"
 	"sync/atomic"
 	"time"
 
@@ -32,12 +31,12 @@ type stages struct {
 	handlers atomic.Int64 // handlers running now
 }
 
-// process takes a message through the stages. A panic in any of the host's
-// functions is a failed attempt.
+// process takes a message through the stages. A panic in one of the host's
+// functions is a failed attempt, unless the handler had succeeded before it.
 func (s *stages) process(ctx context.Context, m *inflight) (o outcome) {
 	defer func() {
 		if value := recover(); value != nil {
-			o = s.panicked(ctx, m, &PanicError{Value: value, Stack: debug.Stack()})
+			o = s.panicked(ctx, m, newPanicError(value))
 		}
 		o.at = m.now
 	}()
@@ -106,8 +105,10 @@ func (s *stages) claim(ctx context.Context, m *inflight) outcome {
 	}
 	key := idempotency.FromID(s.config.Name, id, m.envelope.Generation)
 	m.lease.renewed()
-	claim, err := s.guard.Hold(ctx, key, m.envelope.Attempt, m.lease.ended)
-	m.claim = claim
+	err := guarded(func() (err error) {
+		m.claim, err = s.guard.Hold(ctx, key, m.envelope.Attempt, m.lease.ended)
+		return err
+	})
 	if err == nil {
 		s.keys.answered(ctx)
 		s.metrics.claimed(m)
@@ -174,11 +175,10 @@ func (s *stages) attempt(ctx context.Context, m *inflight) outcome {
 			m.permit.Done(breaker.Success)
 			return outcome{kind: outcomeDelivered}
 		}
-		if again >= s.config.ImmediateRetries || ctx.Err() != nil || m.lease.isLost() || s.classify(err) != retry.ClassTransient {
+		if again >= s.config.ImmediateRetries || ctx.Err() != nil || m.lease.isLost() || classify(&s.config.Classifier, err) != retry.ClassTransient {
 			return s.failed(ctx, m, err)
 		}
 		m.permit.Done(breaker.Failure)
-		s.metrics.retried(retry.ClassTransient)
 		permit, open := s.allow(m)
 		if open != nil {
 			return s.failed(ctx, m, err)
@@ -195,28 +195,45 @@ func (s *stages) call(ctx context.Context, m *inflight) error {
 	s.handlers.Add(1)
 	defer func() {
 		s.handlers.Add(-1)
-		m.tick()
-		s.metrics.handled(m, begin)
 		m.lease.run(nil)
 		limited.end()
+		m.tick()
+		s.metrics.handled(m, begin)
 	}()
-	return s.handler(limited, m.envelope.Message)
+	err := s.handler(limited, m.envelope.Message)
+	m.effective = err == nil
+	return err
 }
 
 // panicked says what a panic in one of the host's functions leads to.
-func (s *stages) panicked(ctx context.Context, m *inflight, failure *PanicError) outcome {
+func (s *stages) panicked(ctx context.Context, m *inflight, failure *PanicError) (o outcome) {
+	defer func() {
+		if recover() != nil { // nothing that the host gave for the log or the metrics works
+			o = outcome{kind: outcomeAbandoned, err: failure}
+			if m.effective {
+				o = outcome{kind: outcomeDelivered}
+			}
+		}
+	}()
 	s.config.Logger.LogAttrs(ctx, slog.LevelError, "panic",
-		slog.String("message_id", m.id()), slog.Any("panic", failure.Value), slog.String("stack", string(failure.Stack)))
-	if m.envelope == nil { // the transport's decoding
+		slog.String("message_id", m.id()), slog.String("panic", fmt.Sprint(failure.Value)), slog.String("stack", string(failure.Stack)))
+	switch {
+	case m.effective:
+		return outcome{kind: outcomeDelivered}
+	case m.envelope == nil: // the transport's decoding
 		m.envelope = &Envelope{}
 		return outcome{kind: outcomeGivenUp, reason: ReasonMalformed, next: m.envelope, err: failure}
 	}
 	return s.failed(ctx, m, failure)
 }
 
-// exited says what a handler that called runtime.Goexit leads to.
+// exited says what a handler that called runtime.Goexit leads to, or another
+// function of the host's after it.
 func (s *stages) exited(ctx context.Context, m *inflight) outcome {
-	o := s.failed(ctx, m, ErrGoexit)
+	o := outcome{kind: outcomeDelivered}
+	if !m.effective {
+		o = s.failed(ctx, m, ErrGoexit)
+	}
 	o.at = m.now
 	return o
 }
@@ -229,32 +246,23 @@ func (s *stages) failed(ctx context.Context, m *inflight, err error) outcome {
 		m.permit.Done(breaker.Abandoned)
 		return outcome{kind: outcomeAbandoned, err: err}
 	}
-	class := s.classify(err)
-	n := m.envelope.Attempt
+	class := classify(&s.config.Classifier, err)
 	next := m.envelope.failed(time.Now(), err)
 	if class == retry.ClassPermanent {
 		m.permit.Done(breaker.Answered)
 		return outcome{kind: outcomeGivenUp, reason: ReasonPermanent, next: &next, err: err}
 	}
 	m.permit.Done(breaker.Failure)
-	if !s.config.Retry.CanRetry(n) {
+	delay, allowed, fault := retryAfter(s.config.Retry, m.envelope.Attempt)
+	if !allowed {
+		if fault != nil {
+			err = errors.Join(errors.New(textOf(err)), fault)
+		}
 		return outcome{kind: outcomeGivenUp, reason: ReasonExhausted, next: &next, err: err}
 	}
-	delay := s.config.Retry.Delay(n)
-	if asked, ok := retry.DelayOf(err); ok {
+	if asked, ok := askedDelay(err); ok {
 		delay = min(asked, s.config.MaxRetryAfter)
 	}
 	s.metrics.retried(class)
 	return outcome{kind: outcomeFailed, delay: delay, next: &next, err: err}
-}
-
-// classify asks the classifier, whose rules are the host's: a panic there makes
-// the error one like any other.
-func (s *stages) classify(err error) (class retry.Class) {
-	defer func() {
-		if recover() != nil {
-			class = retry.ClassRecoverable
-		}
-	}()
-	return s.config.Classifier.Classify(err)
 }

@@ -61,7 +61,7 @@ var deadLetterSpace = uuid.MustParse("5c0e3b9e-5b0c-4c8e-9a53-0d6f6c1c7b1d")
 func newDeadLetter(source string, envelope *Envelope, reason Reason, cause error, now time.Time) DeadLetter {
 	letter := DeadLetter{Envelope: *envelope, Reason: reason, Source: source, At: now}
 	if cause != nil {
-		letter.Error = shorten(cause.Error())
+		letter.Error = shorten(textOf(cause))
 	}
 	if reason == ReasonMalformed {
 		letter.ID = NewID()

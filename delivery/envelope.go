@@ -34,7 +34,7 @@ type Failure struct {
 func (e *Envelope) failed(now time.Time, err error) Envelope {
 	next := *e
 	next.Attempt++
-	next.History = appendFailure(e.History, Failure{At: now, Attempt: e.Attempt, Error: shorten(err.Error())})
+	next.History = appendFailure(e.History, Failure{At: now, Attempt: e.Attempt, Error: shorten(textOf(err))})
 	return next
 }
 

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"runtime/debug"
 
 	"github.com/esh3artech/barid/retry"
 )
@@ -26,8 +27,8 @@ type Handler func(ctx context.Context, message Message) error
 type Middleware func(Handler) Handler
 
 // JSON makes a Handler of a function that takes Message.Body decoded from JSON.
-// A body that can't be decoded is a permanent failure. AttemptFrom gives the
-// function the rest of the message.
+// A body that can't be decoded is a permanent failure, by a *BodyError. AttemptFrom
+// gives the function the rest of the message.
 func JSON[T any](handle func(ctx context.Context, value T) error) Handler {
 	return Typed(json.Unmarshal, handle)
 }
@@ -41,11 +42,36 @@ func Typed[T any](unmarshal func(body []byte, value any) error, handle func(ctx 
 	return func(ctx context.Context, message Message) error {
 		var value T
 		if err := unmarshal(message.Body, &value); err != nil {
-			return retry.Permanent(fmt.Errorf("delivery: decode body as %T: %w", value, err))
+			return retry.Permanent(&BodyError{Type: fmt.Sprintf("%T", value), Err: err})
 		}
 		return handle(ctx, value)
 	}
 }
+
+// BodyError says that a body could not be decoded. Its text has nothing of the
+// body, which the texts of decoders often quote, and is fit for logs.
+type BodyError struct {
+	// Type is the Go type that was wanted.
+	Type string
+	// Err is the decoder's error. Its text may quote the body.
+	Err error
+}
+
+func (e *BodyError) Error() string {
+	text := "delivery: body can't be decoded as " + e.Type
+	var syntax *json.SyntaxError
+	var mismatch *json.UnmarshalTypeError
+	switch {
+	case errors.As(e.Err, &syntax):
+		text += fmt.Sprintf(": invalid JSON at byte %d", syntax.Offset)
+	case errors.As(e.Err, &mismatch) && mismatch.Type != nil:
+		text += fmt.Sprintf(": the value at byte %d is no %s", mismatch.Offset, mismatch.Type)
+	}
+	return text
+}
+
+// Unwrap returns the decoder's error.
+func (e *BodyError) Unwrap() error { return e.Err }
 
 // Attempt is what a running handler can learn about its run.
 type Attempt struct {
@@ -69,7 +95,8 @@ func AttemptFrom(ctx context.Context) (Attempt, bool) {
 
 type attemptKey struct{}
 
-// PanicError is the error of an attempt whose handler panicked.
+// PanicError is the error of an attempt whose handler panicked, or of another
+// function of the host's that did.
 type PanicError struct {
 	// Value is what was given to panic.
 	Value any
@@ -77,7 +104,10 @@ type PanicError struct {
 	Stack []byte
 }
 
-func (e *PanicError) Error() string { return fmt.Sprintf("delivery: handler panicked: %v", e.Value) }
+// newPanicError is called by the deferred function that has recovered value.
+func newPanicError(value any) *PanicError { return &PanicError{Value: value, Stack: debug.Stack()} }
+
+func (e *PanicError) Error() string { return fmt.Sprintf("delivery: panic: %v", e.Value) }
 
 // Unwrap returns the panic's value if it is an error.
 func (e *PanicError) Unwrap() error {
