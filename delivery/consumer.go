@@ -25,7 +25,10 @@ type ConsumerConfig struct {
 	Name string
 	// Concurrency is how many handlers run at once. Default 16.
 	Concurrency int
-	// Prefetch bounds, for each priority, what is in hand. Default 100.
+	// Prefetch bounds, for each priority, what is in hand. At most half of it waits
+	// there for a key, a breaker or a next attempt; beyond that the message that
+	// has waited longest is sent again with a delay of 10 s at least, so that others
+	// have room. Default 100.
 	Prefetch int
 	// HandlerTimeout bounds one run of the handler. Default 30 s.
 	HandlerTimeout time.Duration
@@ -41,9 +44,10 @@ type ConsumerConfig struct {
 	// recipient only. Several processes need a transport that gives all of a
 	// recipient's messages to one consumer at a time. Default: any order.
 	Ordered bool
-	// MaxHold is how long a failing message may hold up its recipient. The hold
-	// ends earlier when half of Prefetch waits behind the message, because then it
-	// holds up other recipients, too. Default 5 min.
+	// MaxHold is how long a failing message may hold up its recipient. A hold, also
+	// one by a breaker of KeyBreakers, ends earlier when it is the oldest, and held
+	// messages with those in line behind them take more than half of Prefetch,
+	// because then they hold up other recipients, too. Default 5 min.
 	MaxHold time.Duration
 	// OnHoldExceeded is what becomes of a message whose hold has ended. Default
 	// HoldDeadLetter.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"time"
 
-	"github.com/esh3artech/barid/metrics"
 	"github.com/esh3artech/barid/retry"
 )
 
@@ -16,22 +15,15 @@ func (r *consumerRun) conclude(ctx context.Context, m *inflight, o outcome) {
 		r.settle(ctx, m)
 		return
 	}
-	if p.counted != "" {
-		r.metrics.concluded(p.counted)
-	}
 	switch p.route {
 	case routeHold:
-		r.hold(ctx, m, p.delay)
-	case routeHoldRecipient:
-		r.holdRecipient(ctx, m, o)
-	case routeRetryInHand:
-		// The key must not be scheduled: the message in the transport is the old one.
-		m.envelope = o.next
-		r.hold(ctx, m, p.delay)
+		r.hold(ctx, m, p)
 	case routeRequeue:
+		r.metrics.concluded(p.counted)
 		r.await(p.gate, o.err)
 		r.requeue(ctx, m)
 	default:
+		r.metrics.concluded(p.counted)
 		r.leave(ctx, m)
 	}
 }
@@ -56,55 +48,91 @@ func (r *consumerRun) settle(ctx context.Context, m *inflight) {
 	})
 }
 
-// hold keeps a message in hand for a while, without its claim.
-func (r *consumerRun) hold(ctx context.Context, m *inflight, d time.Duration) {
-	m.release(ctx)
-	r.workers.Go(func() {
-		if !retry.Wait(r.serving.Done(), d) || !r.queue.push(m) {
-			r.giveBack(ctx, m)
+// hold keeps a message in hand for a while, and in ordered mode its recipient's
+// others in line behind it, as far as there is room and MaxHold allows.
+func (r *consumerRun) hold(ctx context.Context, m *inflight, p plan) {
+	ordered := m.recipient != ""
+	switch {
+	case p.resume == nil && p.counted != "":
+		r.metrics.concluded(p.counted)
+	case p.resume != nil && ordered:
+		now := time.Now()
+		if m.failing.IsZero() {
+			m.failing = now
 		}
-	})
-}
-
-// holdRecipient keeps a failing message in hand for its next attempt, and its
-// recipient's others in line behind it, as far as that is allowed.
-func (r *consumerRun) holdRecipient(ctx context.Context, m *inflight, o outcome) {
-	now := time.Now()
-	if m.failing.IsZero() {
-		m.failing = now
+		if now.Add(p.delay).Sub(m.failing) > r.config.MaxHold {
+			r.workers.Go(func() { r.stepAside(ctx, m, p) })
+			return
+		}
 	}
-	if now.Add(o.delay).Sub(m.failing) > r.config.MaxHold {
-		r.endHold(ctx, m, o)
-		return
+	if p.resume == nil || !ordered {
+		// Otherwise the claim is needed when the hold has to end, and nobody else may
+		// go on with the message meanwhile.
+		m.release(ctx)
 	}
-	m.release(ctx)
+	held := r.beginHold(m)
 	r.workers.Go(func() {
-		timer := time.NewTimer(o.delay)
+		timer := time.NewTimer(p.delay)
 		defer timer.Stop()
 		select {
 		case <-timer.C:
-			r.metrics.concluded(metrics.OutcomeRetried)
-			m.envelope = o.next
-			if !r.queue.push(m) {
-				r.giveBack(ctx, m)
-			}
-		case <-r.order.crowded(m):
-			r.endHold(ctx, m, o)
+			r.endHold(m, held)
+			r.resume(ctx, m, p)
+		case <-held.aside:
+			r.endHold(m, held)
+			r.stepAside(ctx, m, p)
 		case <-r.serving.Done():
+			r.endHold(m, held)
 			r.giveBack(ctx, m)
 		}
 	})
 }
 
-// endHold lets the others of the recipient go before a failing message, which is
-// given up, or tried again out of order.
-func (r *consumerRun) endHold(ctx context.Context, m *inflight, o outcome) {
-	if r.config.OnHoldExceeded == HoldDeadLetter {
-		r.conclude(ctx, m, heldTooLong(o))
+func (r *consumerRun) beginHold(m *inflight) *hold {
+	if m.recipient != "" {
+		return r.order.hold(m)
+	}
+	return r.holds.begin(m)
+}
+
+func (r *consumerRun) endHold(m *inflight, held *hold) {
+	if m.recipient != "" {
+		r.order.endHold(m, held)
 		return
 	}
-	r.next(m)
-	r.conclude(ctx, m, o)
+	r.holds.end(held)
+}
+
+// resume has a message go on whose hold is over.
+func (r *consumerRun) resume(ctx context.Context, m *inflight, p plan) {
+	if p.resume != nil {
+		r.metrics.concluded(p.counted)
+		m.envelope = p.resume
+	}
+	if !r.queue.push(m) {
+		r.giveBack(ctx, m)
+	}
+}
+
+// stepAside lets the others go before a message that may not be held any longer.
+func (r *consumerRun) stepAside(ctx context.Context, m *inflight, p plan) {
+	if m.lease.isLost() {
+		r.leave(ctx, m) // what becomes of it is another consumer's to say
+		return
+	}
+	o, able := r.planner.stepAside(m, p.outcome)
+	if o.kind != outcomeGivenUp {
+		r.next(m)
+	}
+	if able {
+		r.conclude(ctx, m, o)
+		return
+	}
+	if !retry.Wait(r.serving.Done(), p.delay) {
+		r.giveBack(ctx, m)
+		return
+	}
+	r.resume(ctx, m, p)
 }
 
 // requeue puts a message that had its turn back as the first of its level.
@@ -123,7 +151,7 @@ func (r *consumerRun) leave(ctx context.Context, m *inflight) {
 		return
 	}
 	m.claim = nil // lost
-	r.hold(ctx, m, backoff(1, time.Second))
+	r.hold(ctx, m, plan{delay: backoff(1, time.Second)})
 }
 
 // giveBack leaves the message for redelivery: at once where it can't come

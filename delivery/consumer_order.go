@@ -18,7 +18,7 @@ const (
 // under way, in the queue or in a goroutine's hands, and the others stand in line
 // behind it. Their number is bounded by what may be in hand.
 type recipientOrder struct {
-	limit int // so many behind a message are a crowd
+	holds *holds
 
 	mu    sync.Mutex
 	lines map[string]*recipientLine // of every recipient that has a message under way
@@ -27,12 +27,11 @@ type recipientOrder struct {
 // recipientLine is one recipient's messages that wait for the one under way.
 type recipientLine struct {
 	waiting [4]ring // by level
-	count   int
-	crowded chan struct{} // closed when count reaches the limit; nil while nobody asks
+	held    *hold   // of the one under way, nil unless it is held
 }
 
-func newRecipientOrder(limit int) *recipientOrder {
-	return &recipientOrder{limit: limit, lines: make(map[string]*recipientLine)}
+func newRecipientOrder(holds *holds) *recipientOrder {
+	return &recipientOrder{holds: holds, lines: make(map[string]*recipientLine)}
 }
 
 // arrive takes messages in the order in which they came and returns those that
@@ -55,31 +54,37 @@ func (o *recipientOrder) arrive(messages []*inflight) []*inflight {
 			continue
 		}
 		line.waiting[level(m.priority())].pushBack(m)
-		if line.count++; line.count >= o.limit && line.crowded != nil {
-			close(line.crowded)
-			line.crowded = nil
+		if line.held != nil {
+			o.holds.add(line.held, m)
 		}
 	}
 	return ready
 }
 
-// crowded gives a channel that closes when too many stand in line behind m.
-func (o *recipientOrder) crowded(m *inflight) <-chan struct{} {
+// hold holds the message under way, with those behind it.
+func (o *recipientOrder) hold(m *inflight) *hold {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	held := []*inflight{m}
 	line := o.lines[m.recipient]
-	if line == nil {
-		return nil // the drain has begun
+	if line == nil { // the drain has begun
+		return o.holds.begin(held...)
 	}
-	if line.crowded == nil {
-		line.crowded = make(chan struct{})
+	for l := range line.waiting {
+		held = append(held, line.waiting[l].all()...)
 	}
-	crowded := line.crowded
-	if line.count >= o.limit {
-		close(crowded)
-		line.crowded = nil
+	line.held = o.holds.begin(held...)
+	return line.held
+}
+
+// endHold ends what hold began.
+func (o *recipientOrder) endHold(m *inflight, held *hold) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if line := o.lines[m.recipient]; line != nil {
+		line.held = nil
 	}
-	return crowded
+	o.holds.end(held)
 }
 
 // next takes the message under way out of its line, and returns the one that is
@@ -95,7 +100,6 @@ func (o *recipientOrder) next(m *inflight) *inflight {
 	m.recipient = ""
 	for p := len(line.waiting) - 1; p >= 0; p-- {
 		if line.waiting[p].len() > 0 {
-			line.count--
 			return line.waiting[p].popFront()
 		}
 	}

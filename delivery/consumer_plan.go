@@ -14,6 +14,7 @@ type plan struct {
 	outcome outcome
 	route   route
 	delay   time.Duration // for how long to hold it
+	resume  *Envelope     // what it goes on as after the hold; nil: as it is
 	gate    gate          // to shut before it is requeued
 
 	// Of a message that is settled: its next home, what its record and its key
@@ -34,12 +35,10 @@ type plan struct {
 type route int
 
 const (
-	routeSettle        route = iota // it is done here
-	routeHold                       // it stays in hand for the delay
-	routeHoldRecipient              // so do its recipient's others, in line behind it
-	routeRetryInHand                // it stays in hand for the delay, with the failure counted there
-	routeRequeue                    // back to the queue, when a gate has been shut
-	routeGiveBack                   // it is left for redelivery
+	routeSettle   route = iota // it is done here
+	routeHold                  // it stays in hand for the delay
+	routeRequeue               // back to the queue, when a gate has been shut
+	routeGiveBack              // it is left for redelivery
 )
 
 // keyStep is what becomes of the claim on a message's key.
@@ -114,11 +113,10 @@ func (p *planner) deliver(m *inflight, o outcome) plan {
 }
 
 func (p *planner) retry(m *inflight, o outcome) plan {
-	switch {
-	case m.recipient != "":
-		return plan{outcome: o, route: routeHoldRecipient, delay: o.delay}
-	case !p.delays:
-		return plan{outcome: o, route: routeRetryInHand, delay: o.delay, counted: metrics.OutcomeRetried}
+	if m.recipient != "" || !p.delays {
+		// The failure is counted in hand only. The key must not be scheduled: the
+		// message in the transport is the old one.
+		return plan{outcome: o, route: routeHold, delay: o.delay, resume: o.next, counted: metrics.OutcomeRetried}
 	}
 	failed := plan{
 		outcome: o, key: keyStep{do: keySchedule, attempt: o.next.Attempt, delay: o.delay},
@@ -170,11 +168,24 @@ func (p *planner) giveUp(m *inflight, o outcome) plan {
 	return givenUp
 }
 
-// heldTooLong is the outcome of a message that may hold up its recipient no longer.
-func heldTooLong(o outcome) outcome {
-	o.kind, o.reason = outcomeGivenUp, ReasonExhausted
-	o.err = fmt.Errorf("delivery: held up its recipient for too long: %w", o.err)
-	return o
+// asideDelay is for how long, at least, a message stays away that made room.
+const asideDelay = 10 * time.Second
+
+// stepAside is the outcome of a message that was held and may be no longer: because
+// it has held up its recipient for too long, or because the room is needed. It
+// returns false where the message can be nowhere else.
+func (p *planner) stepAside(m *inflight, o outcome) (outcome, bool) {
+	copied := o.kind == outcomeBusy // another copy is being handled: no order is at stake
+	if m.recipient != "" && !copied && p.config.OnHoldExceeded == HoldDeadLetter {
+		o.kind, o.reason = outcomeGivenUp, ReasonExhausted
+		o.err = fmt.Errorf("delivery: held up its recipient for too long: %w", o.err)
+		return o, true
+	}
+	if copied {
+		o.kind, o.next = outcomePostponed, m.envelope
+	}
+	o.delay = max(o.delay, asideDelay)
+	return o, p.delays
 }
 
 // done is the update by which the effect is done.

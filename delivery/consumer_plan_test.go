@@ -58,6 +58,7 @@ func TestPlanFor(t *testing.T) {
 		isHome   bool
 		key      keyStep
 		knownToo bool // a message without a record gets none
+		resumes  bool // with the failure counted
 	}{
 		"delivered": {
 			outcome: outcome{kind: outcomeDelivered}, in: bare,
@@ -87,11 +88,11 @@ func TestPlanFor(t *testing.T) {
 		},
 		"failed, nobody delays": {
 			outcome: outcome{kind: outcomeFailed, delay: time.Hour, next: &next, err: cause}, in: without,
-			route: routeRetryInHand, delay: time.Hour, counted: metrics.OutcomeRetried,
+			route: routeHold, delay: time.Hour, counted: metrics.OutcomeRetried, resumes: true,
 		},
 		"failed, in order": {
 			outcome: outcome{kind: outcomeFailed, delay: time.Hour, next: &next, err: cause}, in: inOrder,
-			route: routeHoldRecipient, delay: time.Hour,
+			route: routeHold, delay: time.Hour, counted: metrics.OutcomeRetried, resumes: true,
 		},
 		"given up": {
 			outcome: outcome{kind: outcomeGivenUp, reason: ReasonExhausted, next: &next, err: cause}, in: stored,
@@ -163,6 +164,7 @@ func TestPlanFor(t *testing.T) {
 			assert.Equal(t, test.isHome, got.updateIsHome)
 			assert.Equal(t, test.key, got.key)
 			assert.Equal(t, test.knownToo, got.knownOnly)
+			assert.Equal(t, test.resumes, got.resume != nil)
 			assert.Equal(t, test.outcome.kind == outcomeDelivered, got.success)
 			if test.update == nil {
 				require.Nil(t, got.update)

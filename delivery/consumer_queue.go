@@ -168,6 +168,15 @@ func (r *ring) popFront() *inflight {
 	return m
 }
 
+// all lists what is in it, first to last.
+func (r *ring) all() []*inflight {
+	messages := make([]*inflight, r.count)
+	for i := range messages {
+		messages[i] = r.messages[(r.first+i)&(len(r.messages)-1)]
+	}
+	return messages
+}
+
 func (r *ring) grow() {
 	if r.count < len(r.messages) {
 		return

@@ -27,6 +27,7 @@ type consumerRun struct {
 
 	queue   *queue
 	gates   *gates
+	holds   *holds
 	order   *recipientOrder // nil unless ordered
 	stages  *stages
 	planner *planner
@@ -52,13 +53,14 @@ func newConsumerRun(ctx context.Context, c *Consumer) *consumerRun {
 		metrics:   c.metrics,
 		queue:     queue,
 		gates:     newGates(queue),
+		holds:     newHolds(c.config.Prefetch),
 		stages:    &stages{config: &c.config, handler: c.handler, guard: c.guard, keys: keys, metrics: c.metrics},
 		planner:   planner,
 		settler:   &settler{config: &c.config, transport: c.transport, planner: planner, metrics: c.metrics},
 	}
 	r.serving, r.stop = context.WithCancel(context.WithoutCancel(ctx))
 	if c.config.Ordered {
-		r.order = newRecipientOrder(max(1, c.config.Prefetch/2))
+		r.order = newRecipientOrder(r.holds)
 	}
 	return r
 }

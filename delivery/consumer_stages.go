@@ -96,7 +96,7 @@ func (s *stages) read(m *inflight) error {
 
 // claim takes the message's idempotency key for this attempt.
 func (s *stages) claim(ctx context.Context, m *inflight) outcome {
-	if s.guard == nil {
+	if s.guard == nil || m.claim != nil && !m.lease.isLost() {
 		return outcome{}
 	}
 	id := s.config.IdempotencyKey(m.envelope.Message)
@@ -104,6 +104,7 @@ func (s *stages) claim(ctx context.Context, m *inflight) outcome {
 		id = m.envelope.ID // one key for all would make duplicates of all
 	}
 	key := idempotency.FromID(s.config.Name, id, m.envelope.Generation)
+	m.claim = nil
 	m.lease.renewed()
 	err := guarded(func() (err error) {
 		m.claim, err = s.guard.Hold(ctx, key, m.envelope.Attempt, m.lease.ended)

@@ -82,6 +82,14 @@ type Incoming interface {
 	Nack() error
 }
 
+// QueueTeller is an Incoming of a transport that has several queues for a priority,
+// or one for several priorities. Consumers keep room for what can run in each.
+type QueueTeller interface {
+	// Queue is the name of the queue that the message came from, and how many
+	// incomings of that queue may be in hand.
+	Queue() (name string, prefetch int)
+}
+
 // Delayer is a Transport that can hold envelopes back by itself, durably.
 type Delayer interface {
 	// SendAfter is Send for envelopes that no subscription sees before delay

@@ -1,0 +1,204 @@
+package delivery_test
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/esh3artech/barid/breaker"
+	"github.com/esh3artech/barid/delivery"
+	"github.com/esh3artech/barid/retry"
+)
+
+// Whatever keeps messages in hand, it keeps no more than half of what may be there:
+// a message that can run does so soon.
+func TestWhatIsHeldLeavesRoom(t *testing.T) {
+	const prefetch = 10
+	keyBreakers := func(config *delivery.ConsumerConfig, breakers breaker.Config) *breaker.Set {
+		config.KeyBreakers = breaker.NewSet(breaker.SetConfig{Breaker: breakers})
+		config.BreakerKey = func(m delivery.Message) string { return m.Type }
+		return config.KeyBreakers
+	}
+	slow := func(ctx context.Context) error {
+		select {
+		case <-time.After(5 * time.Minute):
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	for name, test := range map[string]struct {
+		configure func(config *delivery.ConsumerConfig)
+		waiting   func(i int) delivery.Message // one of those that wait
+		handler   func(ctx context.Context) error
+		lettersAt int // of the waiting ones, how many may become dead letters
+	}{
+		"failing recipients, in order": {
+			configure: func(config *delivery.ConsumerConfig) {
+				config.Ordered = true
+				config.Retry = retry.Exponential{Base: 30 * time.Second, MaxRetries: 10}
+			},
+			waiting: func(i int) delivery.Message {
+				return delivery.Message{ID: fmt.Sprint(i), Recipient: fmt.Sprint("bad", i)}
+			},
+			handler:   func(context.Context) error { return errDown },
+			lettersAt: prefetch,
+		},
+		"few failing recipients with lines behind them": {
+			configure: func(config *delivery.ConsumerConfig) {
+				config.Ordered, config.OnHoldExceeded = true, delivery.HoldPassBy
+				config.Retry = retry.Exponential{Base: 30 * time.Second, MaxRetries: 10}
+			},
+			waiting: func(i int) delivery.Message {
+				return delivery.Message{ID: fmt.Sprint(i), Recipient: fmt.Sprint("bad", i%3)}
+			},
+			handler: func(context.Context) error { return errDown },
+		},
+		"an open key, in order": {
+			configure: func(config *delivery.ConsumerConfig) {
+				config.Ordered = true
+				keyBreakers(config, breaker.Config{}).Get("dead").ForceOpen(2 * time.Hour)
+			},
+			waiting: func(i int) delivery.Message {
+				return delivery.Message{ID: fmt.Sprint(i), Recipient: fmt.Sprint("bad", i), Type: "dead"}
+			},
+			lettersAt: prefetch,
+		},
+		"an open key, in order, passed by": {
+			configure: func(config *delivery.ConsumerConfig) {
+				config.Ordered, config.OnHoldExceeded = true, delivery.HoldPassBy
+				keyBreakers(config, breaker.Config{}).Get("dead").ForceOpen(2 * time.Hour)
+			},
+			waiting: func(i int) delivery.Message {
+				return delivery.Message{ID: fmt.Sprint(i), Recipient: fmt.Sprint("bad", i), Type: "dead"}
+			},
+		},
+		"a half-open key with a slow probe": {
+			configure: func(config *delivery.ConsumerConfig) {
+				config.HandlerTimeout = 10 * time.Minute
+				breakers := keyBreakers(config, breaker.Config{SampleSize: 1, OpenFor: time.Second, ProbeTimeout: time.Hour})
+				permit, err := breakers.Get("dead").Allow()
+				if err != nil {
+					panic(err)
+				}
+				permit.Done(breaker.Failure)
+				<-time.After(2 * time.Second)
+			},
+			waiting: func(i int) delivery.Message {
+				return delivery.Message{ID: fmt.Sprint(i), Recipient: "r", Type: "dead"}
+			},
+			handler: slow,
+		},
+		"copies of a busy key": {
+			configure: func(config *delivery.ConsumerConfig) { config.HandlerTimeout = 10 * time.Minute },
+			waiting: func(i int) delivery.Message {
+				return delivery.Message{ID: fmt.Sprint(i), IdempotencyKey: "same", Recipient: "r"}
+			},
+			handler: slow,
+		},
+		"copies of a busy key, in order": {
+			configure: func(config *delivery.ConsumerConfig) {
+				config.Ordered, config.HandlerTimeout = true, 10*time.Minute
+			},
+			waiting: func(i int) delivery.Message {
+				return delivery.Message{ID: fmt.Sprint(i), IdempotencyKey: "same", Recipient: fmt.Sprint("r", i)}
+			},
+			handler: slow,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(f *fixture) {
+				config := f.config()
+				config.Prefetch = prefetch
+				test.configure(&config)
+				good := make(chan time.Time, 1)
+				_, stop := f.consume(func(ctx context.Context, m delivery.Message) error {
+					if m.ID == "good" {
+						good <- time.Now()
+						return nil
+					}
+					return test.handler(ctx)
+				}, config)
+				begin := time.Now()
+				for i := range prefetch {
+					f.publish(test.waiting(i))
+				}
+				f.publish(delivery.Message{ID: "good", Recipient: "good", Type: "alive"})
+				assert.Less(t, (<-good).Sub(begin), 5*time.Second)
+				assert.LessOrEqual(t, f.sink.count(), test.lettersAt)
+				require.NoError(t, stop())
+			})
+		})
+	}
+}
+
+// A message that stepped aside is handled when its time comes.
+func TestWhatSteppedAsideIsHandled(t *testing.T) {
+	bubble(t, func(f *fixture) {
+		config := f.config()
+		config.Prefetch = 4
+		config.HandlerTimeout = 10 * time.Minute
+		_, stop := f.consume(func(context.Context, delivery.Message) error {
+			<-time.After(5 * time.Minute)
+			return nil
+		}, config)
+		for i := range 8 {
+			f.publish(delivery.Message{ID: fmt.Sprint(i), IdempotencyKey: "same", Recipient: "r"})
+		}
+		wait(6 * time.Minute)
+		assert.Equal(t, 1, f.processed("delivered"))
+		assert.Equal(t, 7, f.processed("duplicate"))
+		require.NoError(t, stop())
+		f.empty()
+	})
+}
+
+// A message that held up its recipient for too long is settled with its claim, which
+// it kept: a copy that comes again is a duplicate, and attempts are those allowed.
+func TestWhatHeldUpItsRecipientIsMarked(t *testing.T) {
+	for name, test := range map[string]struct {
+		policy   delivery.HoldPolicy
+		attempts []int
+		letters  int
+	}{
+		"given up":  {delivery.HoldDeadLetter, []int{1}, 1},
+		"passed by": {delivery.HoldPassBy, []int{1, 2, 3, 4}, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(f *fixture) {
+				var lose sync.Once
+				f.transport.loseAck = func(id string) (lost bool) {
+					if id == "head" {
+						lose.Do(func() { lost = true })
+					}
+					return lost
+				}
+				config := f.config()
+				config.Ordered, config.Prefetch, config.OnHoldExceeded = true, 4, test.policy
+				config.Retry = retry.Exponential{Base: time.Minute, MaxRetries: 3}
+				_, stop := f.consume(func(_ context.Context, m delivery.Message) error {
+					if m.ID == "head" {
+						return errDown
+					}
+					return nil
+				}, config)
+				f.publish(delivery.Message{ID: "head", Recipient: "r"})
+				for i := range 3 {
+					f.publish(delivery.Message{ID: fmt.Sprint(i), Recipient: "r"})
+				}
+				wait(time.Hour)
+				assert.Equal(t, test.attempts, f.attempts("head"))
+				assert.Equal(t, test.letters, f.sink.count())
+				assert.Equal(t, 3, f.processed("delivered"))
+				assert.Equal(t, 1, f.processed("duplicate"))
+				require.NoError(t, stop())
+				f.empty()
+			})
+		})
+	}
+}
