@@ -75,6 +75,12 @@ func (f form) next(refusal error) form {
 	return f + 1
 }
 
+// isReply tells what a server said from what kept it from being asked.
+func isReply(err error) bool {
+	_, ok := errors.AsType[redis.Error](err)
+	return ok
+}
+
 // isMissing tells that the server does not have the script.
 func isMissing(err error) bool { return err != nil && redis.HasErrorPrefix(err, "NOSCRIPT") }
 
