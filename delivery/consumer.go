@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"slices"
 	"sync"
 	"time"
 
@@ -60,7 +61,8 @@ type ConsumerConfig struct {
 	// the first failure makes a dead letter.
 	Retry retry.Policy
 	// Classifier tells transient, recoverable and permanent errors apart. Its
-	// zero value knows the usual ones.
+	// zero value knows the usual ones. What it does not know is left to the
+	// transport, if that is an ErrorClassifier.
 	Classifier retry.Classifier
 	// ImmediateRetries bounds the runs that follow a transient error at once, as
 	// parts of the same attempt. Default 2; negative means none.
@@ -283,6 +285,9 @@ func NewConsumer(transport Transport, handler Handler, config ConsumerConfig) (*
 		if handler = config.Middleware[i](handler); handler == nil {
 			return nil, fmt.Errorf("%w: ConsumerConfig.Middleware[%d] returned a nil Handler", ErrConfig, i)
 		}
+	}
+	if classifier, ok := transport.(ErrorClassifier); ok {
+		config.Classifier.Rules = append(slices.Clone(config.Classifier.Rules), retry.Builtin, classifier.ClassifyError)
 	}
 	consumer := &Consumer{
 		transport: transport,

@@ -3,6 +3,8 @@ package delivery
 import (
 	"context"
 	"time"
+
+	"github.com/esh3artech/barid/retry"
 )
 
 // Transport moves envelopes between processes, at least once: what Send has
@@ -13,8 +15,8 @@ import (
 // All methods may be called by any number of goroutines at once. The suite
 // deliverytest.TestTransport is this contract as tests.
 //
-// A Transport may have further abilities: Delayer, Depther, Pinger, Namer, Volatile
-// and DeadLetterer. They are detected by type assertion.
+// A Transport may have further abilities: Delayer, Depther, Pinger, Volatile,
+// ErrorClassifier, Namer and DeadLetterer. They are detected by type assertion.
 type Transport interface {
 	// Send makes every envelope of the batch durable, in the batch's order, and
 	// returns nil when all are. Otherwise it returns one error for each envelope,
@@ -137,6 +139,18 @@ type Volatile interface {
 	// Session names the process's messages: the same for everything that shares
 	// them, another after every start.
 	Session() string
+}
+
+// ErrorClassifier is a Transport that knows the errors of its own client, which a
+// handler gets as well if it talks to the same kind of server. A Consumer on it
+// classifies by it what neither ConsumerConfig.Classifier's rules nor the table of
+// retry.Classifier know. So a mark by retry.Permanent or retry.After still
+// decides, and the host overrules everything.
+type ErrorClassifier interface {
+	// ClassifyError is a retry.Rule: it tells err's class if it knows it, and false
+	// otherwise. It looks through wrapping, does not keep err, and is called by any
+	// number of goroutines at once.
+	ClassifyError(err error) (retry.Class, bool)
 }
 
 // Namer is a Transport that has a name of its own, which then is the default

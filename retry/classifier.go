@@ -8,8 +8,6 @@ import (
 	"net/http"
 	"strings"
 	"syscall"
-
-	"github.com/rabbitmq/amqp091-go"
 )
 
 // Rule says of which class err is, if it knows: false leaves err to the next
@@ -32,13 +30,15 @@ type Rule func(err error) (Class, bool)
 //	other HTTP status 400 to 499                   permanent
 //	SQLSTATE 40001, 40P01, 55P03, 57P03            recoverable
 //	SQLite busy or locked                          recoverable
-//	AMQP 403, 404, 406                             permanent
-//	any other AMQP error (320, 541, ...)           recoverable
 //	anything else                                  recoverable
 //
 // An HTTP status is known from any error with StatusCode() int, an SQLSTATE
-// from any error with SQLState() string (pgx and lib/pq have it), an AMQP
-// error as *amqp091.Error. All are found through wrapping.
+// from any error with SQLState() string (pgx and lib/pq have it). All are found
+// through wrapping.
+//
+// The table has no error that takes a client's package to recognise, so that this
+// package links none. Packages that link one have a Rule for its errors, such as
+// ClassifyError of delivery/rabbitmq, to be put into Rules behind Builtin.
 //
 // context.Canceled is not in the table: that the caller gave up is no failure,
 // so look for it before asking. Here it is recoverable, as unknown errors are.
@@ -66,12 +66,20 @@ func (c Classifier) Classify(err error) Class {
 			return class
 		}
 	}
-	for _, rule := range [...]Rule{byMark, byConnection, byHTTPStatus, bySQLState, bySQLite, byAMQP} {
+	class, _ := Builtin(err) // ClassRecoverable where it does not know
+	return class
+}
+
+// Builtin is the Rule of the table at Classifier, but for its last line: what is
+// not in the table it does not know. A Classifier asks it after Rules. A rule that
+// is to decide only what the table leaves open goes into Rules behind Builtin.
+func Builtin(err error) (Class, bool) {
+	for _, rule := range [...]Rule{byMark, byConnection, byHTTPStatus, bySQLState, bySQLite} {
 		if class, ok := rule(err); ok {
-			return class
+			return class, true
 		}
 	}
-	return ClassRecoverable
+	return ClassRecoverable, false
 }
 
 func byMark(err error) (Class, bool) {
@@ -162,19 +170,4 @@ func bySQLite(err error) (Class, bool) {
 		}
 	}
 	return 0, false
-}
-
-// byAMQP goes by the reply code and not by amqp091.Error.Recover, which is
-// false for a connection closed by an operator (320) and true for a queue that
-// doesn't exist (404).
-func byAMQP(err error) (Class, bool) {
-	reply, ok := errors.AsType[*amqp091.Error](err)
-	if !ok || reply == nil {
-		return 0, false
-	}
-	switch reply.Code {
-	case amqp091.AccessRefused, amqp091.NotFound, amqp091.PreconditionFailed:
-		return ClassPermanent, true
-	}
-	return ClassRecoverable, true
 }

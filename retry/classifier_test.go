@@ -13,7 +13,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rabbitmq/amqp091-go"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -105,14 +104,6 @@ func TestClassify(t *testing.T) {
 		"modernc locked": {&moderncError{"database table is locked (6)", 6}, ClassRecoverable},
 		"mattn busy":     {mattnError{5, "database is locked"}, ClassRecoverable},
 		"mattn locked":   {mattnError{6, "database table is locked: orders"}, ClassRecoverable},
-
-		"AMQP connection forced":   {&amqp091.Error{Code: 320}, ClassRecoverable},
-		"AMQP internal error":      {&amqp091.Error{Code: 541}, ClassRecoverable},
-		"AMQP access refused":      {&amqp091.Error{Code: 403}, ClassPermanent},
-		"AMQP not found":           {&amqp091.Error{Code: 404, Recover: true}, ClassPermanent},
-		"AMQP precondition failed": {&amqp091.Error{Code: 406}, ClassPermanent},
-		"AMQP closed":              {amqp091.ErrClosed, ClassRecoverable},
-		"AMQP frame error":         {&amqp091.Error{Code: 501}, ClassRecoverable},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var classifier Classifier
@@ -150,11 +141,6 @@ func TestRecoverableRulesKnowTheirErrors(t *testing.T) {
 	_, ok = byHTTPStatus(statusError(429))
 	assert.True(t, ok)
 	_, ok = byHTTPStatus(statusError(505))
-	assert.False(t, ok)
-
-	_, ok = byAMQP(&amqp091.Error{Code: 320})
-	assert.True(t, ok)
-	_, ok = byAMQP(fmt.Errorf("%w", (*amqp091.Error)(nil)))
 	assert.False(t, ok)
 }
 

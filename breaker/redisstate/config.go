@@ -31,23 +31,23 @@ type Config struct {
 	// Prefix comes before a breaker's name in its key in Redis. Default
 	// "barid:breaker:".
 	Prefix string
-	// Instance is what other instances and operators call this one. Default: the
-	// host's name, the process ID and four random characters. At most 1000 bytes.
+	// Instance is what other instances and operators call this one. At most 1000
+	// bytes. Default: the host's name, the process ID and four random characters.
 	Instance string
-	// Every is how often Redis is read, for all breakers in one pipeline, and
-	// with that how long it takes at most until a change elsewhere is heard of.
-	// Changes of this instance are written at once, though no more often than ten
-	// times in Every. Default 1 s; 10 ms to 1 min.
+	// Every is how often Redis is read, for all breakers in one pipeline. It is
+	// also the most that a change elsewhere takes to be noticed here. Changes of
+	// this instance are written at once, though no more often than ten times in
+	// Every. Default 1 s; 10 ms to 1 min.
 	Every time.Duration
 	// Timeout bounds one exchange with Redis; what takes longer counts as Redis
 	// being away. Default 1 s; 1 ms to 1 min.
 	Timeout time.Duration
 	// Lease is how long the right to probe lasts when the instance that has it is
-	// gone. An instance that is there renews it until the outcome is known; one
-	// that has nothing to probe with gives it back when others ask for it, after
-	// Lease the first time, and after twice as long each time it happens again.
-	// Default 5 s, or 2 (Every + Timeout) if that is longer, which is also the
-	// least; at most an hour.
+	// gone. An instance that is there renews it until the outcome is known. One
+	// that has nothing to probe with gives it back when others ask for it: after
+	// Lease the first time, and after twice as long each time that it happens
+	// again. At least 2 (Every + Timeout), at most an hour. Default 5 s, or the
+	// least if that is longer.
 	Lease time.Duration
 	// Logger is told when Redis goes away and comes back (Warn, Info), and of
 	// forces (Warn). Default: none.

@@ -18,7 +18,8 @@ var (
 	ErrRunning = errors.New("redisstate: running already")
 )
 
-// unavailable tells the caller's own end, which stays bare, from Redis's.
+// unavailable is ctx's error, bare, if the caller's context has ended, and an
+// ErrUnavailable otherwise.
 func unavailable(ctx context.Context, err error) error {
 	switch {
 	case err == nil:

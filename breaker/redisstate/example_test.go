@@ -10,6 +10,29 @@ import (
 	"github.com/esh3artech/barid/breaker/redisstate"
 )
 
+// A process that shares its breaker for as long as it runs.
+func Example() {
+	client := redis.NewClient(&redis.Options{Addr: "redis:6379", ContextTimeoutEnabled: true})
+	defer client.Close() //nolint:errcheck // nothing to be done about it
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+
+	payments := breaker.New(breaker.Config{Name: "payments"})
+	fleet := redisstate.New(client, redisstate.Config{})
+	if err := fleet.Share(payments); err != nil {
+		fmt.Println(err)
+		return
+	}
+	_ = fleet.Sync(ctx) // so that a force is known from the first call on
+	go fleet.Run(ctx)   //nolint:errcheck // the config is known to be good
+
+	permit, err := payments.Allow()
+	if err != nil {
+		return
+	}
+	permit.Done(breaker.Success)
+}
+
 func ExampleFleet_Share() {
 	client := redis.NewClient(&redis.Options{Addr: "localhost:6379", ContextTimeoutEnabled: true})
 	defer client.Close() //nolint:errcheck // nothing to be done about it
@@ -21,7 +44,6 @@ func ExampleFleet_Share() {
 		fmt.Println(err)
 		return
 	}
-	// go fleet.Run(ctx), until the process ends
 
 	permit, err := payments.Allow() // local, with Redis or without
 	permit.Done(breaker.Success)

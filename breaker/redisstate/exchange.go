@@ -38,8 +38,8 @@ type answer struct {
 }
 
 // exchange sends commands as one pipeline and returns as many answers, or ctx's
-// error, no later than ctx ends whatever the client does. done is called when
-// the client has done with it, which may be later.
+// error. It returns no later than ctx ends, whatever the client does. done is
+// called when the client has finished, which may be later.
 func (f *Fleet) exchange(ctx context.Context, commands []command, done func()) ([]answer, error) {
 	answered := make(chan []answer, 1)
 	go func() {
@@ -54,8 +54,8 @@ func (f *Fleet) exchange(ctx context.Context, commands []command, done func()) (
 	}
 }
 
-// send sends commands, and those again with the script's text that a server
-// does not know it of.
+// send sends commands by the script's digest, and those whose server does not have
+// the script once more by its text.
 func (f *Fleet) send(ctx context.Context, commands []command) []answer {
 	answers := make([]answer, len(commands))
 	all := make([]int, len(commands))

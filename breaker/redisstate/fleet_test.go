@@ -14,6 +14,7 @@ import (
 
 	"github.com/esh3artech/barid/breaker"
 	"github.com/esh3artech/barid/delivery/deliverytest/servers"
+	"github.com/esh3artech/barid/retry"
 )
 
 func TestOneTripsAllOpen(t *testing.T) {
@@ -115,7 +116,7 @@ func TestProbesAreSharedOut(t *testing.T) {
 		callers.Go(func() {
 			for i.Wait(ctx) == nil {
 				if !calling.Load() {
-					sleep(ctx, nil, time.Millisecond)
+					retry.Wait(ctx.Done(), time.Millisecond)
 					continue
 				}
 				if permit, err := i.Allow(); err == nil {
@@ -127,8 +128,8 @@ func TestProbesAreSharedOut(t *testing.T) {
 	// Everybody knows that Redis is there.
 	for _, i := range all {
 		require.Eventually(t, func() bool {
-			i.fleet.pass <- struct{}{}
-			defer func() { <-i.fleet.pass }()
+			i.fleet.syncing <- struct{}{}
+			defer func() { <-i.fleet.syncing }()
 			return i.fleet.members[0].lost
 		}, patience, time.Millisecond)
 	}
@@ -137,7 +138,7 @@ func TestProbesAreSharedOut(t *testing.T) {
 	for round := range 3 {
 		calling.Store(true)
 		first, second := <-permits, <-permits
-		sleep(ctx, nil, 10*all[0].fleet.config.Every)
+		retry.Wait(ctx.Done(), 10*all[0].fleet.config.Every)
 		require.Empty(t, permits, "round %d", round)
 		calling.Store(false)
 		if round < 2 {

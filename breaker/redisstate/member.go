@@ -13,26 +13,27 @@ import (
 // maxUnused bounds how often the time that a lease is kept unused doubles.
 const maxUnused = 10
 
-// member is one shared breaker. All but news is used by the pass alone.
+// member is one shared breaker. Syncs, of which one runs at a time, use all of it
+// without a lock but for unheard, which the breaker's observer writes.
 type member struct {
 	breaker *breaker.Breaker
 	key     string
 
-	mu   sync.Mutex
-	news *news // what the fleet hasn't heard of; nil if there is nothing
+	mu      sync.Mutex
+	unheard *ownChange // what the fleet hasn't heard of; nil if there is nothing
 
-	sent   *news     // what the command that is under way tells
-	event  string    // the last one that this breaker has followed
-	force  record    // the last force that it has followed; none if forceID is empty
-	lost   bool      // Redis has no record, though there should be one
-	leased bool      // this instance may probe
-	since  time.Time // since when
-	asked  bool      // others would like to
-	unused int       // how often the lease was given back unused, while half-open
+	sent   *ownChange // what the command that is under way tells
+	event  string     // the last one that this breaker has followed
+	force  record     // the last force that it has followed; none if forceID is empty
+	lost   bool       // Redis has no record, though there should be one
+	leased bool       // this instance may probe
+	since  time.Time  // since when
+	asked  bool       // others would like to
+	unused int        // how often the lease was given back unused, while half-open
 }
 
-// news is a change that the breaker has made by itself.
-type news struct {
+// ownChange is a change that the breaker has made by itself.
+type ownChange struct {
 	state breaker.State
 	id    string
 }
@@ -41,37 +42,38 @@ type news struct {
 func (m *member) changed(change breaker.Change) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.news = nil
+	m.unheard = nil
 	if change.Cause != breaker.CauseOwn {
 		return false
 	}
 	if change.To != breaker.HalfOpen { // which is time's doing, and known to all
-		m.news = &news{state: change.To, id: rand.Text()}
+		m.unheard = &ownChange{state: change.To, id: rand.Text()}
 	}
 	return true
 }
 
-func (m *member) untold() *news {
+// unheardChange is what the fleet has still to hear of.
+func (m *member) unheardChange() *ownChange {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.news
+	return m.unheard
 }
 
-// told notes that the fleet has heard, and says whether there is nothing newer.
-func (m *member) told() bool {
+// heard drops the change that was sent, and says whether there is none since.
+func (m *member) heard() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.news == m.sent {
-		m.news = nil
+	if m.unheard == m.sent {
+		m.unheard = nil
 	}
-	return m.news == nil
+	return m.unheard == nil
 }
 
 // next is what to tell Redis, or at least to ask.
 func (m *member) next(f *Fleet, now time.Time) command {
 	status := m.breaker.Status()
 	c := command{key: m.key, op: opRead, by: f.config.Instance, known: m.event, token: f.token}
-	m.sent = m.untold()
+	m.sent = m.unheardChange()
 	if status.Forced {
 		m.sent = nil
 		if m.lost && m.force.forceID != "" {
@@ -92,16 +94,16 @@ func (m *member) next(f *Fleet, now time.Time) command {
 		m.probe(f, &c, status, now)
 	}
 	if m.sent != nil && c.id != m.sent.id {
-		m.sent = nil // the state has gone on, and its news are on their way
+		m.sent = nil // the state has changed again, which the observer is about to be told
 	}
 	return c
 }
 
-// probe sees to the lease of a half-open breaker: it is asked for when calls
-// want it, and then kept until the outcome is known. If others ask for it while
-// nobody here has anything to probe with, it is given back after a while, which
-// gets longer each time: else two instances with a call now and then could pass
-// it to and fro and never use it.
+// probe asks for the lease of a half-open breaker when calls want it, and then
+// keeps it until the outcome is known. If others ask for it while nobody here has
+// anything to probe with, it is given back after a while. That while gets longer
+// each time, because two instances with few calls could otherwise give it to each
+// other again and again and never use it.
 func (m *member) probe(f *Fleet, c *command, status breaker.Status, now time.Time) {
 	switch {
 	case m.leased && m.asked && status.Probing == 0 && now.Sub(m.since) >= f.config.Lease<<min(m.unused, maxUnused):
@@ -121,13 +123,14 @@ func (m *member) probe(f *Fleet, c *command, status breaker.Status, now time.Tim
 	}
 }
 
-// alone has the breaker go by itself, as Redis doesn't answer.
-func (m *member) alone() {
+// detach has the breaker go on by itself, as Redis doesn't answer.
+func (m *member) detach() {
 	m.leased = false
 	m.breaker.HoldProbes(false)
 }
 
-// follow does with the breaker what the record says. c is what was told.
+// follow brings the breaker to what the record says. c is the command that the
+// record answers.
 func (m *member) follow(f *Fleet, c command, r record, sent time.Time) {
 	m.lost = !r.found()
 	if !m.leased {
@@ -136,9 +139,9 @@ func (m *member) follow(f *Fleet, c command, r record, sent time.Time) {
 	switch {
 	case r.force != "":
 		if r.forceID != m.force.forceID {
-			m.obey(f, r)
+			m.followForce(f, r)
 		}
-		m.told()
+		m.heard()
 	case m.lost:
 		if !m.breaker.Status().Forced {
 			m.force = record{}
@@ -148,7 +151,7 @@ func (m *member) follow(f *Fleet, c command, r record, sent time.Time) {
 			m.force = record{}
 			m.breaker.Release()
 		}
-		m.agree(r)
+		m.followState(r)
 	}
 	m.asked = r.asked
 	halfOpen := m.breaker.State() == breaker.HalfOpen
@@ -165,8 +168,8 @@ func (m *member) follow(f *Fleet, c command, r record, sent time.Time) {
 	m.breaker.HoldProbes(!m.leased)
 }
 
-// obey is for a new force.
-func (m *member) obey(f *Fleet, r record) {
+// followForce is for a force that the breaker has not followed yet.
+func (m *member) followForce(f *Fleet, r record) {
 	m.force = r
 	if r.force == stateOpen {
 		m.breaker.ForceOpen(r.forceLeft)
@@ -177,11 +180,11 @@ func (m *member) obey(f *Fleet, r record) {
 		slog.String("breaker", m.breaker.Name()), slog.String("state", r.force), slog.String("by", r.forceBy), slog.String("reason", r.forceReason))
 }
 
-// agree makes the breaker's state the fleet's, unless an operator's local force
-// or news of this instance come first.
-func (m *member) agree(r record) {
+// followState makes the fleet's state the breaker's, unless an operator's local
+// force or a change that this instance has still to tell of comes first.
+func (m *member) followState(r record) {
 	status := m.breaker.Status()
-	if !m.told() || status.Forced {
+	if !m.heard() || status.Forced {
 		return
 	}
 	known := m.event

@@ -68,7 +68,7 @@ func TestFleetAgrees(t *testing.T) {
 				require.Equal(t, view.State, status.State, n)
 				require.Equal(t, view.Forced, status.Forced, n)
 				m := i.fleet.members[0]
-				require.Nil(t, m.untold(), n)
+				require.Nil(t, m.unheardChange(), n)
 				if m.leased {
 					leased++
 					require.Equal(t, i.fleet.config.Instance, view.Prober)

@@ -19,26 +19,27 @@ type Force struct {
 	// For is how long; then the force ends by itself. At most a year. Default 0:
 	// until Release.
 	For time.Duration
-	// By is who forces, for View and logs. At most 1000 bytes. Default: the
+	// By names the operator, for View and logs. At most 1000 bytes. Default: the
 	// Config's Instance.
 	By string
 	// Reason is why, for View and logs. At most 1000 bytes. Default: none.
 	Reason string
 }
 
-// View is what Redis knows of a breaker, in the times of this process's clock.
-// An instance may be behind by Config.Every, and is on its own while it can't
+// View is what Redis knows of a breaker. Its times are by this process's clock. An
+// instance may be behind what it says by Config.Every, or by more while it can't
 // reach Redis.
 type View struct {
-	// Known says that there is a record. There is none until a breaker opens or
-	// is forced, and from a day after the last of it on.
+	// Known says that there is a record. There is none until the breaker opens or
+	// is forced, and none any more a day after the last end that it tells of.
 	Known bool
 	// State is what instances follow: Closed, Open, or HalfOpen when the time of
-	// Open is up and nobody has found out yet how things are.
+	// Open is up and no probe has reported yet.
 	State breaker.State
 	// Until is when Open or a force ends by itself; zero if it doesn't.
 	Until time.Time
-	// By and At are who made it so, by tripping, probing or forcing, and when.
+	// By names the instance or operator that made it so, by tripping, probing or
+	// forcing, and At is when.
 	By string
 	At time.Time
 	// Forced says that State is an operator's, and Reason why.
@@ -48,10 +49,10 @@ type View struct {
 	Prober string
 }
 
-// ForceOpen has all instances refuse the calls of the named breaker: those that
-// run within Config.Every, those that are away or not started as soon as they
-// read Redis. It replaces an earlier force. When it returns nil Redis has the
-// force. This process needs no breaker of the name, and no Run.
+// ForceOpen has all instances refuse the calls of the named breaker. Those that
+// run do so within Config.Every, those that are away or not yet started as soon as
+// they read Redis. It replaces an earlier force. When it returns nil, Redis has
+// the force. This process needs no breaker of the name, and no Run.
 //
 // The errors match ErrConfig or ErrUnavailable, or are ctx's own, bare.
 func (f *Fleet) ForceOpen(ctx context.Context, name string, force Force) error {
@@ -65,16 +66,16 @@ func (f *Fleet) ForceClosed(ctx context.Context, name string, force Force) error
 }
 
 // Release ends a force: what was forced open becomes half-open, what was forced
-// closed becomes closed. by is who releases it, by default the Config's
-// Instance, at most 1000 bytes. Without a force it does nothing. Its errors are
-// those of ForceOpen.
+// closed becomes closed. by names the operator, by default the Config's Instance,
+// in at most 1000 bytes. Without a force it does nothing. Its errors are those of
+// ForceOpen.
 func (f *Fleet) Release(ctx context.Context, name, by string) error {
 	force := Force{By: by}
 	if err := f.check(name, &force); err != nil {
 		return err
 	}
 	_, err := f.do(ctx, command{key: f.key(name), op: opRelease, by: force.By})
-	f.hurry()
+	f.syncSoon()
 	return err
 }
 
@@ -99,7 +100,7 @@ func (f *Fleet) force(ctx context.Context, name, state string, force Force) erro
 		key: f.key(name), op: opForce, id: rand.Text(), force: state,
 		by: force.By, length: force.For, reason: force.Reason,
 	})
-	f.hurry()
+	f.syncSoon()
 	return err
 }
 

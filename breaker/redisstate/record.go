@@ -61,7 +61,7 @@ func decode(answer []string) (record, error) {
 // found says whether there is a record at all.
 func (r record) found() bool { return r.state != "" || r.force != "" }
 
-// view tells a record in the times of this process.
+// view is the record by the clock of this process.
 func (r record) view(now time.Time) View {
 	v := View{Known: r.found(), Prober: r.prober}
 	if r.state != "" {

@@ -8,14 +8,14 @@ import (
 // A record is one hash in Redis. Its fields outlive the program, so they stay
 // as they are; times are in milliseconds of Redis's own clock.
 //
-//	state, event, by, at     open or closed, the ID of what made it so, who, when
+//	state, event, by, at     open or closed, the ID of what made it so, by whom, when
 //	until, for               when open ends, and how long it was at first
 //	force, force_event,      an operator's force: open or closed, its ID,
-//	force_by, force_at,      who, when,
+//	force_by, force_at,      by whom, when,
 //	force_until, force_for,  when it ends (0: never), and how long it was,
 //	force_reason             why
-//	lease, lease_by,         who probes: a token, a name,
-//	lease_until, lease_asked until when, and whether others would like to
+//	lease, lease_by,         the right to probe: its holder's token and name,
+//	lease_until, lease_asked when it ends, and whether others ask for it
 //
 // An open record whose time is up is half-open. A force whose time is up has
 // left its own state behind: closed, or open until then, which is half-open.
@@ -32,9 +32,9 @@ const (
 )
 
 // source is the script. KEYS: the record. ARGV: the operation, the ID of what
-// happens, who, milliseconds, the ID of the last event that the caller knows, the
-// lease's token, the state to force, the reason, and 1 if this is what an
-// instance remembers of a record that got lost. It answers the record, as
+// happens, by whom, milliseconds, the ID of the last event that the caller knows,
+// the lease's token, the state to force, the reason, and 1 if this is what an
+// instance remembers of a record that Redis has lost. It answers the record, as
 // decode reads it.
 const source = `
 local time = redis.call('TIME')
@@ -74,8 +74,8 @@ written = false
 
 local lost = ARGV[9] == '1' and found
 if op == 'trip' and not lost and not r.force and r.event ~= id then
-  -- Who trips without knowing that others have joins them. Who knows, and
-  -- trips again, has probed.
+  -- An instance that trips without knowing that others have joins them. One that
+  -- knows, and trips again, has probed.
   if not (r.state == 'open' and left('until', 'for') > 0 and r.event ~= known) then
     become('open', id, by, now, ms)
   end
@@ -116,7 +116,7 @@ if written then
   redis.call('DEL', key)
   redis.call('HSET', key, unpack(flat))
   if not r.force or r.force_until ~= '0' then
-    -- The rest is for whoever wants to know a day later.
+    -- It is kept for a day longer, for operators who look at it later.
     local ends = math.max(now, number('until'), number('force_until'), number('lease_until'))
     redis.call('PEXPIRE', key, text(ends - now + 86400000))
   end

@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/esh3artech/barid/idempotency/redisstore/eviction"
 )
 
 // EvictionError says that Redis may evict entries, or will not tell. It matches
@@ -21,16 +23,11 @@ type EvictionError struct {
 }
 
 func (e *EvictionError) Error() string {
-	node := "Redis"
-	if e.Node != "" {
-		node += " at " + e.Node
-	}
+	found := (*eviction.Error)(e)
 	if e.Policy == "" {
-		return fmt.Sprintf("dlq/redisstore: %s does not tell its maxmemory-policy: %v; allow CONFIG GET or INFO, or set Config.AllowEviction to accept that dead letters get lost",
-			node, e.Err)
+		return fmt.Sprintf("dlq/redisstore: %v; allow CONFIG GET or INFO, or set Config.AllowEviction to accept that dead letters get lost", found)
 	}
-	return fmt.Sprintf("dlq/redisstore: %s has maxmemory-policy %s and may evict dead letters, want noeviction; or set Config.AllowEviction to accept that they get lost",
-		node, e.Policy)
+	return fmt.Sprintf("dlq/redisstore: %v and may evict dead letters, want noeviction; or set Config.AllowEviction to accept that they get lost", found)
 }
 
 // Is makes errors.Is(e, ErrUnavailable) true.
@@ -54,17 +51,15 @@ func (s *Store) Check(ctx context.Context) error {
 	if s.Err() == nil && s.config.AllowEviction {
 		return s.Ping(ctx)
 	}
-	err := s.ask(ctx, "check", checkMaster)
-	if err == nil {
-		s.checked.Store(true)
-	}
-	return err
+	return s.ask(ctx, "check", s.checkPolicy)
 }
 
 // Ping returns nil when every master answered before ctx's end.
 func (s *Store) Ping(ctx context.Context) error {
-	return s.ask(ctx, "ping", func(ctx context.Context, master redis.Cmdable, _ string) error {
-		return master.Ping(ctx).Err()
+	return s.ask(ctx, "ping", func(ctx context.Context) error {
+		return eviction.EachMaster(ctx, s.client, func(ctx context.Context, master redis.Cmdable, _ string) error {
+			return master.Ping(ctx).Err()
+		})
 	})
 }
 
@@ -76,77 +71,28 @@ func (s *Store) ensureChecked(ctx context.Context) error {
 	return s.Check(ctx)
 }
 
-// ask asks each master.
-func (s *Store) ask(ctx context.Context, op string, question func(ctx context.Context, master redis.Cmdable, node string) error) error {
+// ask is one exchange that has no answer but its error.
+func (s *Store) ask(ctx context.Context, op string, question func(ctx context.Context) error) error {
 	if err := s.usable(ctx); err != nil {
 		return err
 	}
-	_, err := exchange(ctx, s, op, func(ctx context.Context) (struct{}, error) {
-		return struct{}{}, s.masters(ctx, question)
-	})
+	_, err := exchange(ctx, s, op, func(ctx context.Context) (struct{}, error) { return struct{}{}, question(ctx) })
 	return err
 }
 
-// masters calls question for every server that takes writes, and may do so for
-// several at once.
-func (s *Store) masters(ctx context.Context, question func(ctx context.Context, master redis.Cmdable, node string) error) error {
-	each := func(ctx context.Context, master *redis.Client) error {
-		return question(ctx, master, master.Options().Addr)
+// checkPolicy asks every master.
+func (s *Store) checkPolicy(ctx context.Context) error {
+	err := eviction.Check(ctx, s.client, keepsEntries)
+	if found, ok := errors.AsType[*eviction.Error](err); ok {
+		return (*EvictionError)(found)
 	}
-	switch client := s.client.(type) {
-	case interface {
-		ForEachMaster(ctx context.Context, fn func(ctx context.Context, client *redis.Client) error) error
-	}:
-		return client.ForEachMaster(ctx, each)
-	case interface {
-		ForEachShard(ctx context.Context, fn func(ctx context.Context, client *redis.Client) error) error
-	}:
-		return client.ForEachShard(ctx, each)
-	case *redis.Client:
-		return each(ctx, client)
+	if err == nil {
+		s.checked.Store(true)
 	}
-	return question(ctx, s.client, "")
+	return err
 }
 
-func checkMaster(ctx context.Context, master redis.Cmdable, node string) error {
-	policy, err := evictionPolicy(ctx, master)
-	switch {
-	case policy == "noeviction" || strings.HasPrefix(policy, "volatile-"):
-		return nil
-	case err != nil && !refused(err) && !errors.Is(err, errNoPolicy):
-		return err
-	}
-	return &EvictionError{Node: node, Policy: policy, Err: err}
-}
-
-// evictionPolicy asks CONFIG and, where that is refused, INFO.
-func evictionPolicy(ctx context.Context, master redis.Cmdable) (string, error) {
-	settings, err := master.ConfigGet(ctx, "maxmemory-policy").Result()
-	if policy := settings["maxmemory-policy"]; err == nil && policy != "" {
-		return policy, nil
-	}
-	if err != nil && !refused(err) {
-		return "", err
-	}
-	info, infoErr := master.Info(ctx, "memory").Result()
-	if infoErr != nil && !refused(infoErr) {
-		return "", infoErr
-	}
-	if infoErr != nil {
-		return "", errors.Join(err, infoErr)
-	}
-	for line := range strings.Lines(info) {
-		if policy, found := strings.CutPrefix(line, "maxmemory_policy:"); found {
-			return strings.TrimSpace(policy), nil
-		}
-	}
-	return "", errors.Join(err, errNoPolicy)
-}
-
-var errNoPolicy = errors.New("INFO memory has no maxmemory_policy")
-
-// refused tells that a server has the command forbidden, or renamed, from that
-// it can't be asked, or answers nothing at all for now.
-func refused(err error) bool {
-	return redis.IsPermissionError(err) || redis.HasErrorPrefix(err, "unknown command")
+// keepsEntries says whether a policy leaves keys alone that do not expire.
+func keepsEntries(policy string) bool {
+	return policy == "noeviction" || strings.HasPrefix(policy, "volatile-")
 }

@@ -14,7 +14,7 @@ import (
 	"github.com/esh3artech/barid/idempotency"
 )
 
-// call is one command of one caller.
+// call is one step of the Store, asked for by one caller.
 type call struct {
 	script *script
 	form   form
@@ -22,11 +22,13 @@ type call struct {
 	key, token, lease string
 	attempt           int
 	milliseconds      int64
-	// answered has room for the answer, so that nobody has to be there for it.
+	// answered has room for the answer, so that giving it does not wait for the
+	// caller.
 	answered chan answer
-	// abandoned is set when the caller has gone: there is no use in sending.
+	// abandoned is set when the caller's context has ended: there is no use in
+	// sending.
 	abandoned atomic.Bool
-	// space is for the command's arguments.
+	// space is the memory of the command's arguments.
 	space [8]any
 }
 
@@ -43,42 +45,49 @@ func newCall(script *script, key, token string, attempt int, duration time.Durat
 }
 
 // makeNative is for claims only.
-func (c *call) makeNative() { c.form, c.lease = native, string(letterLeased)+c.token }
+func (c *call) makeNative() { c.form, c.lease = native, string(leased)+c.token }
 
-// form is how a call is put to the server. One that does not get through is
+// form is how a call is put to the server. A form that the server does not take is
 // followed by another, see next.
 type form int
 
 const (
 	// native is a claim as SET with NX and GET, which Redis takes together since
-	// 7.0. It settles the usual cases, where a key is absent or somebody else's,
-	// and costs the server half of what the script does. In all others it changes
-	// nothing.
+	// 7.0. It decides the usual cases, where a key is absent or another's, and costs
+	// the server half of what the script does. In all others it changes nothing.
 	native form = iota
-	// jointByHash and jointBySource are completions, many in one script.
-	jointByHash
-	jointBySource
+	// manyByHash and manyBySource are completions of many keys in one script.
+	manyByHash
+	manyBySource
+	// byHash and bySource are a script on one key, by the digest of its text or by
+	// its text.
 	byHash
 	bySource
 )
 
-func (f form) joint() bool { return f == jointByHash || f == jointBySource }
+func (f form) hasManyKeys() bool { return f == manyByHash || f == manyBySource }
 
 // next is the form to try when a server refused this one.
 func (f form) next(refusal error) form {
 	switch {
 	case f == native:
 		return byHash
-	case f == jointByHash && !isMissing(refusal):
+	case f == manyByHash && !isMissing(refusal):
 		return byHash
 	}
 	return f + 1
 }
 
-// isMissing tells that the server does not have the script.
+// isReply tells what a server said from what kept it from being asked.
+func isReply(err error) bool {
+	_, ok := errors.AsType[redis.Error](err)
+	return ok
+}
+
+// isMissing says whether the server does not have the script.
 func isMissing(err error) bool { return err != nil && redis.HasErrorPrefix(err, "NOSCRIPT") }
 
-// isSyntaxError tells that the server does not know the form.
+// isSyntaxError says whether the server does not know the form.
 func isSyntaxError(err error) bool { return redis.HasErrorPrefix(err, "syntax error") }
 
 // answer is what became of a call: what claim found, or one of the numbers that
@@ -89,12 +98,13 @@ type answer struct {
 	err    error
 }
 
-// command is the call as Redis wants it. The arguments are pointers, where they
-// can be, because those need no memory of their own.
+// command is the call as Redis wants it, unless the call shares a command with
+// others. The arguments are pointers, where they can be, because those need no
+// memory of their own.
 func (c *call) command() *redis.Cmd {
 	args := c.space[:0]
 	keyPosition := int8(3)
-	switch c.form { //nolint:exhaustive // joint calls share a command, see parcel
+	switch c.form { //nolint:exhaustive // calls with many keys share a command
 	case native:
 		args = append(args, "set", &c.key, &c.lease, "nx", "get", "px", &c.milliseconds)
 		keyPosition = 1
@@ -119,8 +129,8 @@ func (c *call) read(reply any, err error) (answer, bool) {
 	}
 	switch {
 	case err == nil:
-	case c.form.joint():
-		return answer{err: err}, !isReply(err) // one's fault is not the others'
+	case c.form.hasManyKeys():
+		return answer{err: err}, !isReply(err) // one call's fault is not the others'
 	default:
 		return answer{err: err}, c.form == bySource || !isMissing(err)
 	}
@@ -156,22 +166,22 @@ func (c *call) readNative(reply any, err error) (answer, bool) {
 	return answer{found: found}, true
 }
 
-// parse reads a value on behalf of the holder of token. Of a fence it also tells
-// which attempt is scheduled.
+// parse reads a key's value on behalf of the holder of token. Of a fence it also
+// returns which attempt is scheduled.
 func parse(value, token string) (found idempotency.Answer, scheduled int, ok bool) {
 	if value == "" {
 		return idempotency.Answer{}, 0, false
 	}
 	holder := value[1:]
 	switch value[0] {
-	case letterLeased:
+	case leased:
 		if holder == token {
 			return idempotency.Answer{State: idempotency.Claimed, Holder: holder}, 0, true
 		}
 		return idempotency.Answer{State: idempotency.Busy, Holder: holder}, 0, true
-	case letterDone:
+	case done:
 		return idempotency.Answer{State: idempotency.Done, Holder: holder}, 0, true
-	case letterRetry:
+	case retrying:
 		attempt, scheduler, found := strings.Cut(holder, ":")
 		scheduled, err := strconv.Atoi(attempt)
 		return idempotency.Answer{State: idempotency.Stale, Holder: scheduler}, scheduled, found && err == nil
@@ -179,7 +189,7 @@ func parse(value, token string) (found idempotency.Answer, scheduled int, ok boo
 	return idempotency.Answer{}, 0, false
 }
 
-// milliseconds rounds up: Redis knows no shorter time, and none of nothing.
+// milliseconds rounds up: Redis knows no shorter time, and refuses 0.
 func milliseconds(d time.Duration) int64 {
 	whole := int64(d / time.Millisecond)
 	if d%time.Millisecond > 0 {

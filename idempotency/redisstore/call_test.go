@@ -21,7 +21,7 @@ type reply string
 func (e reply) Error() string { return string(e) }
 func (reply) RedisError()     {}
 
-func TestNativeClaims(t *testing.T) {
+func TestNativeClaimsDecideTheUsualCases(t *testing.T) {
 	lost := errors.New("connection lost")
 	for name, test := range map[string]struct {
 		reply any
@@ -59,7 +59,7 @@ func TestNativeClaims(t *testing.T) {
 	}
 }
 
-func TestUnexpectedReplies(t *testing.T) {
+func TestUnexpectedRepliesAreErrors(t *testing.T) {
 	for _, value := range []string{"", "x", "Xtoken", "R", "R7", "Rx:y"} {
 		_, _, ok := parse(value, "token")
 		assert.False(t, ok, value)
@@ -79,7 +79,7 @@ func TestUnexpectedReplies(t *testing.T) {
 
 // A server that knows no script, whatever it is sent, is asked once with each
 // form.
-func TestFormsEnd(t *testing.T) {
+func TestEachFormIsTriedOnce(t *testing.T) {
 	c := newCall(newScripts().claim, "key", "token", 0, time.Second)
 	missing := reply("NOSCRIPT No matching script")
 	for c.form = native; c.form < bySource; c.form++ {
@@ -104,17 +104,17 @@ func text(command *redis.Cmd) string {
 	return strings.Join(words, " ")
 }
 
-func TestFormsAfterARefusal(t *testing.T) {
+func TestNextFormDependsOnTheRefusal(t *testing.T) {
 	missing, other := reply("NOSCRIPT No matching script"), reply("CROSSSLOT Keys in request don't hash to the same slot")
 	assert.Equal(t, byHash, native.next(nil))
-	assert.Equal(t, jointBySource, jointByHash.next(missing))
-	assert.Equal(t, byHash, jointByHash.next(other))
-	assert.Equal(t, byHash, jointBySource.next(missing))
-	assert.Equal(t, byHash, jointBySource.next(other))
+	assert.Equal(t, manyBySource, manyByHash.next(missing))
+	assert.Equal(t, byHash, manyByHash.next(other))
+	assert.Equal(t, byHash, manyBySource.next(missing))
+	assert.Equal(t, byHash, manyBySource.next(other))
 	assert.Equal(t, bySource, byHash.next(missing))
 
 	c := newCall(newScripts().complete, "key", "token", 0, time.Second)
-	c.form = jointByHash
+	c.form = manyByHash
 	for _, refusal := range []error{missing, other, reply("WRONGTYPE")} {
 		_, ok := c.read(nil, refusal)
 		assert.False(t, ok, refusal)
@@ -125,7 +125,7 @@ func TestFormsAfterARefusal(t *testing.T) {
 	assert.Equal(t, lost, got.err)
 }
 
-func TestCommands(t *testing.T) {
+func TestCommandsAsTheyAreSent(t *testing.T) {
 	scripts := newScripts()
 	c := newCall(scripts.claim, "key", "token", 3, time.Second)
 	c.makeNative()
@@ -159,7 +159,7 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
-func TestMilliseconds(t *testing.T) {
+func TestMillisecondsRoundUp(t *testing.T) {
 	for d, want := range map[time.Duration]int64{
 		1: 1, time.Millisecond: 1, time.Millisecond + 1: 2, time.Second: 1000, 1<<63 - 1: 9223372036855,
 	} {

@@ -14,11 +14,11 @@ import (
 //
 //	redis://user:password@host:port/database
 //
-// (rediss for TLS, unix for a socket) and gives it the settings that suit a
-// Store: see the package comment. What the URL sets by query parameters, as
-// redis.ParseURL describes them, is kept. Its errors match ErrConfig and show no
-// part of the URL, because a password with characters that should have been
-// escaped can turn up in any part.
+// (rediss for TLS, unix for a socket) and adds the settings that suit a Store: see
+// the package comment. What the URL sets by query parameters, as redis.ParseURL
+// describes them, is kept. The errors of Options match ErrConfig and show no part
+// of the URL, because a password with characters that should have been escaped can
+// turn up in any part.
 func Options(rawURL string) (*redis.Options, error) {
 	options, err := redis.ParseURL(rawURL)
 	if err != nil {

@@ -11,7 +11,7 @@ import (
 	"github.com/esh3artech/barid/idempotency/redisstore"
 )
 
-func TestOptions(t *testing.T) {
+func TestOptionsHaveTimeoutsThatSuit(t *testing.T) {
 	options, err := redisstore.Options("rediss://user:p%40ss@example.com:6380/3")
 	require.NoError(t, err)
 	assert.Equal(t, "example.com:6380", options.Addr)

@@ -41,7 +41,7 @@ func startCluster(t *testing.T) []*redis.Client {
 	return nodes
 }
 
-func TestCluster(t *testing.T) {
+func TestStoreOnACluster(t *testing.T) {
 	nodes := startCluster(t)
 	client := redis.NewClusterClient(&redis.ClusterOptions{
 		Addrs:                 []string{nodes[0].Options().Addr},

@@ -6,8 +6,7 @@ import (
 	"time"
 )
 
-// ErrConfig says that a configuration can't be used; the text names every
-// field.
+// ErrConfig means that a configuration can't be used; the text names every field.
 var ErrConfig = errors.New("redisstore: invalid config")
 
 // Config says how a Store uses Redis. The zero value is usable.
@@ -15,26 +14,26 @@ type Config struct {
 	// Prefix comes before every key in Redis, to keep it apart from others.
 	// Default "barid:".
 	Prefix string
-	// MaxBatch is how many commands go in one pipeline at most; at most 10,000.
-	// Default 256.
+	// MaxBatch bounds how many calls become one pipeline. At most 10,000. Default
+	// 256.
 	MaxBatch int
-	// MaxWait is how long a command waits for others at most, while a pipeline is
-	// on its way; with none on its way it waits for nobody but callers that are
-	// about to run. At most 1 s. Default 1 ms.
+	// MaxWait bounds how long a call waits for others while a pipeline is in
+	// flight. With none in flight it waits only for goroutines that are about to
+	// make their calls. At most 1 s. Default 1 ms.
 	MaxWait time.Duration
-	// MaxInFlight is how many pipelines may be on their way at once. Each takes a
-	// connection, for each node of a cluster. Default 8.
+	// MaxInFlight bounds how many pipelines are in flight at once. Each takes a
+	// connection, to each node of a cluster. Default 8.
 	MaxInFlight int
-	// MaxQueue is how many commands may be waiting or on their way at once.
-	// Further callers wait for room, no longer than for their context. At least
-	// MaxBatch. Default 16,384.
+	// MaxQueue bounds how many calls wait or are in flight. Further ones wait for
+	// room, for no longer than their context lasts. At least MaxBatch. Default
+	// 16,384, or MaxBatch if that is more.
 	MaxQueue int
 	// Timeout bounds one pipeline, and the check of the eviction policy, with all
 	// that the client does to get through: dialing, waiting for a connection,
 	// sending again. Default 3 s.
 	Timeout time.Duration
-	// AllowEviction accepts that Redis may evict keys, and with that duplicates.
-	// The policy is not asked for then.
+	// AllowEviction accepts that Redis may evict keys, and so that duplicates may
+	// run. The policy is not asked for then.
 	AllowEviction bool
 }
 

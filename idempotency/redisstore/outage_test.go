@@ -17,7 +17,7 @@ import (
 // patience is for what happens soon, on a slow machine.
 const patience = time.Minute
 
-func TestRedisKilledAndStarted(t *testing.T) {
+func TestStoreRecoversAfterRedisWasKilled(t *testing.T) {
 	server := servers.StartRedis(t, servers.RedisConfig{AppendOnly: true, Args: []string{"--appendfsync", "always"}})
 	store := open(t, connect(t, server.URL()), redisstore.Config{})
 	requireClaimed(t, store, "before", "token")
@@ -40,7 +40,7 @@ func TestRedisKilledAndStarted(t *testing.T) {
 }
 
 // A store that is made while Redis is away asks for the policy when it is back.
-func TestRedisAwayAtFirst(t *testing.T) {
+func TestPolicyIsAskedOnceRedisIsThere(t *testing.T) {
 	server := servers.StartRedis(t, servers.RedisConfig{})
 	require.NoError(t, server.Stop())
 	store := open(t, connect(t, server.URL()), redisstore.Config{})
@@ -54,7 +54,7 @@ func TestRedisAwayAtFirst(t *testing.T) {
 	requireClaimed(t, store, "key", "token")
 }
 
-func TestRedisPaused(t *testing.T) {
+func TestCallersDoNotWaitForARedisThatHangs(t *testing.T) {
 	server := servers.StartRedis(t, servers.RedisConfig{})
 	// A client as hosts bring it: its own deadlines come much later.
 	client := redis.NewClient(&redis.Options{Addr: server.Addr(), ReadTimeout: 20 * time.Second})
@@ -97,7 +97,7 @@ func TestRedisPaused(t *testing.T) {
 }
 
 // A command is executed, its answer gets lost, the client sends it again.
-func TestLostAnswers(t *testing.T) {
+func TestStepsWhoseAnswersGetLostAreRepeated(t *testing.T) {
 	proxy := startProxy(t, shared.Redis(t).Addr())
 	store := open(t, connect(t, "redis://"+proxy.listener.Addr().String()), redisstore.Config{})
 	ctx := t.Context()
@@ -125,7 +125,7 @@ func TestLostAnswers(t *testing.T) {
 
 // The same where the client gives up: the guard, asked again, recognises the
 // lease that its lost claim has left behind.
-func TestLostAnswersWithoutRetry(t *testing.T) {
+func TestGuardTakesOverTheLeaseOfALostAnswer(t *testing.T) {
 	proxy := startProxy(t, shared.Redis(t).Addr())
 	client := redis.NewClient(patientOptions(t, "redis://"+proxy.listener.Addr().String()+"?max_retries=-1"))
 	t.Cleanup(func() { assert.NoError(t, client.Close()) })
@@ -150,7 +150,7 @@ func TestLostAnswersWithoutRetry(t *testing.T) {
 	require.ErrorIs(t, err, idempotency.ErrDuplicate)
 }
 
-func TestRedisOutOfMemory(t *testing.T) {
+func TestRedisOutOfMemoryIsUnavailable(t *testing.T) {
 	server := servers.StartRedis(t, servers.RedisConfig{Args: []string{"--maxmemory", "1"}})
 	store := open(t, connect(t, server.URL()), redisstore.Config{})
 	_, err := store.Claim(t.Context(), "key", "token", 0, long)

@@ -13,9 +13,9 @@ import (
 //
 // Values outlive the program, so their form stays as it is.
 const (
-	letterLeased = 'L'
-	letterRetry  = 'R'
-	letterDone   = 'D'
+	leased   = 'L'
+	retrying = 'R'
+	done     = 'D'
 )
 
 // What the scripts other than claim answer.
@@ -25,7 +25,7 @@ const (
 	answerLate = 2
 )
 
-// script is a Lua script on one key. Its arguments are the first of: token,
+// script is a Lua script on one key. Its arguments are the first so many of: token,
 // duration in milliseconds, attempt.
 type script struct {
 	op        string // the step, for errors
@@ -41,7 +41,7 @@ func newScript(op string, arguments int, source string) *script {
 	return &script{op: op, arguments: arguments, source: source, sha: hex.EncodeToString(sum[:])}
 }
 
-// scripts are the steps.
+// scripts are the steps of a Store.
 type scripts struct {
 	claim, renew, complete, schedule, release *script
 	// completeMany is complete for many keys.
@@ -97,10 +97,10 @@ end
 redis.call('SET', KEYS[1], 'D' .. ARGV[1], 'PX', ARGV[2])
 return answer
 `),
-		// ARGV window, and each key's token. Answers a list of what complete answers,
-		// and of errors. The values are read at once, because calls are what a script
-		// spends its time on; what is not as usual is read again, since MGET shows
-		// nothing of values that are no strings.
+		// ARGV window, and each key's token. It answers with a list of what complete
+		// answers for each key, or of errors. The values are read at once, because
+		// calls of Redis are what a script spends its time on. What is not as usual is
+		// read again, since MGET shows nothing of values that are no strings.
 		completeMany: newScript("complete", 0, `
 local window, answers = ARGV[1], {}
 local values = redis.call('MGET', unpack(KEYS))

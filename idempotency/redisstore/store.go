@@ -14,17 +14,17 @@ import (
 )
 
 // Store keeps idempotency keys in Redis. Any number of goroutines may use it at
-// once. Close ends it; one that is idle holds nothing but its client, which stays
-// the host's.
+// once. Close ends it. A Store that is idle has no goroutine and holds nothing but
+// its client, which stays the host's.
 type Store struct {
 	client  redis.UniversalClient
 	config  Config
 	fault   error
 	scripts scripts
 	batcher *batcher
-	// scriptedClaims is set once a server did not understand a native claim.
+	// scriptedClaims is set once a server has not understood a native claim.
 	scriptedClaims atomic.Bool
-	// singleKeys is set where keys may be in different slots, and once a server
+	// singleKeys is set where keys may be in different slots, and once a server has
 	// refused a script with more than one.
 	singleKeys atomic.Bool
 	// checked is set once all masters have been found not to evict keys. checking
@@ -36,8 +36,8 @@ type Store struct {
 var _ idempotency.Store = (*Store)(nil)
 
 // New returns a Store on client, which may be a client of a single server, of
-// Sentinel, or of a cluster. It does not talk to Redis yet. A fault in config or
-// a nil client is kept: Err tells it, and every use returns it.
+// Sentinel, or of a cluster. It does not talk to Redis yet. It doesn't fail: a
+// faulty config or a nil client is returned by Err, and by every use.
 func New(client redis.UniversalClient, config Config) *Store {
 	config = config.withDefaults()
 	faults := []error{config.validate()}
@@ -68,7 +68,7 @@ func missing(client redis.UniversalClient) bool {
 	return value.Kind() == reflect.Pointer && value.IsNil()
 }
 
-// Err tells what is wrong with the configuration; nil when nothing is.
+// Err is nil, or says why the Store can't be used; it matches ErrConfig.
 func (s *Store) Err() error {
 	if s == nil || s.batcher == nil && s.fault == nil {
 		return fmt.Errorf("%w: Store is empty, want one from New", ErrConfig)
@@ -94,7 +94,7 @@ func (s *Store) Renew(ctx context.Context, key, token string, lease time.Duratio
 	if err := s.usable(ctx, "renew", key, token, lease); err != nil {
 		return err
 	}
-	return settled(s.do(ctx, s.newCall(s.scripts.renew, key, token, 0, lease)))
+	return lostOr(s.do(ctx, s.newCall(s.scripts.renew, key, token, 0, lease)))
 }
 
 // Complete implements idempotency.Store.
@@ -104,13 +104,13 @@ func (s *Store) Complete(ctx context.Context, key, token string, window time.Dur
 	}
 	c := s.newCall(s.scripts.complete, key, token, 0, window)
 	if !s.singleKeys.Load() {
-		c.form = jointByHash
+		c.form = manyByHash
 	}
 	got, err := s.do(ctx, c)
 	if err == nil && got.number == answerLate {
 		return idempotency.Late, nil
 	}
-	return idempotency.InTime, settled(got, err)
+	return idempotency.InTime, lostOr(got, err)
 }
 
 // Schedule implements idempotency.Store.
@@ -118,7 +118,7 @@ func (s *Store) Schedule(ctx context.Context, key, token string, attempt int, tt
 	if err := s.usable(ctx, "schedule", key, token, ttl); err != nil {
 		return err
 	}
-	return settled(s.do(ctx, s.newCall(s.scripts.schedule, key, token, attempt, ttl)))
+	return lostOr(s.do(ctx, s.newCall(s.scripts.schedule, key, token, attempt, ttl)))
 }
 
 // Release implements idempotency.Store.
@@ -126,13 +126,13 @@ func (s *Store) Release(ctx context.Context, key, token string) error {
 	if err := s.usable(ctx, "release", key, token, 1); err != nil {
 		return err
 	}
-	return settled(s.do(ctx, s.newCall(s.scripts.release, key, token, 0, 0)))
+	return lostOr(s.do(ctx, s.newCall(s.scripts.release, key, token, 0, 0)))
 }
 
-// Close fails the calls that wait, waits for those on their way, and ends the
-// Store: later calls match idempotency.ErrClosed. The client stays open. It
-// returns an error when the client does not come back within twice the Timeout.
-// Closing again returns the same.
+// Close ends the Store: it fails the calls that wait, waits for those in flight, and
+// later calls fail too, with an error that matches idempotency.ErrClosed. The client
+// stays open. Close returns an error when the client has not answered within twice
+// the Timeout. Closing again waits in the same way.
 func (s *Store) Close() error {
 	if s == nil || s.batcher == nil {
 		return nil // it never worked
@@ -162,9 +162,9 @@ func (s *Store) do(ctx context.Context, c *call) (answer, error) {
 	return got, idempotency.Unavailable(ctx, c.script.op, got.err)
 }
 
-// send sends a batch as one pipeline. What the server does not understand,
-// because it is old, or new to our scripts, or was told to forget them, is sent
-// once more in the next form; the rest is not.
+// send sends a batch as one pipeline. What the server does not understand, because
+// it is old, or does not have our scripts yet or any more, is sent once more in the
+// next form; the rest is not.
 func (s *Store) send(batch []*call) {
 	ctx, cancel := context.WithTimeout(context.Background(), s.config.Timeout)
 	defer cancel()
@@ -179,25 +179,25 @@ func (s *Store) send(batch []*call) {
 	}
 }
 
-// exec sends calls and answers them, but for those that need another form, which
-// it returns. Calls that nobody waits for any more are left out.
+// exec sends calls and answers them, except for those that need another form, which
+// it returns.
 func (s *Store) exec(ctx context.Context, calls []*call) (again []*call) {
-	parcels := pack(calls, s.scripts.completeMany)
-	commands := make([]redis.Cmder, len(parcels))
-	for i, p := range parcels {
-		commands[i] = p.command
+	commands := commandsFor(calls, s.scripts.completeMany)
+	queue := make([]redis.Cmder, len(commands))
+	for i, each := range commands {
+		queue[i] = each.Cmd
 	}
 	pipeline := s.client.Pipeline()
-	_ = pipeline.BatchProcess(ctx, commands...) // only queues
-	_, _ = pipeline.Exec(ctx)                   // each command has its own error
-	for _, p := range parcels {
-		p.open(func(c *call, reply any, err error) {
+	_ = pipeline.BatchProcess(ctx, queue...) // only queues
+	_, _ = pipeline.Exec(ctx)                // each command has its own error
+	for _, each := range commands {
+		each.eachReply(func(c *call, reply any, err error) {
 			got, ok := c.read(reply, err)
 			if ok {
 				c.answered <- got
 				return
 			}
-			s.refused(c.form, err)
+			s.rememberRefusal(c.form, err)
 			c.form = c.form.next(err)
 			again = append(again, c)
 		})
@@ -205,19 +205,19 @@ func (s *Store) exec(ctx context.Context, calls []*call) (again []*call) {
 	return again
 }
 
-// refused notes what a server can't do at all.
-func (s *Store) refused(form form, err error) {
+// rememberRefusal keeps the store from trying again what a server can't do at all.
+func (s *Store) rememberRefusal(form form, err error) {
 	switch {
 	case err == nil || isMissing(err):
 	case form == native && isSyntaxError(err):
 		s.scriptedClaims.Store(true)
-	case form.joint() && refusesJoint(err):
+	case form.hasManyKeys() && refusesManyKeys(err):
 		s.singleKeys.Store(true)
 	}
 }
 
-// settled reads the answer of the scripts other than claim.
-func settled(got answer, err error) error {
+// lostOr is for the answers of the scripts other than claim.
+func lostOr(got answer, err error) error {
 	if err == nil && got.number == answerLost {
 		return idempotency.ErrLost
 	}

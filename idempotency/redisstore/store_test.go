@@ -51,7 +51,7 @@ func TestStoreIsAStoreOnOldServers(t *testing.T) {
 }
 
 // After a failover the primary may be an older server than the one before.
-func TestTheServerBecomesOlder(t *testing.T) {
+func TestClaimsGoByScriptOnceTheServerIsOlder(t *testing.T) {
 	client := connect(t, shared.RedisURL(t))
 	var server aged
 	client.AddHook(&server)
@@ -240,7 +240,7 @@ func TestRoundTripsAreShared(t *testing.T) {
 	}
 }
 
-func TestContextsEndAlone(t *testing.T) {
+func TestAContextEndsItsOwnCallOnly(t *testing.T) {
 	client := connect(t, shared.RedisURL(t))
 	store := open(t, client, redisstore.Config{})
 	var all sync.WaitGroup
@@ -279,7 +279,7 @@ func TestCloseEndsTheStore(t *testing.T) {
 	assert.NoError(t, client.Ping(t.Context()).Err(), "the client is the host's")
 }
 
-func TestStoreThatCanNotWork(t *testing.T) {
+func TestUnusableStoresFailEveryStep(t *testing.T) {
 	var noClient *redis.Client
 	for name, store := range map[string]*redisstore.Store{
 		"nil":        nil,
@@ -306,7 +306,7 @@ func TestStoreThatCanNotWork(t *testing.T) {
 	}
 }
 
-func TestConfig(t *testing.T) {
+func TestConfigFaultsAreNamed(t *testing.T) {
 	client := redis.NewClient(&redis.Options{})
 	t.Cleanup(func() { assert.NoError(t, client.Close()) })
 	err := redisstore.New(client, redisstore.Config{

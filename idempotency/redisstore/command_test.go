@@ -17,24 +17,24 @@ import (
 	"github.com/esh3artech/barid/idempotency/redisstore"
 )
 
-// joints counts the scripts with more than one key, and refuses them while slotted
+// manyKeys counts the scripts with more than one key, and refuses them while slotted
 // is set, as a server does whose keys are in different slots.
-type joints struct {
+type manyKeys struct {
 	slotted        atomic.Bool
 	count, refused atomic.Int64
 }
 
-func (*joints) DialHook(next redis.DialHook) redis.DialHook          { return next }
-func (*joints) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return next }
+func (*manyKeys) DialHook(next redis.DialHook) redis.DialHook          { return next }
+func (*manyKeys) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return next }
 
-func (j *joints) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+func (m *manyKeys) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
 	return func(ctx context.Context, commands []redis.Cmder) error {
 		var taken []redis.Cmder
 		for _, command := range commands {
 			if args := command.Args(); command.Name() == "evalsha" && args[2] != 1 {
-				j.count.Add(1)
-				if j.slotted.Load() {
-					j.refused.Add(1)
+				m.count.Add(1)
+				if m.slotted.Load() {
+					m.refused.Add(1)
 					command.SetErr(reply("CROSSSLOT Keys in request don't hash to the same slot"))
 					continue
 				}
@@ -74,11 +74,11 @@ func completeAll(t *testing.T, store *redisstore.Store, keys []string) map[strin
 	return became
 }
 
-// Completions that go together are answered each for itself.
-func TestCompletionsGoTogether(t *testing.T) {
+// Completions that share a command are answered each for itself.
+func TestCompletionsShareACommand(t *testing.T) {
 	client := connect(t, shared.RedisURL(t))
-	var together joints
-	client.AddHook(&together)
+	var scripts manyKeys
+	client.AddHook(&scripts)
 	prefix := servers.Unique(t) + ":"
 	store := open(t, client, redisstore.Config{Prefix: prefix})
 	ctx := t.Context()
@@ -112,7 +112,7 @@ func TestCompletionsGoTogether(t *testing.T) {
 		}
 	}
 	became := completeAll(t, store, keys)
-	assert.Positive(t, together.count.Load(), "some have gone together")
+	assert.Positive(t, scripts.count.Load(), "some shared a command")
 	for _, state := range states {
 		for i := range each {
 			key := fmt.Sprint(state.name, i)
@@ -127,8 +127,7 @@ func TestCompletionsGoTogether(t *testing.T) {
 	}
 }
 
-// A key whose completions go together is completed once.
-func TestCompletionsOfOneKey(t *testing.T) {
+func TestCompletionsOfOneKeyShareACommand(t *testing.T) {
 	store := open(t, connect(t, shared.RedisURL(t)), redisstore.Config{})
 	requireClaimed(t, store, "key", "token")
 	keys := make([]string, 50)
@@ -138,7 +137,7 @@ func TestCompletionsOfOneKey(t *testing.T) {
 	assert.Equal(t, map[string]string{"key": "in time"}, completeAll(t, store, keys))
 }
 
-func TestCompletionsWhoseScriptsVanish(t *testing.T) {
+func TestCompletionsSurviveAScriptFlush(t *testing.T) {
 	client := connect(t, shared.RedisURL(t))
 	store := open(t, client, redisstore.Config{})
 	for round := range 3 {
@@ -155,23 +154,23 @@ func TestCompletionsWhoseScriptsVanish(t *testing.T) {
 }
 
 // What looks like one server may be a node of a cluster, or a proxy of many.
-func TestKeysInDifferentSlots(t *testing.T) {
+func TestKeysInDifferentSlotsAreCompletedOneByOne(t *testing.T) {
 	client := connect(t, shared.RedisURL(t))
-	var together joints
-	together.slotted.Store(true)
-	client.AddHook(&together)
+	var scripts manyKeys
+	scripts.slotted.Store(true)
+	client.AddHook(&scripts)
 	store := open(t, client, redisstore.Config{})
 	for round := range 3 {
 		claimAll(t, store, fmt.Sprint("round ", round), 200)
 	}
-	refused := together.refused.Load()
+	refused := scripts.refused.Load()
 	assert.Positive(t, refused)
 	claimAll(t, store, "later", 200)
-	assert.Equal(t, refused, together.refused.Load(), "the store does not try again")
+	assert.Equal(t, refused, scripts.refused.Load(), "the store does not try again")
 }
 
-// A user with permission for no more than the single steps.
-func TestFewPermissions(t *testing.T) {
+// The user has permission for no more than the single steps.
+func TestAUserWithFewPermissionsCompletesKeysOneByOne(t *testing.T) {
 	server := servers.StartRedis(t, servers.RedisConfig{})
 	admin := connect(t, server.URL())
 	require.NoError(t, admin.Do(t.Context(), "ACL", "SETUSER", "few", "on", ">secret", "~*",
@@ -180,12 +179,12 @@ func TestFewPermissions(t *testing.T) {
 	options.Username, options.Password = "few", "secret"
 	client := redis.NewClient(options)
 	t.Cleanup(func() { assert.NoError(t, client.Close()) })
-	var together joints
-	client.AddHook(&together)
+	var scripts manyKeys
+	client.AddHook(&scripts)
 	store := open(t, client, redisstore.Config{AllowEviction: true})
 	claimAll(t, store, "key", 200)
-	tried := together.count.Load()
+	tried := scripts.count.Load()
 	assert.Positive(t, tried)
 	claimAll(t, store, "later", 200)
-	assert.Equal(t, tried, together.count.Load(), "the store does not try again")
+	assert.Equal(t, tried, scripts.count.Load(), "the store does not try again")
 }

@@ -17,22 +17,22 @@ import (
 type server struct {
 	mu      sync.Mutex
 	batches []int
-	flights int
+	sending int
 	most    int
 }
 
 func (s *server) send(batch []*call) {
 	s.mu.Lock()
 	s.batches = append(s.batches, len(batch))
-	s.flights++
-	s.most = max(s.most, s.flights)
+	s.sending++
+	s.most = max(s.most, s.sending)
 	s.mu.Unlock()
 	time.Sleep(time.Second)
 	for _, c := range batch {
 		c.answered <- answer{found: idempotency.Answer{Holder: c.key}}
 	}
 	s.mu.Lock()
-	s.flights--
+	s.sending--
 	s.mu.Unlock()
 }
 
@@ -54,8 +54,8 @@ func doAll(t *testing.T, b *batcher, n int) {
 	all.Wait()
 }
 
-// occupy sends a call on its way, so that others have to wait. The function that
-// it returns waits for its answer.
+// occupy brings a call in flight, so that others have to wait. The function that it
+// returns waits for the call's answer.
 func occupy(t *testing.T, b *batcher) (wait func()) {
 	var one sync.WaitGroup
 	one.Go(func() { doAll(t, b, 1) })
@@ -63,7 +63,7 @@ func occupy(t *testing.T, b *batcher) (wait func()) {
 	return one.Wait
 }
 
-func TestALoneCallDoesNotWait(t *testing.T) {
+func TestACallDoesNotWaitWhileNoneIsInFlight(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &server{}
 		b := s.batcher(Config{MaxWait: time.Second})
@@ -75,7 +75,7 @@ func TestALoneCallDoesNotWait(t *testing.T) {
 	})
 }
 
-func TestCallsGatherForMaxWait(t *testing.T) {
+func TestCallsWaitForMaxWaitWhileABatchIsInFlight(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &server{}
 		b := s.batcher(Config{MaxWait: 100 * time.Millisecond})
@@ -88,9 +88,9 @@ func TestCallsGatherForMaxWait(t *testing.T) {
 	})
 }
 
-// Calls that wait for less than MaxWait are not sent by a timer that others
-// before them had set.
-func TestTheTimerIsForTheFirstWhoWaits(t *testing.T) {
+// Calls that have waited for less than MaxWait are not sent by a timer that was set
+// for calls before them.
+func TestMaxWaitCountsFromTheFirstOfABatch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &server{}
 		b := s.batcher(Config{MaxWait: 1500 * time.Millisecond})
@@ -107,8 +107,8 @@ func TestTheTimerIsForTheFirstWhoWaits(t *testing.T) {
 }
 
 // Calls that are made at once share a round trip, although the first of them
-// finds nothing on its way.
-func TestACrowdIsGathered(t *testing.T) {
+// finds nothing in flight.
+func TestCallsMadeAtOnceShareBatches(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &server{}
 		b := s.batcher(Config{MaxWait: time.Second})
@@ -117,7 +117,7 @@ func TestACrowdIsGathered(t *testing.T) {
 	})
 }
 
-func TestFullBatchesDoNotWait(t *testing.T) {
+func TestFullBatchesAreSentAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &server{}
 		b := s.batcher(Config{MaxWait: 100 * time.Millisecond, MaxBatch: 10})
@@ -129,7 +129,7 @@ func TestFullBatchesDoNotWait(t *testing.T) {
 	})
 }
 
-func TestFlightsAreBounded(t *testing.T) {
+func TestBatchesInFlightAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &server{}
 		b := s.batcher(Config{MaxBatch: 10, MaxInFlight: 2})
@@ -160,7 +160,7 @@ func TestTheQueueIsBounded(t *testing.T) {
 	})
 }
 
-func TestAbandonedCallsAreLeftToTheirEnd(t *testing.T) {
+func TestACallOutlivesItsContextInFlight(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &server{}
 		b := s.batcher(Config{})
@@ -172,11 +172,11 @@ func TestAbandonedCallsAreLeftToTheirEnd(t *testing.T) {
 		assert.True(t, gone.abandoned.Load())
 		doAll(t, b, 1)
 		require.NoError(t, b.close(time.Minute))
-		assert.Empty(t, b.room, "every place is given back")
+		assert.Empty(t, b.queued, "there is room for all again")
 	})
 }
 
-func TestCloseFailsWhatWaits(t *testing.T) {
+func TestCloseFailsCallsThatWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &server{}
 		b := s.batcher(Config{MaxBatch: 1, MaxInFlight: 1, MaxQueue: 3})
@@ -190,12 +190,12 @@ func TestCloseFailsWhatWaits(t *testing.T) {
 			})
 		}
 		synctest.Wait()
-		require.Equal(t, errStillFlying, b.close(time.Millisecond))
+		require.Equal(t, errInFlight, b.close(time.Millisecond))
 		require.NoError(t, b.close(time.Minute))
 		all.Wait()
 		got := b.do(t.Context(), callOf("after"))
 		require.Equal(t, idempotency.ErrClosed, got.err)
 		assert.Equal(t, []int{1}, s.batches)
-		assert.Empty(t, b.room)
+		assert.Empty(t, b.queued)
 	})
 }
