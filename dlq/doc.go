@@ -52,10 +52,10 @@
 //
 // # Errors
 //
-// Methods for several ids tell the outcome of each: a Result per id, in the
-// call's order, and an error that is nil when all went well and otherwise a
-// *ResultsError, through which errors.Is finds the error of any id. What can
-// be matched is listed at ErrConfig. Errors and logs name entries by their id
+// Methods for several ids tell the outcome of each: a delivery.Result per id, in
+// the call's order, and an error that is nil when all went well and otherwise a
+// *delivery.ResultsError, through which errors.Is finds the error of any id. What
+// can be matched is listed at ErrConfig. Errors and logs name entries by their id
 // and never contain a body or a recipient; Entry.Error, which comes from the
 // host's handler, is not logged either.
 //

@@ -1,10 +1,6 @@
 package dlq
 
-import (
-	"errors"
-	"fmt"
-	"strings"
-)
+import "errors"
 
 // What can go wrong, to be matched with errors.Is. A context's own errors and
 // those of a Store or a Sender are passed on.
@@ -47,61 +43,3 @@ var (
 	// ErrTooManyJobs: there are MaxRunningJobs that are not finished.
 	ErrTooManyJobs = errors.New("dlq: too many jobs are running")
 )
-
-// Result is what became of one id of a call.
-type Result struct {
-	ID string
-	// Err is nil when the entry was dealt with.
-	Err error
-}
-
-// ResultsError says that some ids of a call failed. errors.Is and errors.As
-// find the error of any of them through it.
-type ResultsError struct {
-	// Results has one entry for each id of the call, in its order.
-	Results []Result
-}
-
-func (e *ResultsError) Error() string {
-	const shown = 3
-	var text strings.Builder
-	failed := 0
-	for _, result := range e.Results {
-		if result.Err == nil {
-			continue
-		}
-		if failed++; failed <= shown {
-			fmt.Fprintf(&text, "; %s: %v", result.ID, result.Err)
-		}
-	}
-	if failed > shown {
-		fmt.Fprintf(&text, "; and %d more", failed-shown)
-	}
-	return fmt.Sprintf("dlq: %d of %d entries failed%s", failed, len(e.Results), text.String())
-}
-
-// Unwrap returns the errors of the ids that failed.
-func (e *ResultsError) Unwrap() []error {
-	var errs []error
-	for _, result := range e.Results {
-		if result.Err != nil {
-			errs = append(errs, result.Err)
-		}
-	}
-	return errs
-}
-
-// resultsOf pairs ids with their errors. The error is a *ResultsError unless
-// all went well.
-func resultsOf(ids []string, errs []error) ([]Result, error) {
-	results := make([]Result, len(ids))
-	failed := false
-	for i, id := range ids {
-		results[i] = Result{ID: id, Err: errs[i]}
-		failed = failed || errs[i] != nil
-	}
-	if failed {
-		return results, &ResultsError{Results: results}
-	}
-	return results, nil
-}

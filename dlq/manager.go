@@ -187,7 +187,7 @@ func (m *Manager) List(ctx context.Context, query Query) (Page, error) {
 }
 
 // Get returns the entries of ids, in that order. Those that are not there are
-// left out, and a *ResultsError names them as ErrNotFound.
+// left out, and a *delivery.ResultsError names them as ErrNotFound.
 func (m *Manager) Get(ctx context.Context, ids ...string) ([]Entry, error) {
 	if err := m.Err(); err != nil {
 		return nil, err
@@ -203,14 +203,13 @@ func (m *Manager) Get(ctx context.Context, ids ...string) ([]Entry, error) {
 			found = append(found, entries[i])
 		}
 	}
-	_, err := resultsOf(ids, errs)
-	return found, err
+	return found, delivery.NewResultsError(ids, errs)
 }
 
 // Delete deletes entries for good. The results are one for each id, in order;
-// see ResultsError for the error. ErrNotFound: there is none; ErrClaimed: it is
+// see delivery.ResultsError for the error. ErrNotFound: there is none; ErrClaimed: it is
 // being requeued, and might be sent.
-func (m *Manager) Delete(ctx context.Context, ids ...string) ([]Result, error) {
+func (m *Manager) Delete(ctx context.Context, ids ...string) ([]delivery.Result, error) {
 	if err := m.Err(); err != nil {
 		return nil, err
 	}
@@ -221,11 +220,11 @@ func (m *Manager) Delete(ctx context.Context, ids ...string) ([]Result, error) {
 
 // Resolve implements delivery.Resolver: it deletes entries whose messages turned
 // out to be delivered after all. One that is not there is no error. See
-// ResultsError for the error; ErrClaimed: the entry is being requeued, resolve
+// delivery.ResultsError for the error; ErrClaimed: the entry is being requeued, resolve
 // it again a little later.
 func (m *Manager) Resolve(ctx context.Context, ids ...string) error {
 	results, err := m.Delete(ctx, ids...)
-	var failed *ResultsError
+	var failed *delivery.ResultsError
 	if !errors.As(err, &failed) {
 		return err
 	}
@@ -235,8 +234,7 @@ func (m *Manager) Resolve(ctx context.Context, ids ...string) error {
 			errs[i] = result.Err
 		}
 	}
-	_, err = resultsOf(ids, errs)
-	return err
+	return delivery.NewResultsError(ids, errs)
 }
 
 // Stats counts what is kept, with the ten most frequent fingerprints.
@@ -275,7 +273,7 @@ func (m *Manager) Purge(ctx context.Context, olderThan time.Duration) (int, erro
 
 // inBatches runs do for ids, each id once, and logs those of each batch for
 // which it returned nil as event.
-func (m *Manager) inBatches(ctx context.Context, ids []string, event string, do func(batch []string) []error) ([]Result, error) {
+func (m *Manager) inBatches(ctx context.Context, ids []string, event string, do func(batch []string) []error) ([]delivery.Result, error) {
 	outcome := make(map[string]error, len(ids))
 	unique := make([]string, 0, len(ids))
 	for _, id := range ids {
@@ -305,11 +303,11 @@ func (m *Manager) inBatches(ctx context.Context, ids []string, event string, do 
 	if len(ids) > 0 {
 		m.kept.refresh(ctx)
 	}
-	errs := make([]error, len(ids))
+	results, errs := make([]delivery.Result, len(ids)), make([]error, len(ids))
 	for i, id := range ids {
-		errs[i] = outcome[id]
+		results[i], errs[i] = delivery.Result{ID: id, Err: outcome[id]}, outcome[id]
 	}
-	return resultsOf(ids, errs)
+	return results, delivery.NewResultsError(ids, errs)
 }
 
 // aligned is errs with one place for each of n ids, whatever a store or a

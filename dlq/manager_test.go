@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -281,17 +280,17 @@ func TestGetAndDeleteTellOfEveryID(t *testing.T) {
 
 	entries, err := manager.Get(ctx, "letter-003", "nobody", "letter-001")
 	require.ErrorIs(t, err, dlq.ErrNotFound)
-	require.EqualError(t, err, "dlq: 1 of 3 entries failed; nobody: dlq: no such entry")
+	require.EqualError(t, err, "1 of 3 failed; [1] nobody: dlq: no such entry")
 	assert.Equal(t, []string{"letter-003", "letter-001"}, []string{entries[0].ID, entries[1].ID})
 
 	results, err := manager.Delete(ctx, "letter-000", "nobody", "letter-004", "letter-000", "no one", "none", "not one")
-	var each *dlq.ResultsError
+	var each *delivery.ResultsError
 	require.ErrorAs(t, err, &each)
 	require.NotErrorIs(t, err, dlq.ErrClaimed)
 	assert.Equal(t, each.Results, results)
-	require.ErrorContains(t, err, "4 of 7 entries failed; nobody: dlq: no such entry;")
+	require.ErrorContains(t, err, "4 of 7 failed; [1] nobody: dlq: no such entry;")
 	require.ErrorContains(t, err, "; and 1 more")
-	assert.Equal(t, []dlq.Result{
+	assert.Equal(t, []delivery.Result{
 		{ID: "letter-000"}, {ID: "nobody", Err: dlq.ErrNotFound}, {ID: "letter-004"}, {ID: "letter-000"},
 		{ID: "no one", Err: dlq.ErrNotFound}, {ID: "none", Err: dlq.ErrNotFound}, {ID: "not one", Err: dlq.ErrNotFound},
 	}, results)
@@ -410,14 +409,4 @@ func TestACounterThatGivesUpWaitingHoldsNobodyUp(t *testing.T) {
 		group.Wait()
 		assert.InDelta(t, 3, gauge(t, collector), 0)
 	})
-}
-
-func TestResultsErrorMatchesAnyOfItsErrors(t *testing.T) {
-	err := error(&dlq.ResultsError{Results: []dlq.Result{{ID: "a"}, {ID: "b", Err: dlq.ErrClaimed}, {ID: "c", Err: &delivery.InvalidError{Field: "ID"}}}})
-	require.ErrorIs(t, err, dlq.ErrClaimed)
-	require.ErrorIs(t, err, delivery.ErrInvalid)
-	require.NotErrorIs(t, err, dlq.ErrNotFound)
-	var invalid *delivery.InvalidError
-	require.ErrorAs(t, err, &invalid)
-	assert.True(t, slices.Contains(err.(interface{ Unwrap() []error }).Unwrap(), dlq.ErrClaimed))
 }

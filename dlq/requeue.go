@@ -17,7 +17,7 @@ import (
 // an ExpiresAt that has passed is cleared. Entries are sent in batches, one
 // call of Forward for each.
 //
-// The results are one for each id, in order; see ResultsError for the error.
+// The results are one for each id, in order; see delivery.ResultsError for the error.
 // Except for ErrNotRemoved, whatever has an error was not confirmed, and is
 // still kept:
 //
@@ -32,7 +32,7 @@ import (
 //     the message may have been sent
 //
 // Without a Sender nothing is tried: ErrNoSender.
-func (m *Manager) Requeue(ctx context.Context, ids ...string) ([]Result, error) {
+func (m *Manager) Requeue(ctx context.Context, ids ...string) ([]delivery.Result, error) {
 	if err := m.Err(); err != nil {
 		return nil, err
 	}

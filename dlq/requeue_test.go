@@ -84,7 +84,7 @@ func TestRequeueSendsTheNextGeneration(t *testing.T) {
 
 	results, err := manager.Requeue(ctx, "a", "b")
 	require.NoError(t, err)
-	assert.Equal(t, []dlq.Result{{ID: "a"}, {ID: "b"}}, results)
+	assert.Equal(t, []delivery.Result{{ID: "a"}, {ID: "b"}}, results)
 
 	first, second := given.Envelope, expired.Envelope
 	first.Generation, first.Attempt = 3, 0
@@ -339,7 +339,7 @@ func TestRequeueWhenTheCallerGoes(t *testing.T) {
 	manager := requeuer(t, dlq.NewMemory(dlq.MemoryConfig{}), sender, dlq.Config{BatchSize: 2}, all...)
 	results, err := manager.Requeue(ctx, ids...)
 	require.ErrorIs(t, err, context.Canceled)
-	assert.Equal(t, []dlq.Result{
+	assert.Equal(t, []delivery.Result{
 		{ID: ids[0]}, {ID: ids[1]}, {ID: ids[2], Err: context.Canceled}, {ID: ids[3], Err: context.Canceled},
 	}, results)
 	assert.Equal(t, ids[2:], kept(t, manager))

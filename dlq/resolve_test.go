@@ -7,6 +7,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/esh3artech/barid/delivery"
 	"github.com/esh3artech/barid/dlq"
 )
 
@@ -30,9 +31,9 @@ func TestResolveForgivesWhatIsGone(t *testing.T) {
 	err = manager.Resolve(ctx, "unknown", ids[1], ids[2])
 	require.ErrorIs(t, err, dlq.ErrClaimed)
 	require.NotErrorIs(t, err, dlq.ErrNotFound)
-	var failed *dlq.ResultsError
+	var failed *delivery.ResultsError
 	require.ErrorAs(t, err, &failed)
-	require.Equal(t, []dlq.Result{{ID: "unknown"}, {ID: ids[1], Err: dlq.ErrClaimed}, {ID: ids[2]}}, failed.Results)
+	require.Equal(t, []delivery.Result{{ID: "unknown"}, {ID: ids[1], Err: dlq.ErrClaimed}, {ID: ids[2]}}, failed.Results)
 	left, err = store.Count(ctx, dlq.Filter{})
 	require.NoError(t, err)
 	require.Equal(t, 1, left)
