@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/esh3artech/barid/delivery"
+	"github.com/esh3artech/barid/retry"
 )
 
 // Why a run ends before its job is done.
@@ -79,7 +80,7 @@ func (r *run) work(stopping context.Context, stop context.CancelFunc) {
 func grace(ctx context.Context, wait time.Duration) (context.Context, context.CancelFunc) {
 	later, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	context.AfterFunc(ctx, func() {
-		pause(later, wait)
+		retry.Wait(later.Done(), wait)
 		cancel()
 	})
 	return later, cancel
@@ -138,7 +139,7 @@ func (r *run) batches(stopping, sending, finishing context.Context) error {
 func (r *run) failed(ctx context.Context, err error) time.Duration {
 	r.waits(ctx, "replay waits", r.failures, err)
 	r.failures++
-	return backoff(r.failures - 1)
+	return backoff.Delay(r.failures - 1)
 }
 
 // waits tells why the job waits, loudly the first time in a row.
@@ -167,7 +168,7 @@ func (r *run) ready(stopping context.Context, at time.Time) error {
 		switch wait := at.Sub(now); {
 		case !r.fresh(now):
 			err = r.save(stopping, func(*Job) {})
-		case wait > 0 && pause(stopping, min(wait, lookAgain)) && time.Now().Before(at):
+		case wait > 0 && retry.Wait(stopping.Done(), min(wait, lookAgain)) && time.Now().Before(at):
 			err = r.look(stopping)
 		}
 		r.leaseUntil = r.job.LeaseUntil
@@ -178,7 +179,7 @@ func (r *run) ready(stopping context.Context, at time.Time) error {
 			return r.ended
 		default:
 			r.waits(stopping, storeWaits, failures, err)
-			pause(stopping, backoff(failures))
+			retry.Wait(stopping.Done(), backoff.Delay(failures))
 			failures++
 		}
 	}
@@ -261,7 +262,7 @@ func (r *run) recount(ctx context.Context) {
 func (r *run) remove(ctx context.Context, b *batch) bool {
 	ids := b.sent
 	for failures := 0; len(ids) > 0; failures++ {
-		if failures > 0 && !pause(ctx, backoff(failures-1)) {
+		if failures > 0 && !retry.Wait(ctx.Done(), backoff.Delay(failures-1)) {
 			r.manager.config.Logger.LogAttrs(ctx, slog.LevelWarn, "replayed entries not removed",
 				slog.String("job", r.id), slog.Any("ids", ids), slog.Any("error", b.fault))
 			return true
@@ -317,7 +318,7 @@ func (r *run) persist(ctx context.Context, change func(*Job)) error {
 			return err
 		}
 		r.waits(ctx, storeWaits, failures, err)
-		if !pause(ctx, backoff(failures)) {
+		if !retry.Wait(ctx.Done(), backoff.Delay(failures)) {
 			return errStopped
 		}
 	}

@@ -4,17 +4,22 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"math/rand/v2"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/google/uuid"
+
+	"github.com/esh3artech/barid/retry"
 )
 
 // lookInterval is how often a runner looks for jobs that were started in other
 // processes, or left behind.
 const lookInterval = 5 * time.Second
+
+// backoff is how long a job, or the search for jobs, waits for a store or a
+// transport that failed. It has no limit of tries.
+var backoff = retry.Exponential{Base: 100 * time.Millisecond, Max: 30 * time.Second, Jitter: retry.JitterEqual}
 
 // RunJobs works the jobs that StartReplay stored, all at once, until ctx ends.
 // Run it beside the consumer, in as many processes as you like: each job is
@@ -55,7 +60,7 @@ func (m *Manager) RunJobs(ctx context.Context) error {
 		if err := m.takeJobs(ctx, store, &working); err == nil {
 			failures = 0
 		} else if ctx.Err() == nil {
-			wait = backoff(failures)
+			wait = backoff.Delay(failures)
 			failures++
 			m.config.Logger.LogAttrs(ctx, slog.LevelWarn, "replays not looked for", slog.Any("error", err))
 		}
@@ -129,27 +134,5 @@ func newRun(m *Manager, store JobStore, job Job) *run {
 		tries:   make(map[string]int),
 		after:   job.After,
 		pace:    newPace(job.Rate, m.config.BatchSize, job.NextAt, time.Now()),
-	}
-}
-
-// backoff is the n-th wait, from 0: doubling from 0.1 s to 30 s, less up to half
-// of it at random, so that many who wait for the same thing spread out.
-func backoff(n int) time.Duration {
-	wait := 30 * time.Second
-	if n < 9 {
-		wait = min(wait, 100*time.Millisecond<<n)
-	}
-	return wait - rand.N(wait/2+1) //nolint:gosec // spreads load, guards nothing
-}
-
-// pause returns false when ctx ended before wait was over.
-func pause(ctx context.Context, wait time.Duration) bool {
-	timer := time.NewTimer(wait)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-timer.C:
-		return true
 	}
 }
