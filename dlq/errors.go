@@ -2,8 +2,8 @@ package dlq
 
 import "errors"
 
-// What can go wrong, to be matched with errors.Is. A context's own errors and
-// those of a Store or a Sender are passed on.
+// What can go wrong, to be matched with errors.Is. The errors of a context, a
+// Store or a Sender are passed on.
 var (
 	// ErrConfig: a configuration can't be used; the text names every field.
 	ErrConfig = errors.New("dlq: invalid config")
@@ -16,7 +16,7 @@ var (
 	ErrCursor = errors.New("dlq: invalid cursor")
 	// ErrNotFound: there is no entry with this id.
 	ErrNotFound = errors.New("dlq: no such entry")
-	// ErrClaimed: the entry is being requeued by someone else right now.
+	// ErrClaimed: another call, or a replay job, is requeueing the entry.
 	ErrClaimed = errors.New("dlq: entry is being requeued")
 	// ErrClaimLost: the claim ended, and the entry may have been claimed anew.
 	ErrClaimLost = errors.New("dlq: claim lost")
@@ -24,22 +24,22 @@ var (
 	ErrReplaced = errors.New("dlq: entry was put again since it was claimed")
 	// ErrNotReplayable: the entry is no message that could be sent again.
 	ErrNotReplayable = errors.New("dlq: entry can't be sent again")
-	// ErrNotRemoved: the entry was sent again, and confirmed, but is still here.
+	// ErrNotRemoved: the entry was sent again and confirmed, but is still kept.
 	// Requeueing it again sends the same generation, which consumers with an
-	// idempotency store suppress; deleting it is safe.
+	// idempotency store suppress. Deleting it is safe.
 	ErrNotRemoved = errors.New("dlq: entry was sent again but not removed")
 	// ErrNoSender: the Manager was made without a Sender.
 	ErrNoSender = errors.New("dlq: no sender")
-	// ErrFull: the store takes no further entry.
+	// ErrFull: the store has reached its bound and takes no further entry.
 	ErrFull = errors.New("dlq: store is full")
 	// ErrNoJobs: the Manager's Store is no JobStore.
 	ErrNoJobs = errors.New("dlq: store keeps no jobs")
 	// ErrJobNotFound: there is no job with this id.
 	ErrJobNotFound = errors.New("dlq: no such job")
-	// ErrJobChanged: the job is not, or no longer, at the version to be replaced.
+	// ErrJobChanged: the job does not have the version that was to be replaced.
 	ErrJobChanged = errors.New("dlq: job was changed by someone else")
-	// ErrJobFinished: the job is done, so that it can't be cancelled.
+	// ErrJobFinished: the job is done, so it can't be cancelled.
 	ErrJobFinished = errors.New("dlq: job is done")
-	// ErrTooManyJobs: there are MaxRunningJobs that are not finished.
+	// ErrTooManyJobs: MaxRunningJobs jobs are not finished.
 	ErrTooManyJobs = errors.New("dlq: too many jobs are running")
 )

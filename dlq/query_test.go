@@ -7,6 +7,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/esh3artech/barid/delivery"
 	"github.com/esh3artech/barid/dlq"
 )
 
@@ -37,7 +38,7 @@ func TestScanOfCursor(t *testing.T) {
 	query.Cursor = scan.Cursor(&last)
 	scan, err = query.Scan()
 	require.NoError(t, err)
-	assert.Equal(t, dlq.PositionOf(&last), scan.After)
+	assert.Equal(t, delivery.Position{At: last.DeadAt, ID: last.ID}, scan.After)
 }
 
 func TestCursorIsForOneFilterAndOrder(t *testing.T) {
