@@ -11,8 +11,6 @@ import (
 	"github.com/esh3artech/barid/dlq"
 )
 
-var noon = time.Date(2026, 3, 4, 12, 0, 0, 0, time.UTC)
-
 func TestQueryFaultsAreAllNamed(t *testing.T) {
 	query := dlq.Query{
 		Filter: dlq.Filter{Since: noon, Until: noon}, Order: 9, Limit: 1001, Cursor: "*",
