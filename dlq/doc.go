@@ -8,8 +8,9 @@
 //		return err
 //	}
 //	for _, entry := range page.Entries {
-//		_, err := manager.Requeue(ctx, entry.ID)
-//		...
+//		if _, err := manager.Requeue(ctx, entry.ID); err != nil {
+//			return err
+//		}
 //	}
 //
 // # Pieces
