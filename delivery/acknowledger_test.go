@@ -108,7 +108,7 @@ func TestAcknowledgmentsAreOneCall(t *testing.T) {
 		}, failed.Results)
 		require.ErrorIs(d.t, err, delivery.ErrNotFound)
 		require.ErrorIs(d.t, err, delivery.ErrNotAwaited)
-		require.EqualError(d.t, err, "delivery: 2 of 5 messages failed; [1] unknown: delivery: no such message; [3] off: "+delivery.ErrNotAwaited.Error())
+		require.EqualError(d.t, err, "2 of 5 failed; [1] unknown: delivery: no such message; [3] off: "+delivery.ErrNotAwaited.Error())
 		require.Equal(d.t, delivery.StatusDelivered, d.get("a").Status)
 		require.Equal(d.t, delivery.StatusDelivered, d.get("b").Status)
 		require.Equal(d.t, 2, d.ackTimes(), "each once")

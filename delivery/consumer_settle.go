@@ -199,13 +199,6 @@ func (s *settler) update(ctx context.Context, m *inflight) (Progress, error) {
 	return record.Progress, first(s.config.Store.Save(limited, record)) // ErrExists: to be tried again
 }
 
-func first(errs []error) error {
-	if len(errs) == 0 {
-		return nil
-	}
-	return errs[0]
-}
-
 // takeBack deletes the dead letter of a message that is done after all.
 func (s *settler) takeBack(ctx context.Context, id string) error {
 	resolver, able := s.config.DeadLetters.(Resolver)

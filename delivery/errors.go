@@ -3,8 +3,6 @@ package delivery
 import (
 	"errors"
 	"fmt"
-	"slices"
-	"strings"
 )
 
 // What can go wrong, to be matched with errors.Is. A context's own errors are
@@ -139,62 +137,6 @@ func (e *MalformedError) Error() string { return "delivery: malformed message: "
 // Is makes it ErrMalformed.
 func (e *MalformedError) Is(target error) bool { return target == ErrMalformed }
 
-// Result is what became of one message of a call.
-type Result struct {
-	// ID of the message, made by Publish if it had none.
-	ID string
-	// Err is nil when the message was dealt with.
-	Err error
-}
-
-// ResultsError tells that some messages of a call failed, and what became of each.
-// errors.Is and errors.As find any of their errors through it.
-type ResultsError struct {
-	// Results has one entry for each message, in the call's order.
-	Results []Result
-}
-
-func (e *ResultsError) Error() string {
-	const shown = 3
-	var text strings.Builder
-	failed := 0
-	for i, result := range e.Results {
-		if result.Err == nil {
-			continue
-		}
-		if failed++; failed <= shown {
-			fmt.Fprintf(&text, "; [%d] %s: %v", i, result.ID, result.Err)
-		}
-	}
-	if failed > shown {
-		fmt.Fprintf(&text, "; and %d more", failed-shown)
-	}
-	return fmt.Sprintf("delivery: %d of %d messages failed%s", failed, len(e.Results), text.String())
-}
-
-// Unwrap returns the errors of the messages that failed.
-func (e *ResultsError) Unwrap() []error {
-	var errs []error
-	for _, result := range e.Results {
-		if result.Err != nil {
-			errs = append(errs, result.Err)
-		}
-	}
-	return errs
-}
-
-// resultsError pairs IDs with what became of them. It is nil when all went well.
-func resultsError(n int, id func(i int) string, errs []error) error {
-	if !slices.ContainsFunc(errs, func(err error) bool { return err != nil }) {
-		return nil
-	}
-	results := make([]Result, n)
-	for i := range results {
-		results[i] = Result{ID: id(i), Err: errs[i]}
-	}
-	return &ResultsError{Results: results}
-}
-
 // FaultReporter is a part whose constructor returns no error, so that the part can
 // stand in a config literal. It tells by Err what is wrong with its own config, nil
 // if nothing, and fails with that error whatever it is asked to do. Constructors
@@ -211,19 +153,4 @@ func faultOf(field string, part any) error {
 		}
 	}
 	return nil
-}
-
-// eachOf is errs with one place for each of n. A wrong count tells nothing of
-// any of them.
-func eachOf(errs []error, n int) []error {
-	if len(errs) == n {
-		return errs
-	}
-	each := make([]error, n)
-	if len(errs) > 0 {
-		for i := range each {
-			each[i] = fmt.Errorf("%w: %d results for %d messages", ErrOutcomeUnknown, len(errs), n)
-		}
-	}
-	return each
 }

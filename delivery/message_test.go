@@ -170,7 +170,7 @@ func TestErrors(t *testing.T) {
 	for i := range many.Results {
 		many.Results[i].Err = ErrRefused
 	}
-	require.ErrorContains(t, many, "10 of 10 messages failed")
+	require.ErrorContains(t, many, "10 of 10 failed")
 	require.ErrorContains(t, many, "and 7 more")
 	assert.Contains(t, (&PanicError{Value: "boom"}).Error(), "boom")
 }

@@ -68,7 +68,7 @@ func TestPublishTellsWhatBecameOfEachMessage(t *testing.T) {
 		require.ErrorAs(t, err, &failed)
 		assert.Equal(t, []delivery.Result{{ID: "a"}, {ID: "b", Err: delivery.ErrUnroutable}, {ID: "c", Err: delivery.ErrOutcomeUnknown}}, failed.Results)
 		require.ErrorIs(t, err, delivery.ErrOutcomeUnknown)
-		assert.ErrorContains(t, err, "2 of 3 messages failed")
+		assert.ErrorContains(t, err, "2 of 3 failed")
 	})
 }
 

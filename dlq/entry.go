@@ -9,38 +9,39 @@ import (
 	"github.com/esh3artech/barid/delivery"
 )
 
-// Entry is a dead letter as it is kept. Its JSON form is complete and stable:
-// stores may keep it, and every string and byte comes back as it was.
+// Entry is a dead letter in a Store. Its JSON form is complete and stable, so that
+// stores may keep entries as JSON. Every string and byte comes back as it was.
 type Entry struct {
 	// ID is the dead letter's, not the message's.
 	ID string
-	// Envelope is the message. Its Attempt is how many attempts failed and
-	// counted in this generation, its Generation how often it was requeued
-	// before, its History the last failures, oldest first. Of a malformed
-	// message it holds what could be read.
+	// Envelope is the message. Its Attempt is how many counted attempts failed in
+	// this generation. Its Generation is how often it was requeued before. Its
+	// History is the last failures, oldest first. Of a malformed message it holds
+	// what could be read.
 	Envelope delivery.Envelope
-	// Raw is the body as it came, for a malformed message only.
+	// Raw is the body as it was received, for a malformed message only.
 	Raw []byte
-	// Reason is why it was given up.
+	// Reason is why the message was given up.
 	Reason delivery.Reason
 	// Error is the last error's text.
 	Error string
-	// Fingerprint of Error groups entries that failed in the same way.
+	// Fingerprint is that of Error. It groups entries that failed in the same way.
 	Fingerprint string
-	// Source is the name of the consumer that gave it up.
+	// Source is the name of the consumer that gave the message up.
 	Source string
-	// Facts are what else is known about how it died, for people to read. Names
-	// and values are the source's own.
+	// Facts is what else the source knows about the failure, for people to read.
+	// Names and values are the source's own.
 	Facts map[string]string
-	// FirstFailedAt is the time of the oldest failure that is remembered, of
-	// whatever generation, or DeadAt when none is. UTC, in whole microseconds.
+	// FirstFailedAt is the time of the oldest failure in History, of whatever
+	// generation, or DeadAt when there is none. UTC, in whole microseconds.
 	FirstFailedAt time.Time
-	// DeadAt is when it was given up. Entries are listed in its order. UTC, in
-	// whole microseconds, which is what all stores can keep.
+	// DeadAt is when the message was given up. Entries are listed in its order.
+	// UTC, in whole microseconds, which all stores can keep.
 	DeadAt time.Time
 }
 
-// newEntry is letter as it is kept, given up now if it does not say when.
+// newEntry returns the entry of letter. A letter that has no time was given up
+// now.
 func newEntry(letter *delivery.DeadLetter, now time.Time) Entry {
 	if !letter.At.IsZero() {
 		now = letter.At
@@ -78,8 +79,8 @@ func (e *Entry) Clone() Entry {
 	return clone
 }
 
-// next is the envelope to be sent when e is requeued: the next generation with
-// all attempts before it. An ExpiresAt that has passed is cleared, because
+// next returns the envelope to be sent when e is requeued: the next generation,
+// with no attempt counted. An ExpiresAt that has passed is cleared, because
 // whoever requeues a message wants it delivered all the same.
 func (e *Entry) next(now time.Time) delivery.Envelope {
 	envelope := e.Envelope

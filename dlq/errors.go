@@ -1,13 +1,9 @@
 package dlq
 
-import (
-	"errors"
-	"fmt"
-	"strings"
-)
+import "errors"
 
-// What can go wrong, to be matched with errors.Is. A context's own errors and
-// those of a Store or a Sender are passed on.
+// What can go wrong, to be matched with errors.Is. The errors of a context, a
+// Store or a Sender are passed on.
 var (
 	// ErrConfig: a configuration can't be used; the text names every field.
 	ErrConfig = errors.New("dlq: invalid config")
@@ -20,7 +16,7 @@ var (
 	ErrCursor = errors.New("dlq: invalid cursor")
 	// ErrNotFound: there is no entry with this id.
 	ErrNotFound = errors.New("dlq: no such entry")
-	// ErrClaimed: the entry is being requeued by someone else right now.
+	// ErrClaimed: another call, or a replay job, is requeueing the entry.
 	ErrClaimed = errors.New("dlq: entry is being requeued")
 	// ErrClaimLost: the claim ended, and the entry may have been claimed anew.
 	ErrClaimLost = errors.New("dlq: claim lost")
@@ -28,80 +24,22 @@ var (
 	ErrReplaced = errors.New("dlq: entry was put again since it was claimed")
 	// ErrNotReplayable: the entry is no message that could be sent again.
 	ErrNotReplayable = errors.New("dlq: entry can't be sent again")
-	// ErrNotRemoved: the entry was sent again, and confirmed, but is still here.
+	// ErrNotRemoved: the entry was sent again and confirmed, but is still kept.
 	// Requeueing it again sends the same generation, which consumers with an
-	// idempotency store suppress; deleting it is safe.
+	// idempotency store suppress. Deleting it is safe.
 	ErrNotRemoved = errors.New("dlq: entry was sent again but not removed")
 	// ErrNoSender: the Manager was made without a Sender.
 	ErrNoSender = errors.New("dlq: no sender")
-	// ErrFull: the store takes no further entry.
+	// ErrFull: the store has reached its bound and takes no further entry.
 	ErrFull = errors.New("dlq: store is full")
 	// ErrNoJobs: the Manager's Store is no JobStore.
 	ErrNoJobs = errors.New("dlq: store keeps no jobs")
 	// ErrJobNotFound: there is no job with this id.
 	ErrJobNotFound = errors.New("dlq: no such job")
-	// ErrJobChanged: the job is not, or no longer, at the version to be replaced.
+	// ErrJobChanged: the job does not have the version that was to be replaced.
 	ErrJobChanged = errors.New("dlq: job was changed by someone else")
-	// ErrJobFinished: the job is done, so that it can't be cancelled.
+	// ErrJobFinished: the job is done, so it can't be cancelled.
 	ErrJobFinished = errors.New("dlq: job is done")
-	// ErrTooManyJobs: there are MaxRunningJobs that are not finished.
+	// ErrTooManyJobs: MaxRunningJobs jobs are not finished.
 	ErrTooManyJobs = errors.New("dlq: too many jobs are running")
 )
-
-// Result is what became of one id of a call.
-type Result struct {
-	ID string
-	// Err is nil when the entry was dealt with.
-	Err error
-}
-
-// ResultsError says that some ids of a call failed. errors.Is and errors.As
-// find the error of any of them through it.
-type ResultsError struct {
-	// Results has one entry for each id of the call, in its order.
-	Results []Result
-}
-
-func (e *ResultsError) Error() string {
-	const shown = 3
-	var text strings.Builder
-	failed := 0
-	for _, result := range e.Results {
-		if result.Err == nil {
-			continue
-		}
-		if failed++; failed <= shown {
-			fmt.Fprintf(&text, "; %s: %v", result.ID, result.Err)
-		}
-	}
-	if failed > shown {
-		fmt.Fprintf(&text, "; and %d more", failed-shown)
-	}
-	return fmt.Sprintf("dlq: %d of %d entries failed%s", failed, len(e.Results), text.String())
-}
-
-// Unwrap returns the errors of the ids that failed.
-func (e *ResultsError) Unwrap() []error {
-	var errs []error
-	for _, result := range e.Results {
-		if result.Err != nil {
-			errs = append(errs, result.Err)
-		}
-	}
-	return errs
-}
-
-// resultsOf pairs ids with their errors. The error is a *ResultsError unless
-// all went well.
-func resultsOf(ids []string, errs []error) ([]Result, error) {
-	results := make([]Result, len(ids))
-	failed := false
-	for i, id := range ids {
-		results[i] = Result{ID: id, Err: errs[i]}
-		failed = failed || errs[i] != nil
-	}
-	if failed {
-		return results, &ResultsError{Results: results}
-	}
-	return results, nil
-}

@@ -8,16 +8,18 @@ import (
 )
 
 const (
-	// An error's text is read to here, and its normal form compared to there:
-	// where a longer text was cut must not make a difference.
+	// How many bytes are read of a text, and how many are compared of its normal
+	// form. The second is less, so that it makes no difference where the text was
+	// cut.
 	fingerprintRead     = 1024
 	fingerprintCompared = 256
 
+	// fingerprintBytes is how many bytes of the digest make a fingerprint.
 	fingerprintBytes = 8
 )
 
 // What differs between two errors of the same cause, in the order in which it
-// is looked for. A single quote counts only where it is no apostrophe; a quote
+// is replaced. A single quote counts only where it is no apostrophe. A quote
 // that does not end, because the text was cut, reaches to the end.
 var (
 	doubleQuoted = regexp.MustCompile("\"(?:[^\"\\\\]|\\\\.)*(?:\"|\\\\?$)|`[^`]*(?:`|$)")
@@ -29,8 +31,8 @@ var (
 	number       = regexp.MustCompile(`(?i)\b(?:status|code|http)(?: code)?[ :=/(]+\d{3}\b|\d+(?:[.,]\d+)*`)
 )
 
-// Fingerprint groups error texts: those that differ only in what names one
-// case get the same 16 hexadecimal digits. These count as equal:
+// Fingerprint returns 16 hexadecimal digits that are the same for error texts of
+// the same kind. It ignores differences in:
 //
 //   - what stands in double, single or back quotes
 //   - UUIDs
@@ -38,17 +40,18 @@ var (
 //   - hexadecimal numbers with 0x, and those of eight digits or more
 //   - decimal numbers, also inside words, except for three digits after the
 //     words status, code or http: a 404 is another failure than a 503
-//   - white space, however much of it
+//   - the amount of white space
 //
-// The first 256 bytes of what is left are compared; no more than the first 1024
-// bytes of text are read. The empty text has a fingerprint too. The digits
-// are stable between releases as far as the rules are.
+// It compares the first 256 bytes of what is left, and reads no more than the
+// first 1024 bytes of text. The empty text has a fingerprint too. The digits are
+// stable between releases as long as these rules are.
 func Fingerprint(text string) string {
 	sum := sha256.Sum256([]byte(normalize(text)))
 	return hex.EncodeToString(sum[:fingerprintBytes])
 }
 
-// normalize puts a placeholder for each thing that names one case.
+// normalize puts a placeholder for everything that differs between two errors of
+// the same cause.
 func normalize(text string) string {
 	text = text[:min(len(text), fingerprintRead)]
 	text = doubleQuoted.ReplaceAllLiteralString(text, "<text>")

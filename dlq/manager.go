@@ -1,7 +1,6 @@
 package dlq
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,87 +12,22 @@ import (
 	"github.com/esh3artech/barid/metrics"
 )
 
-// Defaults and bounds of Config.
-const (
-	DefaultLease     = 2 * time.Minute
-	MinLease         = time.Second
-	DefaultBatchSize = 100
-	MaxBatchSize     = 1000
-)
-
-// topFingerprints is how many of them Manager.Stats tells.
+// topFingerprints is how many of them Manager.Stats returns.
 const topFingerprints = 10
 
-// Config configures a Manager.
-type Config struct {
-	// Lease is how long an entry that is being requeued is kept from others.
-	// After a crash it can't be requeued or deleted for as long. Sending one
-	// batch may take half of it. It is also how long a replay job waits for a
-	// runner that died. Default DefaultLease, at least MinLease.
-	Lease time.Duration
-	// BatchSize is how many entries are requeued or deleted together, which is
-	// also how many bodies are in memory at once, for each replay job that is
-	// running too. Default DefaultBatchSize, from 1 to MaxBatchSize.
-	BatchSize int
-	// Metrics gets metrics.DeadLettersTotal, which counts every letter stored, a
-	// repeated one included, and metrics.DeadLetters, which is counted anew
-	// after each change that this Manager makes, unless the call's context has
-	// ended by then. Where several processes share the store, call Stats from
-	// time to time to learn of changes made elsewhere. Default none.
-	Metrics metrics.Recorder
-	// Logger gets an Error event for each dead letter and an Info event for
-	// each batch requeued or deleted and for each purge. Default none.
-	Logger *slog.Logger
-}
-
-func (c Config) withDefaults() Config {
-	c.Lease = cmp.Or(c.Lease, DefaultLease)
-	c.BatchSize = cmp.Or(c.BatchSize, DefaultBatchSize)
-	c.Metrics = metrics.OrDiscard(c.Metrics)
-	if c.Logger == nil {
-		c.Logger = slog.New(slog.DiscardHandler)
-	}
-	return c
-}
-
-func (c *Config) validate() error {
-	var faults []error
-	if c.Lease < MinLease {
-		faults = append(faults, fmt.Errorf("%w: Lease is %s, want at least %s", ErrConfig, c.Lease, MinLease))
-	}
-	if c.BatchSize < 1 || c.BatchSize > MaxBatchSize {
-		faults = append(faults, fmt.Errorf("%w: BatchSize is %d, want 1 to %d", ErrConfig, c.BatchSize, MaxBatchSize))
-	}
-	return errors.Join(faults...)
-}
-
-// Sender makes envelopes durable somewhere, for Manager.Requeue.
-// delivery.Publisher is one.
-type Sender interface {
-	// Forward sends the envelopes with their Generation, Attempt and History as
-	// they are, and returns nil when all are durable. A *delivery.ResultsError
-	// tells of each of them; any other error is that of all. An envelope that
-	// was sent before in the same generation has to be sent again: telling
-	// duplicates is the consumer's task. It returns by ctx's end and must not
-	// change or retain what it is given.
-	Forward(ctx context.Context, envelopes ...delivery.Envelope) error
-}
-
-var _ Sender = (*delivery.Publisher)(nil)
-
-// Manager keeps dead letters in a Store and lets them be looked at, requeued
-// and deleted. All methods may be called by any number of goroutines at once,
-// and any number of Managers may share a Store.
+// Manager puts dead letters in a Store, and lists, requeues and deletes them
+// there. Any number of goroutines may call all methods at once, and any number of
+// Managers may share a Store.
 type Manager struct {
 	store  Store
-	sender Sender
 	config Config
 	fault  error
 
 	stored map[delivery.Reason]metrics.Counter // read-only
-	kept   kept
+	gauge  *entryGauge
 
-	replays *replays
+	requeuer *requeuer
+	replays  *replayRunner
 }
 
 var (
@@ -101,12 +35,12 @@ var (
 	_ delivery.Resolver     = (*Manager)(nil)
 )
 
-// NewManager returns a Manager over store. Without a sender Requeue is
-// ErrNoSender, and everything else works. What can't be used is told by Err and
-// by every use.
+// NewManager returns a Manager of store. Without a sender Requeue and RunJobs are
+// ErrNoSender, and everything else works. If store or config can't be used, Err
+// and every method return what is wrong.
 func NewManager(store Store, sender Sender, config Config) *Manager {
 	config = config.withDefaults()
-	m := &Manager{store: store, sender: sender, config: config, fault: config.validate(), replays: newReplays(store)}
+	m := &Manager{store: store, config: config, fault: config.validate()}
 	if store == nil {
 		m.fault = errors.Join(fmt.Errorf("%w: store is nil", ErrConfig), m.fault)
 	} else if faulty, ok := store.(interface{ Err() error }); ok {
@@ -119,11 +53,9 @@ func NewManager(store Store, sender Sender, config Config) *Manager {
 	} {
 		m.stored[reason] = m.counter(reason)
 	}
-	m.kept = kept{store: store, logger: config.Logger}
-	if config.Metrics != metrics.Discard {
-		m.kept.gauge = config.Metrics.Gauge(metrics.DeadLetters)
-		m.kept.running = make(chan struct{}, 1)
-	}
+	m.gauge = newEntryGauge(store, &m.config)
+	m.requeuer = &requeuer{store: store, sender: sender, lease: config.Lease}
+	m.replays = newReplayRunner(m.requeuer, m.gauge, &m.config)
 	return m
 }
 
@@ -131,7 +63,7 @@ func (m *Manager) counter(reason delivery.Reason) metrics.Counter {
 	return m.config.Metrics.Counter(metrics.DeadLettersTotal, metrics.LabelReason, string(reason))
 }
 
-// Err says what is wrong with the config, as an ErrConfig, or nil.
+// Err returns what is wrong with the store or the config, as ErrConfig, or nil.
 func (m *Manager) Err() error {
 	if m == nil || m.store == nil && m.fault == nil {
 		return fmt.Errorf("%w: Manager was not made by NewManager", ErrConfig)
@@ -139,9 +71,9 @@ func (m *Manager) Err() error {
 	return m.fault
 }
 
-// DeadLetter implements delivery.DeadLetterer: it returns nil when all letters
-// are durable in the store. A letter without an ID is ErrInvalid, and nothing
-// was stored then; one without a time is of now.
+// DeadLetter implements delivery.DeadLetterer. It returns nil when all letters are
+// durable in the store. If one of them has no ID, it is ErrInvalid and stores
+// none. A letter without a time gets the present one.
 func (m *Manager) DeadLetter(ctx context.Context, letters ...delivery.DeadLetter) error {
 	if err := m.Err(); err != nil {
 		return err
@@ -173,12 +105,12 @@ func (m *Manager) DeadLetter(ctx context.Context, letters ...delivery.DeadLetter
 			slog.String("fingerprint", entry.Fingerprint),
 			slog.String("source", entry.Source))
 	}
-	m.kept.refresh(ctx)
+	m.gauge.refresh(ctx)
 	return nil
 }
 
 // List returns a page of entries, newest first unless the query says otherwise.
-// A query that can't be used is ErrQuery or ErrCursor.
+// If query can't be used, it is ErrQuery or ErrCursor.
 func (m *Manager) List(ctx context.Context, query Query) (Page, error) {
 	if err := m.Err(); err != nil {
 		return Page{}, err
@@ -186,8 +118,8 @@ func (m *Manager) List(ctx context.Context, query Query) (Page, error) {
 	return m.store.List(ctx, query)
 }
 
-// Get returns the entries of ids, in that order. Those that are not there are
-// left out, and a *ResultsError names them as ErrNotFound.
+// Get returns the entries of ids, in that order. It leaves out ids without an
+// entry. The *delivery.ResultsError has ErrNotFound for each of them.
 func (m *Manager) Get(ctx context.Context, ids ...string) ([]Entry, error) {
 	if err := m.Err(); err != nil {
 		return nil, err
@@ -203,14 +135,14 @@ func (m *Manager) Get(ctx context.Context, ids ...string) ([]Entry, error) {
 			found = append(found, entries[i])
 		}
 	}
-	_, err := resultsOf(ids, errs)
-	return found, err
+	return found, delivery.NewResultsError(ids, errs)
 }
 
-// Delete deletes entries for good. The results are one for each id, in order;
-// see ResultsError for the error. ErrNotFound: there is none; ErrClaimed: it is
-// being requeued, and might be sent.
-func (m *Manager) Delete(ctx context.Context, ids ...string) ([]Result, error) {
+// Delete deletes entries for good. The results are one for each id, in order. The
+// error is a *delivery.ResultsError with the same results when one of them has an
+// error. It is ErrNotFound for an id without an entry, and ErrClaimed for an entry
+// that is being requeued and might be sent.
+func (m *Manager) Delete(ctx context.Context, ids ...string) ([]delivery.Result, error) {
 	if err := m.Err(); err != nil {
 		return nil, err
 	}
@@ -219,13 +151,13 @@ func (m *Manager) Delete(ctx context.Context, ids ...string) ([]Result, error) {
 	})
 }
 
-// Resolve implements delivery.Resolver: it deletes entries whose messages turned
-// out to be delivered after all. One that is not there is no error. See
-// ResultsError for the error; ErrClaimed: the entry is being requeued, resolve
-// it again a little later.
+// Resolve implements delivery.Resolver. It deletes entries whose messages turned
+// out to be delivered after all. An id without an entry is no error. Other errors
+// of single ids are in a *delivery.ResultsError. With ErrClaimed the entry is being
+// requeued: resolve it again a little later.
 func (m *Manager) Resolve(ctx context.Context, ids ...string) error {
 	results, err := m.Delete(ctx, ids...)
-	var failed *ResultsError
+	var failed *delivery.ResultsError
 	if !errors.As(err, &failed) {
 		return err
 	}
@@ -235,26 +167,26 @@ func (m *Manager) Resolve(ctx context.Context, ids ...string) error {
 			errs[i] = result.Err
 		}
 	}
-	_, err = resultsOf(ids, errs)
-	return err
+	return delivery.NewResultsError(ids, errs)
 }
 
-// Stats counts what is kept, with the ten most frequent fingerprints.
+// Stats counts the entries, and returns the ten most frequent fingerprints. It
+// sets metrics.DeadLetters.
 func (m *Manager) Stats(ctx context.Context) (Stats, error) {
 	if err := m.Err(); err != nil {
 		return Stats{}, err
 	}
 	stats, err := m.store.Stats(ctx, topFingerprints)
 	if err == nil {
-		m.kept.refresh(ctx)
+		m.gauge.refresh(ctx)
 	}
 	return stats, err
 }
 
-// Purge deletes for good what was given up longer ago than olderThan, except
-// for what is being requeued, and returns how many entries that were. It is how
-// a host sets a retention: call it as often as it suits. An olderThan that is
-// not more than 0 is ErrInvalid.
+// Purge deletes for good all entries that were given up longer ago than olderThan,
+// except for those that are being requeued. It returns how many it deleted. A host
+// that wants a retention calls it regularly. An olderThan that is not more than 0
+// is ErrInvalid.
 func (m *Manager) Purge(ctx context.Context, olderThan time.Duration) (int, error) {
 	if err := m.Err(); err != nil {
 		return 0, err
@@ -269,13 +201,13 @@ func (m *Manager) Purge(ctx context.Context, olderThan time.Duration) (int, erro
 	}
 	m.config.Logger.LogAttrs(ctx, slog.LevelInfo, "dead letters purged",
 		slog.Int("count", purged), slog.Duration("older_than", olderThan))
-	m.kept.refresh(ctx)
+	m.gauge.refresh(ctx)
 	return purged, nil
 }
 
-// inBatches runs do for ids, each id once, and logs those of each batch for
-// which it returned nil as event.
-func (m *Manager) inBatches(ctx context.Context, ids []string, event string, do func(batch []string) []error) ([]Result, error) {
+// inBatches calls do with ids in batches, each id once. It logs an event with
+// those ids of each batch for which do returned nil.
+func (m *Manager) inBatches(ctx context.Context, ids []string, event string, do func(batch []string) []error) ([]delivery.Result, error) {
 	outcome := make(map[string]error, len(ids))
 	unique := make([]string, 0, len(ids))
 	for _, id := range ids {
@@ -303,18 +235,18 @@ func (m *Manager) inBatches(ctx context.Context, ids []string, event string, do 
 		}
 	}
 	if len(ids) > 0 {
-		m.kept.refresh(ctx)
+		m.gauge.refresh(ctx)
 	}
-	errs := make([]error, len(ids))
+	results, errs := make([]delivery.Result, len(ids)), make([]error, len(ids))
 	for i, id := range ids {
-		errs[i] = outcome[id]
+		results[i], errs[i] = delivery.Result{ID: id, Err: outcome[id]}, outcome[id]
 	}
-	return resultsOf(ids, errs)
+	return results, delivery.NewResultsError(ids, errs)
 }
 
-// aligned is errs with one place for each of n ids, whatever a store or a
-// sender returned: a wrong count is an error for each, so that nothing counts
-// as done that may not be.
+// aligned returns errs with one error for each of n ids, whatever a store
+// returned. Where their number is wrong it is an error of each id, so that nothing
+// counts as done that may not be.
 func aligned(errs []error, n int) []error {
 	switch len(errs) {
 	case n:

@@ -1,16 +1,8 @@
 package dlq_test
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
-	"log/slog"
-	"slices"
-	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -22,133 +14,6 @@ import (
 	"github.com/esh3artech/barid/dlq"
 	"github.com/esh3artech/barid/metrics"
 )
-
-// letter is a dead letter whose body, recipient and error must not leak.
-func letter(id string) delivery.DeadLetter {
-	return delivery.DeadLetter{
-		ID: id,
-		Envelope: delivery.Envelope{
-			Message: delivery.Message{
-				ID: "message of " + id, Recipient: "secret-recipient", Type: "sms", Body: []byte("secret-body"),
-			},
-			Attempt: 3,
-			History: []delivery.Failure{{At: noon.Add(-time.Minute), Error: "secret-error 1"}, {At: noon, Attempt: 2, Error: "secret-error 2"}},
-		},
-		Reason: delivery.ReasonExhausted,
-		Error:  "secret-error 2",
-		Source: "consumer",
-		At:     noon,
-	}
-}
-
-func letters(n int) ([]delivery.DeadLetter, []string) {
-	all, ids := make([]delivery.DeadLetter, n), make([]string, n)
-	for i := range all {
-		ids[i] = fmt.Sprintf("letter-%03d", i)
-		all[i] = letter(ids[i])
-	}
-	return all, ids
-}
-
-// log collects events, each as its fields.
-type log struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (l *log) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
-
-func (l *log) logger() *slog.Logger {
-	return slog.New(slog.NewJSONHandler(l, &slog.HandlerOptions{Level: slog.LevelDebug}))
-}
-
-func (l *log) events(t *testing.T) []map[string]any {
-	t.Helper()
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	assert.NotContains(t, l.text.String(), "secret")
-	var events []map[string]any
-	for line := range strings.Lines(l.text.String()) {
-		var event map[string]any
-		require.NoError(t, json.Unmarshal([]byte(line), &event))
-		delete(event, "time")
-		events = append(events, event)
-	}
-	return events
-}
-
-// broken is a store whose calls fail where the test wants it.
-type broken struct {
-	dlq.Store
-	put, count, purge error
-	remove            func(ids []string) []error // nil lets it through
-	claim             func(ids []string) ([]dlq.Entry, []error)
-	counts            atomic.Int32
-	released          []string
-}
-
-func (b *broken) Put(ctx context.Context, entries ...dlq.Entry) error {
-	if b.put != nil {
-		return b.put
-	}
-	return b.Store.Put(ctx, entries...)
-}
-
-func (b *broken) Count(ctx context.Context, filter dlq.Filter) (int, error) {
-	b.counts.Add(1)
-	if b.count != nil {
-		return 0, b.count
-	}
-	return b.Store.Count(ctx, filter)
-}
-
-func (b *broken) Purge(ctx context.Context, before, now time.Time) (int, error) {
-	if b.purge != nil {
-		return 0, b.purge
-	}
-	return b.Store.Purge(ctx, before, now)
-}
-
-func (b *broken) Claim(ctx context.Context, claim dlq.Claim, ids ...string) ([]dlq.Entry, []error) {
-	if b.claim != nil {
-		return b.claim(ids)
-	}
-	return b.Store.Claim(ctx, claim, ids...)
-}
-
-func (b *broken) Remove(ctx context.Context, token string, ids ...string) []error {
-	if b.remove != nil {
-		return b.remove(ids)
-	}
-	return b.Store.Remove(ctx, token, ids...)
-}
-
-func (b *broken) Release(ctx context.Context, token string, ids ...string) []error {
-	b.released = append(b.released, ids...)
-	return b.Store.Release(ctx, token, ids...)
-}
-
-func kept(t *testing.T, manager *dlq.Manager) []string {
-	t.Helper()
-	page, err := manager.List(context.Background(), dlq.Query{Order: dlq.OldestFirst, Limit: dlq.MaxLimit})
-	require.NoError(t, err)
-	ids := []string{}
-	for i := range page.Entries {
-		ids = append(ids, page.Entries[i].ID)
-	}
-	return ids
-}
-
-func gauge(t *testing.T, collector *metrics.Collector) float64 {
-	t.Helper()
-	value, ok := collector.Value(metrics.DeadLetters)
-	require.True(t, ok)
-	return value
-}
 
 func TestManagerFaultsAreToldByEveryUse(t *testing.T) {
 	ctx := context.Background()
@@ -281,17 +146,17 @@ func TestGetAndDeleteTellOfEveryID(t *testing.T) {
 
 	entries, err := manager.Get(ctx, "letter-003", "nobody", "letter-001")
 	require.ErrorIs(t, err, dlq.ErrNotFound)
-	require.EqualError(t, err, "dlq: 1 of 3 entries failed; nobody: dlq: no such entry")
+	require.EqualError(t, err, "1 of 3 failed; [1] nobody: dlq: no such entry")
 	assert.Equal(t, []string{"letter-003", "letter-001"}, []string{entries[0].ID, entries[1].ID})
 
 	results, err := manager.Delete(ctx, "letter-000", "nobody", "letter-004", "letter-000", "no one", "none", "not one")
-	var each *dlq.ResultsError
+	var each *delivery.ResultsError
 	require.ErrorAs(t, err, &each)
 	require.NotErrorIs(t, err, dlq.ErrClaimed)
 	assert.Equal(t, each.Results, results)
-	require.ErrorContains(t, err, "4 of 7 entries failed; nobody: dlq: no such entry;")
+	require.ErrorContains(t, err, "4 of 7 failed; [1] nobody: dlq: no such entry;")
 	require.ErrorContains(t, err, "; and 1 more")
-	assert.Equal(t, []dlq.Result{
+	assert.Equal(t, []delivery.Result{
 		{ID: "letter-000"}, {ID: "nobody", Err: dlq.ErrNotFound}, {ID: "letter-004"}, {ID: "letter-000"},
 		{ID: "no one", Err: dlq.ErrNotFound}, {ID: "none", Err: dlq.ErrNotFound}, {ID: "not one", Err: dlq.ErrNotFound},
 	}, results)
@@ -323,101 +188,35 @@ func TestPurgeWantsAnAge(t *testing.T) {
 	assert.Equal(t, []string{"a"}, kept(t, manager))
 }
 
-func TestStatsLearnsOfChangesMadeElsewhere(t *testing.T) {
-	ctx := context.Background()
+func TestResolveForgivesWhatIsGone(t *testing.T) {
 	store := dlq.NewMemory(dlq.MemoryConfig{})
-	collector := metrics.NewCollector(metrics.CollectorConfig{})
-	manager := dlq.NewManager(store, nil, dlq.Config{Metrics: collector})
-	all, _ := letters(3)
-	require.NoError(t, dlq.NewManager(store, nil, dlq.Config{}).DeadLetter(ctx, all...))
-	assert.Zero(t, gauge(t, collector))
-	stats, err := manager.Stats(ctx)
+	manager := dlq.NewManager(store, nil, dlq.Config{})
+	ctx := context.Background()
+	all, ids := letters(3)
+	require.NoError(t, manager.DeadLetter(ctx, all...))
+
+	require.NoError(t, manager.Resolve(ctx))
+	require.NoError(t, manager.Resolve(ctx, ids[0], "unknown", ids[0]))
+	require.NoError(t, manager.Resolve(ctx, ids[0]))
+	left, err := store.Count(ctx, dlq.Filter{})
 	require.NoError(t, err)
-	assert.Equal(t, dlq.Stats{
-		Total: 3, Oldest: noon, ByReason: map[delivery.Reason]int{"exhausted": 3}, ByType: map[string]int{"sms": 3},
-		Fingerprints: []dlq.FingerprintCount{{Fingerprint: dlq.Fingerprint("secret-error 2"), Count: 3, Example: "secret-error 2"}},
-	}, stats)
-	assert.InDelta(t, 3, gauge(t, collector), 0)
-}
+	require.Equal(t, 2, left)
 
-func TestNobodyCountsWhatNobodyLooksAt(t *testing.T) {
-	store := &broken{Store: dlq.NewMemory(dlq.MemoryConfig{})}
-	for _, recorder := range []metrics.Recorder{nil, metrics.Discard} {
-		manager := dlq.NewManager(store, nil, dlq.Config{Metrics: recorder})
-		require.NoError(t, manager.DeadLetter(context.Background(), letter("a")))
-	}
-	assert.Zero(t, store.counts.Load())
-}
-
-func TestACountThatFailsIsLogged(t *testing.T) {
-	var events log
-	store := &broken{Store: dlq.NewMemory(dlq.MemoryConfig{}), count: errors.New("down")}
-	manager := dlq.NewManager(store, nil, dlq.Config{Metrics: metrics.NewCollector(metrics.CollectorConfig{}), Logger: events.logger()})
-	require.NoError(t, manager.DeadLetter(context.Background(), letter("a")))
-	assert.Equal(t, map[string]any{"level": "WARN", "msg": "dead letters not counted", "error": "down"}, events.events(t)[1])
-}
-
-// slowCount lets a count begin only when the test says so.
-type slowCount struct {
-	dlq.Store
-	began, proceed chan struct{}
-	counts         atomic.Int32
-}
-
-func (s *slowCount) Count(ctx context.Context, filter dlq.Filter) (int, error) {
-	s.counts.Add(1)
-	s.began <- struct{}{}
-	<-s.proceed
-	return s.Store.Count(ctx, filter)
-}
-
-func TestAFloodOfDeadLettersIsNoFloodOfCounts(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		ctx := context.Background()
-		store := &slowCount{Store: dlq.NewMemory(dlq.MemoryConfig{}), began: make(chan struct{}), proceed: make(chan struct{})}
-		collector := metrics.NewCollector(metrics.CollectorConfig{})
-		manager := dlq.NewManager(store, nil, dlq.Config{Metrics: collector})
-		all, _ := letters(50)
-		var group sync.WaitGroup
-		for i := range all {
-			group.Go(func() { assert.NoError(t, manager.DeadLetter(ctx, all[i])) })
-		}
-		<-store.began
-		synctest.Wait() // the others are stored; one waits to count, the rest is done
-		close(store.proceed)
-		<-store.began
-		group.Wait()
-		assert.Equal(t, int32(2), store.counts.Load())
-		assert.InDelta(t, 50, gauge(t, collector), 0)
-	})
-}
-
-func TestACounterThatGivesUpWaitingHoldsNobodyUp(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		store := &slowCount{Store: dlq.NewMemory(dlq.MemoryConfig{}), began: make(chan struct{}), proceed: make(chan struct{})}
-		collector := metrics.NewCollector(metrics.CollectorConfig{})
-		manager := dlq.NewManager(store, nil, dlq.Config{Metrics: collector})
-		var group sync.WaitGroup
-		group.Go(func() { assert.NoError(t, manager.DeadLetter(context.Background(), letter("a"))) })
-		<-store.began
-		short, cancel := context.WithTimeout(context.Background(), time.Second)
-		defer cancel()
-		require.NoError(t, manager.DeadLetter(short, letter("b")), "it is stored, whether counted or not")
-		close(store.proceed)
-		group.Wait()
-		group.Go(func() { <-store.began })
-		require.NoError(t, manager.DeadLetter(context.Background(), letter("c")))
-		group.Wait()
-		assert.InDelta(t, 3, gauge(t, collector), 0)
-	})
-}
-
-func TestResultsErrorMatchesAnyOfItsErrors(t *testing.T) {
-	err := error(&dlq.ResultsError{Results: []dlq.Result{{ID: "a"}, {ID: "b", Err: dlq.ErrClaimed}, {ID: "c", Err: &delivery.InvalidError{Field: "ID"}}}})
+	// What is being requeued stays, and is told of.
+	_, errs := store.Claim(ctx, dlq.Claim{Token: "somebody", Now: time.Now(), Lease: time.Minute}, ids[1])
+	require.Nil(t, errs)
+	err = manager.Resolve(ctx, "unknown", ids[1], ids[2])
 	require.ErrorIs(t, err, dlq.ErrClaimed)
-	require.ErrorIs(t, err, delivery.ErrInvalid)
 	require.NotErrorIs(t, err, dlq.ErrNotFound)
-	var invalid *delivery.InvalidError
-	require.ErrorAs(t, err, &invalid)
-	assert.True(t, slices.Contains(err.(interface{ Unwrap() []error }).Unwrap(), dlq.ErrClaimed))
+	var failed *delivery.ResultsError
+	require.ErrorAs(t, err, &failed)
+	require.Equal(t, []delivery.Result{{ID: "unknown"}, {ID: ids[1], Err: dlq.ErrClaimed}, {ID: ids[2]}}, failed.Results)
+	left, err = store.Count(ctx, dlq.Filter{})
+	require.NoError(t, err)
+	require.Equal(t, 1, left)
+
+	require.ErrorIs(t, (*dlq.Manager)(nil).Resolve(ctx, "x"), dlq.ErrConfig)
+	ended, cancel := context.WithCancel(ctx)
+	cancel()
+	require.ErrorIs(t, manager.Resolve(ended, ids[1]), context.Canceled)
 }

@@ -18,15 +18,15 @@ const DefaultMaxEntries = 100_000
 // MemoryConfig configures a Memory.
 type MemoryConfig struct {
 	// MaxEntries bounds how many entries are kept. Default DefaultMaxEntries, at
-	// least 1. Putting more is ErrFull, and puts nothing of that call: a
-	// consumer then leaves its message unacknowledged. Nothing is dropped to
-	// make room.
+	// least 1. A Put beyond it is ErrFull, and puts none of its entries. A
+	// consumer then leaves its message unacknowledged. Nothing is dropped to make
+	// room.
 	MaxEntries int
 }
 
-// Memory is a Store and a JobStore in the process's memory, for tests and for hosts that can
-// bear to lose their dead letters with the process. The zero Memory has the
-// default configuration.
+// Memory is a Store and a JobStore in the process's memory. It is for tests, and
+// for hosts that can bear to lose their dead letters with the process. The zero
+// Memory has the default configuration.
 type Memory struct {
 	config MemoryConfig
 	fault  error
@@ -39,11 +39,11 @@ type Memory struct {
 
 var _ Store = (*Memory)(nil)
 
-// item is an entry with its claim. The entry is never changed in place, so
-// that it may be copied after the lock is gone.
+// item is an entry with its claim. The entry is never changed in place, so that
+// it may be cloned without the lock.
 type item struct {
 	entry    Entry
-	token    string // empty when not claimed
+	token    string // of the claim; empty when there is none
 	until    time.Time
 	replaced bool // since it was claimed
 }
@@ -51,11 +51,11 @@ type item struct {
 func (i *item) claimed(now time.Time) bool { return i.token != "" && now.Before(i.until) }
 
 func compareItem(i *item, position delivery.Position) int {
-	return PositionOf(&i.entry).Compare(position)
+	return positionOf(&i.entry).Compare(position)
 }
 
-// NewMemory returns an empty Memory. A config that can't be used is told by
-// Err and by every use.
+// NewMemory returns an empty Memory. If config can't be used, Err and every
+// method return what is wrong with it.
 func NewMemory(config MemoryConfig) *Memory {
 	m := &Memory{config: config}
 	if config.MaxEntries < 0 {
@@ -64,7 +64,7 @@ func NewMemory(config MemoryConfig) *Memory {
 	return m
 }
 
-// Err says what is wrong with the config, as an ErrConfig, or nil.
+// Err returns what is wrong with the config, as ErrConfig, or nil.
 func (m *Memory) Err() error { return m.fault }
 
 func (m *Memory) usable(ctx context.Context) error {
@@ -112,18 +112,19 @@ func (m *Memory) put(entry Entry) {
 		m.drop(old)
 	}
 	m.items[entry.ID] = next
-	at, _ := slices.BinarySearchFunc(m.order, PositionOf(&entry), compareItem)
+	at, _ := slices.BinarySearchFunc(m.order, positionOf(&entry), compareItem)
 	m.order = slices.Insert(m.order, at, next)
 }
 
 func (m *Memory) drop(old *item) {
 	delete(m.items, old.entry.ID)
-	if at, found := slices.BinarySearchFunc(m.order, PositionOf(&old.entry), compareItem); found {
+	if at, found := slices.BinarySearchFunc(m.order, positionOf(&old.entry), compareItem); found {
 		m.order = slices.Delete(m.order, at, at+1)
 	}
 }
 
-// each runs do for every id that is there, under the lock.
+// each calls do for every id that has an entry, under the lock, and returns the
+// errors as Store has them.
 func (m *Memory) each(ctx context.Context, ids []string, do func(i int, it *item) error) []error {
 	if err := m.usable(ctx); err != nil {
 		return slices.Repeat([]error{err}, len(ids))
@@ -157,7 +158,7 @@ func (m *Memory) Get(ctx context.Context, ids ...string) ([]Entry, []error) {
 	return cloned(entries), errs
 }
 
-// cloned makes entries the caller's own.
+// cloned replaces entries by copies that share nothing with the store.
 func cloned(entries []Entry) []Entry {
 	for i := range entries {
 		entries[i] = entries[i].Clone()
@@ -192,7 +193,8 @@ func (m *Memory) List(ctx context.Context, query Query) (Page, error) {
 	return page, nil
 }
 
-// begin returns the place in m.order where the scan goes on, and its direction.
+// begin returns the index in m.order from which the scan goes on, and its
+// direction.
 func (m *Memory) begin(scan *Scan) (at, step int) {
 	first := scan.After.ID == ""
 	at, found := slices.BinarySearchFunc(m.order, scan.After, compareItem)
@@ -329,7 +331,7 @@ func (m *Memory) Purge(ctx context.Context, before, now time.Time) (int, error) 
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	kept := len(m.order)
+	total := len(m.order)
 	m.order = slices.DeleteFunc(m.order, func(it *item) bool {
 		if !it.entry.DeadAt.Before(before) || it.claimed(now) {
 			return false
@@ -337,5 +339,5 @@ func (m *Memory) Purge(ctx context.Context, before, now time.Time) (int, error) 
 		delete(m.items, it.entry.ID)
 		return true
 	})
-	return kept - len(m.order), nil
+	return total - len(m.order), nil
 }

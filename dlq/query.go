@@ -4,53 +4,20 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
-	"time"
 
 	"github.com/esh3artech/barid/delivery"
 )
 
-// The bounds of Query.Limit.
+// The default of Query.Limit and its bound.
 const (
 	DefaultLimit = 100
 	MaxLimit     = 1000
 )
 
-// Filter picks entries. All fields that are set must fit; the zero Filter
-// picks everything.
-type Filter struct {
-	Reason      delivery.Reason
-	Recipient   string
-	Type        string
-	Fingerprint string
-	Source      string
-	// Since and Until bound DeadAt: at or after Since, before Until.
-	Since time.Time
-	Until time.Time
-}
-
-// Match says whether the filter picks entry.
-func (f *Filter) Match(entry *Entry) bool {
-	return (f.Reason == "" || f.Reason == entry.Reason) &&
-		(f.Recipient == "" || f.Recipient == entry.Envelope.Recipient) &&
-		(f.Type == "" || f.Type == entry.Envelope.Type) &&
-		(f.Fingerprint == "" || f.Fingerprint == entry.Fingerprint) &&
-		(f.Source == "" || f.Source == entry.Source) &&
-		(f.Since.IsZero() || !entry.DeadAt.Before(f.Since)) &&
-		(f.Until.IsZero() || entry.DeadAt.Before(f.Until))
-}
-
-// CheckFilter returns ErrQuery when no time can be within filter's bounds.
-func CheckFilter(filter *Filter) error {
-	if !filter.Since.IsZero() && !filter.Until.IsZero() && !filter.Since.Before(filter.Until) {
-		return fmt.Errorf("%w: Since is not before Until", ErrQuery)
-	}
-	return nil
-}
-
-// Order is by DeadAt, and by ID among equals.
+// Order is an order by DeadAt. Entries with the same DeadAt are ordered by ID.
 type Order uint8
 
-// The orders.
+// The orders of Query.
 const (
 	NewestFirst Order = iota
 	OldestFirst
@@ -64,8 +31,8 @@ type Query struct {
 	// Limit is how many entries a page has at most. Default DefaultLimit, from 1
 	// to MaxLimit.
 	Limit int
-	// Cursor is empty for the first page and Page.Next for each further one,
-	// with the same Filter and Order.
+	// Cursor is empty for the first page. For each further one it is Page.Next
+	// of the page before, with the same Filter and Order.
 	Cursor string
 }
 
@@ -73,29 +40,28 @@ type Query struct {
 type Page struct {
 	// Entries belong to the caller.
 	Entries []Entry `json:"entries"`
-	// Next is the Cursor for the next page, empty when there is none.
+	// Next is the Cursor of the next page. It is empty when there is none.
 	Next string `json:"next,omitempty"`
 }
 
-// PositionOf returns an entry's place in the order of all entries.
-func PositionOf(entry *Entry) delivery.Position {
+// positionOf returns an entry's position in the order of all entries.
+func positionOf(entry *Entry) delivery.Position {
 	return delivery.Position{At: entry.DeadAt, ID: entry.ID}
 }
 
-// Scan is a Query that has been checked, with defaults filled in and the cursor
-// decoded: what a Store works with. A cursor names the place of the last entry
-// seen, not a count of entries, so that pages stay stable while entries come
-// and go.
+// Scan is a checked Query, with its defaults filled in and its cursor decoded. It
+// is what a Store works with. A cursor is the position of the last entry seen,
+// not a count of entries, so that pages stay stable while entries come and go.
 type Scan struct {
 	Filter
 	Order Order
 	Limit int
-	// After is the last entry of the page before; an empty After.ID means that
-	// this is the first page.
+	// After is the position of the last entry of the page before. An empty
+	// After.ID means that this is the first page.
 	After delivery.Position
 }
 
-// Scan checks the query. Faults are ErrQuery or ErrCursor, all at once.
+// Scan checks the query. It reports all faults at once, as ErrQuery or ErrCursor.
 func (q *Query) Scan() (Scan, error) {
 	scan := Scan{Filter: q.Filter, Order: q.Order, Limit: q.Limit}
 	var faults []error
@@ -122,12 +88,13 @@ func (q *Query) Scan() (Scan, error) {
 	return scan, nil
 }
 
-// Cursor returns the cursor of the page after the one that ends with last.
+// Cursor returns the Page.Next of a page that ends with last.
 func (s *Scan) Cursor(last *Entry) string {
-	return delivery.EncodeCursor(PositionOf(last), s.digest())
+	return delivery.EncodeCursor(positionOf(last), s.digest())
 }
 
-// digest tells queries apart whose pages don't belong together.
+// digest identifies the queries whose cursors s takes: those with the same filter
+// and order.
 func (s *Scan) digest() uint64 {
 	return delivery.CursorDigest("dead letters", string(s.Reason), s.Recipient, s.Type, s.Fingerprint, s.Source,
 		s.Since.UTC().String(), s.Until.UTC().String(), strconv.Itoa(int(s.Order)))

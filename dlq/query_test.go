@@ -7,10 +7,9 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/esh3artech/barid/delivery"
 	"github.com/esh3artech/barid/dlq"
 )
-
-var noon = time.Date(2026, 3, 4, 12, 0, 0, 0, time.UTC)
 
 func TestQueryFaultsAreAllNamed(t *testing.T) {
 	query := dlq.Query{
@@ -37,7 +36,7 @@ func TestScanOfCursor(t *testing.T) {
 	query.Cursor = scan.Cursor(&last)
 	scan, err = query.Scan()
 	require.NoError(t, err)
-	assert.Equal(t, dlq.PositionOf(&last), scan.After)
+	assert.Equal(t, delivery.Position{At: last.DeadAt, ID: last.ID}, scan.After)
 }
 
 func TestCursorIsForOneFilterAndOrder(t *testing.T) {

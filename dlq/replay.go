@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
-	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -15,14 +14,14 @@ import (
 )
 
 const (
-	// MaxRunningJobs bounds how many jobs there are that are not finished.
+	// MaxRunningJobs bounds how many jobs are not finished.
 	MaxRunningJobs = 16
-	// KeptJobs is how many finished jobs are kept to be looked at. StartReplay
-	// deletes older ones.
+	// KeptJobs is how many finished jobs are kept. StartReplay deletes older ones.
 	KeptJobs = 100
 )
 
-// The bounds of ReplayConfig.Rate: from about one in a quarter of an hour.
+// The bounds of ReplayConfig.Rate, in entries per second. MinRate is about one
+// entry in a quarter of an hour.
 const (
 	MinRate = 0.001
 	MaxRate = 1e6
@@ -31,10 +30,10 @@ const (
 // ReplayConfig configures a bulk replay.
 type ReplayConfig struct {
 	// Rate is how many entries are sent per second at most, from MinRate to
-	// MaxRate. The cap is exact over time: entries go in groups of a tenth of a
-	// second's worth, or one by one when that is less than one, and time that
-	// was lost in a pause is not caught up. It holds over a change of runners, but
-	// for the batch that a runner had sent when it died. Default 0: no bound.
+	// MaxRate. Ten times a second a group of entries is sent, or single entries
+	// when the rate is less than ten. Time that was lost in a pause is not caught
+	// up. The rate holds over a change of runners, except for the batch that a
+	// runner had sent when it died. Default 0: no limit.
 	Rate float64
 }
 
@@ -45,81 +44,32 @@ func (c *ReplayConfig) validate() error {
 	return nil
 }
 
-// Preview says what a replay of a Filter would begin with.
+// Preview is what a replay of a Filter would begin with.
 type Preview struct {
 	// Count is how many entries the filter picks now.
 	Count int `json:"count"`
-	// Malformed is how many of them can't be sent again because they are no
-	// messages. There may be others that can't be.
+	// Malformed is how many of them are no messages, so that they can't be sent
+	// again. There may be others that can't.
 	Malformed int `json:"malformed"`
-	// Oldest and Newest are the first and the last DeadAt of them, zero when
-	// there is none.
+	// Oldest and Newest are the first and the last DeadAt of them. They are zero
+	// when there is none.
 	Oldest time.Time `json:"oldest,omitzero"`
 	Newest time.Time `json:"newest,omitzero"`
 }
 
-// replays are the jobs that are worked at in this process.
-type replays struct {
-	store JobStore // nil when the Manager's Store is none
-	// started wakes a runner; it holds one when there may be a job to take.
-	started chan struct{}
-
-	mu    sync.Mutex
-	stops map[string]context.CancelFunc // by job ID
-}
-
-func newReplays(store Store) *replays {
-	jobs, _ := store.(JobStore)
-	return &replays{store: jobs, started: make(chan struct{}, 1), stops: make(map[string]context.CancelFunc)}
-}
-
-func (r *replays) wake() {
-	select {
-	case r.started <- struct{}{}:
-	default:
-	}
-}
-
-// stop makes the runner in this process, if it is one, look at the job now.
-func (r *replays) stop(id string) {
-	r.mu.Lock()
-	stop := r.stops[id]
-	r.mu.Unlock()
-	if stop != nil {
-		stop()
-	}
-}
-
-// enter returns false when the job is worked at here already.
-func (r *replays) enter(id string, stop context.CancelFunc) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.stops[id] != nil {
-		return false
-	}
-	r.stops[id] = stop
-	return true
-}
-
-func (r *replays) leave(id string) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	delete(r.stops, id)
-}
-
-// jobs is the JobStore, or why there is none.
-func (m *Manager) jobs() (JobStore, error) {
+// jobStore returns the JobStore, or why there is none.
+func (m *Manager) jobStore() (JobStore, error) {
 	if err := m.Err(); err != nil {
 		return nil, err
 	}
-	if m.replays.store == nil {
+	if m.replays.jobs == nil {
 		return nil, ErrNoJobs
 	}
-	return m.replays.store, nil
+	return m.replays.jobs, nil
 }
 
-// Preview tells what a replay of filter would begin with, and changes nothing.
-// A filter that no entry can fit is ErrQuery.
+// Preview returns what a replay of filter would begin with, and changes nothing. A
+// filter that CheckFilter rejects is ErrQuery.
 func (m *Manager) Preview(ctx context.Context, filter Filter) (Preview, error) {
 	if err := m.Err(); err != nil {
 		return Preview{}, err
@@ -136,34 +86,35 @@ func (m *Manager) Preview(ctx context.Context, filter Filter) (Preview, error) {
 			return Preview{}, err
 		}
 	}
-	if preview.Oldest, err = m.first(ctx, filter, OldestFirst); err != nil {
+	if preview.Oldest, err = firstDeadAt(ctx, m.store, filter, OldestFirst); err != nil {
 		return Preview{}, err
 	}
-	if preview.Newest, err = m.first(ctx, filter, NewestFirst); err != nil {
+	if preview.Newest, err = firstDeadAt(ctx, m.store, filter, NewestFirst); err != nil {
 		return Preview{}, err
 	}
 	return preview, nil
 }
 
-// first is the DeadAt of the first entry in an order, zero when there is none.
-func (m *Manager) first(ctx context.Context, filter Filter, order Order) (time.Time, error) {
-	page, err := m.store.List(ctx, Query{Filter: filter, Order: order, Limit: 1})
+// firstDeadAt returns the DeadAt of the first entry in an order, or zero when there
+// is none.
+func firstDeadAt(ctx context.Context, store Store, filter Filter, order Order) (time.Time, error) {
+	page, err := store.List(ctx, Query{Filter: filter, Order: order, Limit: 1})
 	if err != nil || len(page.Entries) == 0 {
 		return time.Time{}, err
 	}
 	return page.Entries[0].DeadAt, nil
 }
 
-// StartReplay stores a job that requeues everything that filter picks and that
-// was given up before now; see RunJobs for who works it. A runner in this
-// process begins at once, one elsewhere within some seconds.
+// StartReplay stores a job that requeues all entries that filter picks and that
+// were given up before now. It does not run the job: RunJobs does. A RunJobs in this
+// process begins at once, one in another process within some seconds.
 //
-// Two jobs that pick the same entries share them: each entry is sent once. A
-// filter that no entry can fit is ErrQuery, a Rate that is out of range
-// ErrInvalid; with MaxRunningJobs unfinished jobs it is ErrTooManyJobs. An error
-// of the store may leave a job behind that was started.
+// Two jobs that pick the same entries send each of them once. A filter that
+// CheckFilter rejects is ErrQuery, and a Rate that is out of range is ErrInvalid.
+// With MaxRunningJobs unfinished jobs it is ErrTooManyJobs. After an error of the
+// store the job may have been started all the same.
 func (m *Manager) StartReplay(ctx context.Context, filter Filter, config ReplayConfig) (Job, error) {
-	store, err := m.jobs()
+	store, err := m.jobStore()
 	if err != nil {
 		return Job{}, err
 	}
@@ -178,7 +129,7 @@ func (m *Manager) StartReplay(ctx context.Context, filter Filter, config ReplayC
 	if err != nil {
 		return Job{}, err
 	}
-	if err := m.makeRoom(ctx, store); err != nil {
+	if err := deleteOldJobs(ctx, store); err != nil {
 		return Job{}, err
 	}
 	job := Job{
@@ -196,8 +147,9 @@ func (m *Manager) StartReplay(ctx context.Context, filter Filter, config ReplayC
 	return job, nil
 }
 
-// makeRoom deletes finished jobs that are too many.
-func (m *Manager) makeRoom(ctx context.Context, store JobStore) error {
+// deleteOldJobs makes room for a new job: it deletes the oldest finished jobs beyond
+// KeptJobs. It returns ErrTooManyJobs when there are too many unfinished ones.
+func deleteOldJobs(ctx context.Context, store JobStore) error {
 	jobs, err := store.Jobs(ctx)
 	if err != nil {
 		return err
@@ -220,20 +172,19 @@ func (m *Manager) makeRoom(ctx context.Context, store JobStore) error {
 	return store.DeleteJobs(ctx, old...)
 }
 
-// Job returns a job with its progress, or ErrJobNotFound. Its counts are those
-// of its last batch.
+// Job returns a job with its progress after its last batch, or ErrJobNotFound.
 func (m *Manager) Job(ctx context.Context, id string) (Job, error) {
-	store, err := m.jobs()
+	store, err := m.jobStore()
 	if err != nil {
 		return Job{}, err
 	}
 	return store.Job(ctx, id)
 }
 
-// Jobs returns all jobs that are kept, newest first: the unfinished ones, and
-// about KeptJobs that are finished.
+// Jobs returns all jobs, newest first: the unfinished ones, and about KeptJobs that
+// are finished.
 func (m *Manager) Jobs(ctx context.Context) ([]Job, error) {
-	store, err := m.jobs()
+	store, err := m.jobStore()
 	if err != nil {
 		return nil, err
 	}
@@ -241,13 +192,15 @@ func (m *Manager) Jobs(ctx context.Context) ([]Job, error) {
 }
 
 // CancelReplay ends a job for good. A runner in this process begins no further
-// batch, and has 5 s to finish the one that it is sending. One elsewhere learns
-// of it within a second when it waits, and otherwise when it stores what became
-// of a batch; by then it may be sending the next. What was sent is counted. What the job has not sent stays. Cancelling what
-// is cancelled is nil, what is done ErrJobFinished, what is not there
-// ErrJobNotFound.
+// batch, and has 5 s to finish the one that it is sending. A runner in another
+// process learns of it within a second when it waits, and otherwise when it stores
+// the progress of a batch. By then it may be sending the next one.
+//
+// What was sent is counted, and what was not sent is kept. It returns nil for a
+// job that is cancelled already, ErrJobFinished for one that is done, and
+// ErrJobNotFound for one that does not exist.
 func (m *Manager) CancelReplay(ctx context.Context, id string) error {
-	store, err := m.jobs()
+	store, err := m.jobStore()
 	if err != nil {
 		return err
 	}
@@ -274,6 +227,6 @@ func (m *Manager) CancelReplay(ctx context.Context, id string) error {
 		case !errors.Is(err, ErrJobChanged):
 			return err
 		}
-		// Its runner wrote progress in between.
+		// Its runner stored its progress in between.
 	}
 }

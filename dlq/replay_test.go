@@ -2,7 +2,7 @@ package dlq_test
 
 import (
 	"context"
-	"sync"
+	"math"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -10,66 +10,106 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/esh3artech/barid/delivery"
-	"github.com/esh3artech/barid/delivery/memory"
 	"github.com/esh3artech/barid/dlq"
-	"github.com/esh3artech/barid/idempotency"
-	"github.com/esh3artech/barid/retry"
 )
 
-// TestReplayThroughThePipeline takes a message from its failure to the dead
-// letters and back: suppression of duplicates must not swallow the replay, and
-// must suppress a second one.
-func TestReplayThroughThePipeline(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		transport := memory.New(memory.Config{})
-		publisher, err := delivery.NewPublisher(transport, delivery.PublisherConfig{})
-		require.NoError(t, err)
-		letters := dlq.NewManager(dlq.NewMemory(dlq.MemoryConfig{}), publisher, dlq.Config{})
+func TestReplayArguments(t *testing.T) {
+	ctx := context.Background()
+	manager := dlq.NewManager(dlq.NewMemory(dlq.MemoryConfig{}), nil, dlq.Config{})
+	for _, rate := range []float64{-1, math.NaN(), math.Inf(1), math.Inf(-1), dlq.MinRate / 2, dlq.MaxRate * 2} {
+		_, err := manager.StartReplay(ctx, dlq.Filter{}, dlq.ReplayConfig{Rate: rate})
+		require.ErrorIs(t, err, dlq.ErrInvalid, rate)
+		require.ErrorContains(t, err, "Rate")
+	}
+	future := dlq.Filter{Since: time.Now().Add(time.Hour)}
+	_, err := manager.StartReplay(ctx, future, dlq.ReplayConfig{})
+	require.ErrorIs(t, err, dlq.ErrQuery, "nothing can have been given up by now")
+	_, err = manager.Preview(ctx, dlq.Filter{Since: noon, Until: noon})
+	require.ErrorIs(t, err, dlq.ErrQuery)
+	jobs, err := manager.Jobs(ctx)
+	require.NoError(t, err)
+	assert.Empty(t, jobs)
 
-		var mu sync.Mutex
-		var generations []int
-		consumer, err := delivery.NewConsumer(transport, func(ctx context.Context, _ delivery.Message) error {
-			attempt, _ := delivery.AttemptFrom(ctx)
-			mu.Lock()
-			defer mu.Unlock()
-			generations = append(generations, attempt.Generation)
-			if attempt.Generation < 2 {
-				return retry.Permanent(context.DeadlineExceeded)
-			}
-			return nil
-		}, delivery.ConsumerConfig{
-			Idempotency: idempotency.NewMemory(idempotency.MemoryConfig{}),
-			DeadLetters: letters,
-		})
-		require.NoError(t, err)
-		ctx, cancel := context.WithCancel(context.Background())
-		ended := make(chan error, 1)
-		go func() { ended <- consumer.Run(ctx) }()
+	until := time.Now().Add(-time.Hour)
+	job, err := manager.StartReplay(ctx, dlq.Filter{Until: until}, dlq.ReplayConfig{Rate: dlq.MinRate})
+	require.NoError(t, err)
+	assert.True(t, job.Filter.Until.Equal(until), "an earlier end stays")
+	got, err := manager.Job(ctx, job.ID)
+	require.NoError(t, err)
+	assert.Equal(t, job, got)
+}
 
-		require.NoError(t, publisher.Publish(ctx, delivery.Message{ID: "m-1", Recipient: "r"}))
-		for generation := range 2 {
-			<-time.After(time.Minute)
-			page, err := letters.List(ctx, dlq.Query{})
-			require.NoError(t, err)
-			require.Len(t, page.Entries, 1)
-			assert.Equal(t, generation, page.Entries[0].Envelope.Generation)
-			assert.Len(t, page.Entries[0].Envelope.History, generation+1, "the history goes along")
-			id := page.Entries[0].ID
-			var group sync.WaitGroup
-			for range 10 {
-				group.Go(func() { _, _ = letters.Requeue(ctx, id) })
-			}
-			group.Wait()
+func TestReplayNeedsAStoreOfJobsAndASender(t *testing.T) {
+	ctx := context.Background()
+	without := dlq.NewManager(&broken{Store: dlq.NewMemory(dlq.MemoryConfig{})}, &sender{}, dlq.Config{})
+	faulty := dlq.NewManager(nil, nil, dlq.Config{})
+	for manager, want := range map[*dlq.Manager]error{without: dlq.ErrNoJobs, faulty: dlq.ErrConfig, nil: dlq.ErrConfig, {}: dlq.ErrConfig} {
+		_, startErr := manager.StartReplay(ctx, dlq.Filter{}, dlq.ReplayConfig{})
+		_, jobErr := manager.Job(ctx, "id")
+		_, jobsErr := manager.Jobs(ctx)
+		for _, err := range []error{startErr, jobErr, jobsErr, manager.CancelReplay(ctx, "id"), manager.RunJobs(ctx)} {
+			require.ErrorIs(t, err, want)
 		}
-		<-time.After(time.Minute)
-		stats, err := letters.Stats(ctx)
-		require.NoError(t, err)
-		assert.Zero(t, stats.Total)
+	}
+	_, err := without.Preview(ctx, dlq.Filter{})
+	require.NoError(t, err, "counting needs no jobs")
+	_, err = faulty.Preview(ctx, dlq.Filter{})
+	require.ErrorIs(t, err, dlq.ErrConfig)
+	require.ErrorIs(t, dlq.NewManager(dlq.NewMemory(dlq.MemoryConfig{}), nil, dlq.Config{}).RunJobs(ctx), dlq.ErrNoSender)
+}
 
-		cancel()
-		require.NoError(t, <-ended)
-		assert.Equal(t, []int{0, 1, 2}, generations, "each replay ran once")
-		require.NoError(t, transport.Close())
+func TestCancelReplay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		manager := dlq.NewManager(filled(t, 3), &sender{}, dlq.Config{})
+		require.ErrorIs(t, manager.CancelReplay(t.Context(), "nobody"), dlq.ErrJobNotFound)
+		job := start(t, manager, dlq.Filter{}, 0)
+		require.NoError(t, manager.CancelReplay(t.Context(), job.ID))
+		cancelled := progress(t, manager, job.ID)
+		<-time.After(time.Second)
+		require.NoError(t, manager.CancelReplay(t.Context(), job.ID))
+		assert.Equal(t, cancelled, progress(t, manager, job.ID))
+		assert.True(t, cancelled.Finished())
+
+		defer running(t, manager)()
+		<-time.After(time.Minute)
+		assert.Equal(t, cancelled, progress(t, manager, job.ID), "nobody picks it up")
+		assert.Len(t, kept(t, manager), 3)
+		job = start(t, manager, dlq.Filter{}, 0)
+		synctest.Wait()
+		require.ErrorIs(t, manager.CancelReplay(t.Context(), job.ID), dlq.ErrJobFinished)
+	})
+}
+
+func TestJobsAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx := t.Context()
+		manager := dlq.NewManager(filled(t, 1), nil, dlq.Config{})
+		var first dlq.Job
+		for i := range dlq.MaxRunningJobs {
+			job := start(t, manager, dlq.Filter{}, 0)
+			if i == 0 {
+				first = job
+			}
+		}
+		_, err := manager.StartReplay(ctx, dlq.Filter{}, dlq.ReplayConfig{})
+		require.ErrorIs(t, err, dlq.ErrTooManyJobs)
+		for range 3 * dlq.KeptJobs / 2 {
+			jobs, err := manager.Jobs(ctx)
+			require.NoError(t, err)
+			require.NoError(t, manager.CancelReplay(ctx, jobs[0].ID))
+			<-time.After(time.Second)
+			start(t, manager, dlq.Filter{}, 0)
+		}
+		jobs, err := manager.Jobs(ctx)
+		require.NoError(t, err)
+		running := 0
+		for i := range jobs {
+			if !jobs[i].Finished() {
+				running++
+			}
+		}
+		assert.Equal(t, dlq.MaxRunningJobs, running, "no unfinished one is deleted, however old")
+		assert.InDelta(t, dlq.KeptJobs, len(jobs)-running, 1)
+		progress(t, manager, first.ID)
 	})
 }

@@ -12,60 +12,68 @@ import (
 	"github.com/esh3artech/barid/delivery"
 )
 
-// Requeue sends entries again and removes those that the sender confirmed. Each
-// is sent as the next generation with no attempt counted and its history kept;
-// an ExpiresAt that has passed is cleared. Entries are sent in batches, one
-// call of Forward for each.
+// Requeue sends entries again, and removes those that the sender confirmed. Each
+// is sent as the next generation, with no attempt counted and with its history.
+// An ExpiresAt that has passed is cleared. Entries are sent in batches, with one
+// call of Forward for each batch.
 //
-// The results are one for each id, in order; see ResultsError for the error.
-// Except for ErrNotRemoved, whatever has an error was not confirmed, and is
-// still kept:
+// The results are one for each id, in order. The error is a
+// *delivery.ResultsError with the same results when one of them has an error.
+// Except with ErrNotRemoved, an entry with an error was not confirmed. It is still
+// kept. The errors are:
 //
-//   - nil: sent, and removed
-//   - ErrNotFound: there is none
-//   - ErrClaimed: being requeued by someone else
+//   - nil: sent and removed
+//   - ErrNotFound: there is no such entry
+//   - ErrClaimed: another call, or a replay job, is requeueing it
 //   - ErrNotReplayable: malformed, or refused by Message.Validate, whose error
 //     it wraps
 //   - ErrNotRemoved: sent and confirmed, but still kept; it wraps the reason
-//   - a context's error: not tried, or cut short
+//   - a context's error: not tried, or interrupted
 //   - any other: the sender's or the store's; with delivery.ErrOutcomeUnknown
 //     the message may have been sent
 //
-// Without a Sender nothing is tried: ErrNoSender.
-func (m *Manager) Requeue(ctx context.Context, ids ...string) ([]Result, error) {
+// Without a Sender nothing is tried, and the error is ErrNoSender.
+func (m *Manager) Requeue(ctx context.Context, ids ...string) ([]delivery.Result, error) {
 	if err := m.Err(); err != nil {
 		return nil, err
 	}
-	if m.sender == nil {
+	if m.requeuer.sender == nil {
 		return nil, ErrNoSender
 	}
 	return m.inBatches(ctx, ids, "dead letters requeued", func(batch []string) []error {
-		return m.requeue(ctx, batch)
+		return m.requeuer.requeue(ctx, batch)
 	})
 }
 
-// settleTimeout bounds what comes after sending, when the caller's context may
-// have ended already.
-const settleTimeout = 5 * time.Second
+// finishTimeout bounds what follows sending, when the caller's context may have
+// ended already.
+const finishTimeout = 5 * time.Second
 
-// requeue has half of the lease for sending and at most a quarter for what
-// comes after it, so that the claim outlives both.
-func (m *Manager) requeue(ctx context.Context, ids []string) []error {
-	claim := Claim{Token: uuid.NewString(), Now: time.Now(), Lease: m.config.Lease}
-	entries, errs := m.claim(ctx, claim, ids)
-	m.send(ctx, claim, entries, errs)
+// requeuer claims entries, sends them, and removes those that were confirmed.
+type requeuer struct {
+	store  Store
+	sender Sender // may be nil; the callers check it
+	lease  time.Duration
+}
 
-	// What was sent has to go even if the caller has no more time.
-	settling, cancel := context.WithTimeout(context.WithoutCancel(ctx), min(claim.Lease/4, settleTimeout))
+// requeue spends half of the lease at most on sending, and a quarter on what
+// follows, so that the claim lasts longer than both.
+func (r *requeuer) requeue(ctx context.Context, ids []string) []error {
+	claim := Claim{Token: uuid.NewString(), Now: time.Now(), Lease: r.lease}
+	entries, errs := r.claim(ctx, claim, ids)
+	r.send(ctx, claim, entries, errs)
+
+	// What was sent has to be removed even if the caller has no more time.
+	finishing, cancel := context.WithTimeout(context.WithoutCancel(ctx), min(claim.Lease/4, finishTimeout))
 	defer cancel()
-	m.settle(settling, claim.Token, ids, errs)
+	r.finish(finishing, claim.Token, ids, errs)
 	return errs
 }
 
-// claim returns an entry and an error for each id, and the errors are the
-// caller's.
-func (m *Manager) claim(ctx context.Context, claim Claim, ids []string) ([]Entry, []error) {
-	entries, errs := m.store.Claim(ctx, claim, ids...)
+// claim returns an entry and an error for each id. The errors belong to the
+// caller.
+func (r *requeuer) claim(ctx context.Context, claim Claim, ids []string) ([]Entry, []error) {
+	entries, errs := r.store.Claim(ctx, claim, ids...)
 	errs = slices.Clone(aligned(errs, len(ids)))
 	if len(entries) != len(ids) {
 		fault := fmt.Errorf("dlq: store returned %d entries for %d ids", len(entries), len(ids))
@@ -74,17 +82,17 @@ func (m *Manager) claim(ctx context.Context, claim Claim, ids []string) ([]Entry
 	return entries, errs
 }
 
-// send sends the entries that have no error, within half of the claim's lease,
-// and notes the errors of those that were not confirmed. It returns how many it
-// gave to the sender.
-func (m *Manager) send(ctx context.Context, claim Claim, entries []Entry, errs []error) int {
+// send sends the entries that have no error, within half of the claim's lease. It
+// sets the errors of those that were not confirmed, and returns how many it gave
+// to the sender.
+func (r *requeuer) send(ctx context.Context, claim Claim, entries []Entry, errs []error) int {
 	var sendable []int
 	var envelopes []delivery.Envelope
 	for i := range entries {
 		if errs[i] != nil {
 			continue
 		}
-		envelope, err := replay(&entries[i], claim.Now)
+		envelope, err := nextEnvelope(&entries[i], claim.Now)
 		if err != nil {
 			errs[i] = err
 			continue
@@ -93,29 +101,30 @@ func (m *Manager) send(ctx context.Context, claim Claim, entries []Entry, errs [
 		envelopes = append(envelopes, envelope)
 	}
 	sending, cancel := context.WithDeadline(ctx, claim.Now.Add(claim.Lease/2))
-	for k, err := range m.forward(sending, envelopes) {
+	for k, err := range r.forward(sending, envelopes) {
 		errs[sendable[k]] = err
 	}
 	cancel()
 	return len(envelopes)
 }
 
-// replay is the envelope to be sent for an entry.
-func replay(entry *Entry, now time.Time) (delivery.Envelope, error) {
+// nextEnvelope returns the envelope to be sent for an entry, or ErrNotReplayable.
+func nextEnvelope(entry *Entry, now time.Time) (delivery.Envelope, error) {
 	if entry.Reason == delivery.ReasonMalformed {
 		return delivery.Envelope{}, fmt.Errorf("%w: it is malformed", ErrNotReplayable)
 	}
 	envelope := entry.next(now)
-	// Checked here, because a sender refuses a whole batch for one.
+	// Checked here, because a sender refuses a whole batch for one invalid
+	// envelope.
 	if err := envelope.Validate(); err != nil {
 		return delivery.Envelope{}, fmt.Errorf("%w: %w", ErrNotReplayable, err)
 	}
 	return envelope, nil
 }
 
-// forward returns an error for each envelope. Those that the sender did not
-// send only because of others in the same call get a call of their own.
-func (m *Manager) forward(ctx context.Context, envelopes []delivery.Envelope) []error {
+// forward returns an error for each envelope. Envelopes that the sender did not
+// send only because of others in the same call are sent in another call.
+func (r *requeuer) forward(ctx context.Context, envelopes []delivery.Envelope) []error {
 	errs := make([]error, len(envelopes))
 	pending := make([]int, len(envelopes))
 	for i := range pending {
@@ -127,7 +136,7 @@ func (m *Manager) forward(ctx context.Context, envelopes []delivery.Envelope) []
 			batch[k] = envelopes[i]
 		}
 		var again []int
-		for k, err := range m.forwardOnce(ctx, batch) {
+		for k, err := range r.forwardOnce(ctx, batch) {
 			errs[pending[k]] = err
 			if errors.Is(err, delivery.ErrNotSent) {
 				again = append(again, pending[k])
@@ -141,8 +150,9 @@ func (m *Manager) forward(ctx context.Context, envelopes []delivery.Envelope) []
 	return errs
 }
 
-func (m *Manager) forwardOnce(ctx context.Context, batch []delivery.Envelope) []error {
-	err := m.sender.Forward(ctx, batch...)
+// forwardOnce calls the sender, and returns an error for each envelope.
+func (r *requeuer) forwardOnce(ctx context.Context, batch []delivery.Envelope) []error {
+	err := r.sender.Forward(ctx, batch...)
 	errs := make([]error, len(batch))
 	if err == nil {
 		return errs
@@ -157,9 +167,9 @@ func (m *Manager) forwardOnce(ctx context.Context, batch []delivery.Envelope) []
 	return slices.Repeat([]error{err}, len(batch))
 }
 
-// settle removes what has no error and gives back the rest. A claim that can't
-// be given back ends by itself.
-func (m *Manager) settle(ctx context.Context, token string, ids []string, errs []error) {
+// finish removes the entries that have no error, and releases the claims of the
+// others. A claim that can't be released ends by itself.
+func (r *requeuer) finish(ctx context.Context, token string, ids []string, errs []error) {
 	var sent []int
 	var remove, release []string
 	for i, err := range errs {
@@ -173,7 +183,7 @@ func (m *Manager) settle(ctx context.Context, token string, ids []string, errs [
 		}
 	}
 	if len(remove) > 0 {
-		for k, err := range aligned(m.store.Remove(ctx, token, remove...), len(remove)) {
+		for k, err := range aligned(r.store.Remove(ctx, token, remove...), len(remove)) {
 			if err != nil && !errors.Is(err, ErrNotFound) {
 				errs[sent[k]] = fmt.Errorf("%w: %w", ErrNotRemoved, err)
 				release = append(release, remove[k])
@@ -181,6 +191,6 @@ func (m *Manager) settle(ctx context.Context, token string, ids []string, errs [
 		}
 	}
 	if len(release) > 0 {
-		m.store.Release(ctx, token, release...)
+		r.store.Release(ctx, token, release...)
 	}
 }

@@ -3,7 +3,6 @@ package dlq_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"sync"
 	"testing"
@@ -17,58 +16,6 @@ import (
 	"github.com/esh3artech/barid/delivery"
 	"github.com/esh3artech/barid/dlq"
 )
-
-// sender remembers what was sent to it, call by call.
-type sender struct {
-	mu      sync.Mutex
-	calls   [][]delivery.Envelope
-	forward func(ctx context.Context, envelopes []delivery.Envelope) error // nil confirms all
-}
-
-func (s *sender) Forward(ctx context.Context, envelopes ...delivery.Envelope) error {
-	s.mu.Lock()
-	s.calls = append(s.calls, slices.Clone(envelopes))
-	s.mu.Unlock()
-	if s.forward == nil {
-		return nil
-	}
-	return s.forward(ctx, envelopes)
-}
-
-func (s *sender) sent() []delivery.Envelope {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return slices.Concat(s.calls...)
-}
-
-// count is how many calls there were.
-func (s *sender) count() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return len(s.calls)
-}
-
-// partly answers for each envelope by its message's ID.
-func partly(errs map[string]error) func(context.Context, []delivery.Envelope) error {
-	return func(_ context.Context, envelopes []delivery.Envelope) error {
-		failed := &delivery.ResultsError{}
-		for i := range envelopes {
-			failed.Results = append(failed.Results, delivery.Result{ID: envelopes[i].ID, Err: errs[envelopes[i].ID]})
-		}
-		if len(failed.Unwrap()) == 0 {
-			return nil
-		}
-		return fmt.Errorf("sender: %w", failed)
-	}
-}
-
-func requeuer(t *testing.T, store dlq.Store, sender dlq.Sender, config dlq.Config, all ...delivery.DeadLetter) *dlq.Manager {
-	t.Helper()
-	manager := dlq.NewManager(store, sender, config)
-	require.NoError(t, manager.Err())
-	require.NoError(t, manager.DeadLetter(context.Background(), all...))
-	return manager
-}
 
 func TestRequeueSendsTheNextGeneration(t *testing.T) {
 	ctx := context.Background()
@@ -84,7 +31,7 @@ func TestRequeueSendsTheNextGeneration(t *testing.T) {
 
 	results, err := manager.Requeue(ctx, "a", "b")
 	require.NoError(t, err)
-	assert.Equal(t, []dlq.Result{{ID: "a"}, {ID: "b"}}, results)
+	assert.Equal(t, []delivery.Result{{ID: "a"}, {ID: "b"}}, results)
 
 	first, second := given.Envelope, expired.Envelope
 	first.Generation, first.Attempt = 3, 0
@@ -339,7 +286,7 @@ func TestRequeueWhenTheCallerGoes(t *testing.T) {
 	manager := requeuer(t, dlq.NewMemory(dlq.MemoryConfig{}), sender, dlq.Config{BatchSize: 2}, all...)
 	results, err := manager.Requeue(ctx, ids...)
 	require.ErrorIs(t, err, context.Canceled)
-	assert.Equal(t, []dlq.Result{
+	assert.Equal(t, []delivery.Result{
 		{ID: ids[0]}, {ID: ids[1]}, {ID: ids[2], Err: context.Canceled}, {ID: ids[3], Err: context.Canceled},
 	}, results)
 	assert.Equal(t, ids[2:], kept(t, manager))
@@ -442,10 +389,4 @@ func BenchmarkRequeue(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
-}
-
-type forwardFunc func(context.Context, ...delivery.Envelope) error
-
-func (f forwardFunc) Forward(ctx context.Context, envelopes ...delivery.Envelope) error {
-	return f(ctx, envelopes...)
 }

@@ -191,7 +191,7 @@ func badReplays(w *world) {
 	assert.Empty(t, jobs)
 
 	_, err = h.letters.Requeue(ctx, "nobody", letter, letter)
-	var results *dlq.ResultsError
+	var results *delivery.ResultsError
 	require.ErrorAs(t, err, &results)
 	require.NoError(t, results.Results[1].Err)
 	w.soon(func() bool { r := w.record("r"); return r.Generation == 1 && r.Status == delivery.StatusFailed }, "it fails again")

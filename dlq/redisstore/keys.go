@@ -11,7 +11,7 @@ import (
 
 // keys names what a store has in Redis:
 //
-//	{prefix}:entry:ID       a hash for each entry, see record
+//	{prefix}:entry:ID       a hash for each entry, see entryHash
 //	{prefix}:index          a sorted set, see below
 //	{prefix}:reasons        a hash: how many entries have a reason
 //	{prefix}:types          a hash: how many entries have a type

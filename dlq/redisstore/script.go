@@ -85,8 +85,20 @@ redis.call('ZCARD', fingerprints)
 
 func newScripts() scripts {
 	return scripts{
-		// ARGV for each entry: id, and the values of recordFields.
-		put: redis.NewScript(common + `
+		put:        redis.NewScript(common + putSource),
+		claim:      redis.NewScript(common + claimSource),
+		release:    redis.NewScript(common + releaseSource),
+		remove:     redis.NewScript(common + removeSource),
+		discard:    redis.NewScript(common + discardSource),
+		prune:      redis.NewScript(common + pruneSource),
+		stats:      redis.NewScript(common + statsSource),
+		saveJob:    redis.NewScript(saveJobSource),
+		deleteJobs: redis.NewScript(deleteJobsSource),
+	}
+}
+
+// putSource: ARGV for each entry: id, and the values of hashFields.
+const putSource = `
 local fields = {'at', 'reason', 'recipient', 'type', 'fingerprint', 'source', 'error', 'size', 'entry', 'body', 'raw'}
 local width = 1 + #fields
 for i = before + 1, #KEYS do
@@ -107,10 +119,11 @@ for i = before + 1, #KEYS do
   enlist(id, {unpack(ARGV, from + 1, from + 6)})
 end
 return redis.status_reply('OK')
-`),
-		// ARGV token, now, until. Answers two numbers for each entry, the second
-		// its size.
-		claim: redis.NewScript(common + `
+`
+
+// claimSource: ARGV token, now, until. Answers two numbers for each entry, the second
+// its size.
+const claimSource = `
 local answers = {}
 for i = before + 1, #KEYS do
   local key = KEYS[i]
@@ -128,9 +141,10 @@ for i = before + 1, #KEYS do
   answers[#answers + 1] = tonumber(entry[4] or 0)
 end
 return answers
-`),
-		// ARGV token.
-		release: redis.NewScript(common + `
+`
+
+// releaseSource: ARGV token.
+const releaseSource = `
 local answers = {}
 for i = before + 1, #KEYS do
   local key = KEYS[i]
@@ -146,9 +160,10 @@ for i = before + 1, #KEYS do
   answers[#answers + 1] = answer
 end
 return answers
-`),
-		// ARGV token, and the id of each entry.
-		remove: redis.NewScript(common + `
+`
+
+// removeSource: ARGV token, and the id of each entry.
+const removeSource = `
 local answers = {}
 for i = before + 1, #KEYS do
   local key = KEYS[i]
@@ -167,10 +182,11 @@ for i = before + 1, #KEYS do
   answers[#answers + 1] = answer
 end
 return answers
-`),
-		// ARGV now, and for each entry its id and the place that it must still be
-		// at, or nothing for any.
-		discard: redis.NewScript(common + `
+`
+
+// discardSource: ARGV now, and for each entry its id and the place that it must still be
+// at, or nothing for any.
+const discardSource = `
 local answers = {}
 for i = before + 1, #KEYS do
   local key, from = KEYS[i], (i - before) * 2
@@ -188,10 +204,11 @@ for i = before + 1, #KEYS do
   answers[#answers + 1] = answer
 end
 return answers
-`),
-		// ARGV for each entry: a member of the index, and the place in it. Takes out
-		// of the index what points to no entry.
-		prune: redis.NewScript(common + `
+`
+
+// pruneSource: ARGV for each entry: a member of the index, and the place in it. Takes out
+// of the index what points to no entry.
+const pruneSource = `
 local pruned = 0
 for i = before + 1, #KEYS do
   local from = (i - before) * 2 - 1
@@ -200,11 +217,12 @@ for i = before + 1, #KEYS do
   end
 end
 return pruned
-`),
-		// ARGV how many fingerprints. Answers how many entries there are, the
-		// member of the oldest, the counts of reasons and of types, fingerprints
-		// with counts, and the member of the newest entry of each.
-		stats: redis.NewScript(common + `
+`
+
+// statsSource: ARGV how many fingerprints. Answers how many entries there are, the
+// member of the oldest, the counts of reasons and of types, fingerprints
+// with counts, and the member of the newest entry of each.
+const statsSource = `
 local top, newest = {}, {}
 if tonumber(ARGV[1]) > 0 then
   top = redis.call('ZRANGE', fingerprints, 0, ARGV[1] - 1, 'WITHSCORES')
@@ -221,10 +239,11 @@ return {
   top,
   newest,
 }
-`),
-		// KEYS jobs, job-versions. ARGV id, the version to be replaced or 0 for a new
-		// job, its own version, and its JSON.
-		saveJob: redis.NewScript(`
+`
+
+// saveJobSource: KEYS jobs, job-versions. ARGV id, the version to be replaced or 0 for a new
+// job, its own version, and its JSON.
+const saveJobSource = `
 local MISSING, DONE, LOST = 0, 1, 3
 redis.call('HLEN', KEYS[1])
 local version = redis.call('HGET', KEYS[2], ARGV[1])
@@ -239,14 +258,13 @@ end
 redis.call('HSET', KEYS[2], ARGV[1], ARGV[3])
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[4])
 return DONE
-`),
-		// KEYS jobs, job-versions. ARGV ids.
-		deleteJobs: redis.NewScript(`
+`
+
+// deleteJobsSource: KEYS jobs, job-versions. ARGV ids.
+const deleteJobsSource = `
 for _, id in ipairs(ARGV) do
   redis.call('HDEL', KEYS[1], id)
   redis.call('HDEL', KEYS[2], id)
 end
 return redis.status_reply('OK')
-`),
-	}
-}
+`

@@ -21,32 +21,32 @@ func (s *Store) Count(ctx context.Context, filter dlq.Filter) (int, error) {
 		return 0, err
 	}
 	scan := dlq.Scan{Filter: filter, Order: dlq.OldestFirst}
-	w, err := s.narrowest(ctx, "count", &scan)
+	r, err := s.narrowest(ctx, "count", &scan)
 	if err != nil {
 		return 0, err
 	}
-	if w.exact {
+	if r.exact {
 		return exchange(ctx, s, "count", func(ctx context.Context) (int, error) {
-			count, err := s.client.ZLexCount(ctx, s.keys.index(), w.min, w.max).Result()
+			count, err := s.client.ZLexCount(ctx, s.keys.index(), r.min, r.max).Result()
 			return int(count), err
 		})
 	}
 	count := 0
 	for {
-		spots, err := s.spots(ctx, "count", w, scanned)
+		found, err := s.readIndex(ctx, "count", r, scanChunk)
 		if err != nil {
 			return 0, err
 		}
-		fitting, err := s.fitting(ctx, "count", &scan, spots)
+		matching, err := s.matching(ctx, "count", &scan, found)
 		if err != nil {
 			return 0, err
 		}
-		count += len(fitting)
-		if len(spots) < scanned {
+		count += len(matching)
+		if len(found) < scanChunk {
 			return count, nil
 		}
-		last := spots[len(spots)-1]
-		w.after(last.place + last.id)
+		last := found[len(found)-1]
+		r.after(last.place + last.id)
 	}
 }
 

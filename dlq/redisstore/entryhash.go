@@ -11,27 +11,27 @@ import (
 	"github.com/esh3artech/barid/dlq"
 )
 
-// recordFields are the fields of an entry's hash, beside those of its claim:
+// hashFields are the fields of an entry's hash, beside those of its claim:
 // token, until (in microseconds since 1970) and replaced. What the index is made
 // of stands by itself, so that filters and counts need not read the rest; bodies
 // do, because in JSON they would be a third larger; all else is in entry, as
 // JSON. The first six are what scripts call described; scripts know the order.
-var recordFields = [...]string{
+var hashFields = [...]string{
 	"at", "reason", "recipient", "type", "fingerprint", "source", "error", "size", "entry", "body", "raw",
 }
 
-// record is an entry in the form in which it is put.
-type record struct {
+// entryHash is an entry in the form in which it is put.
+type entryHash struct {
 	id    string
 	entry *dlq.Entry // for body and raw
 	at    string
 	rest  []byte // JSON
 }
 
-// newRecord fails with dlq.ErrInvalid.
-func newRecord(entry *dlq.Entry) (record, error) {
+// newEntryHash fails with dlq.ErrInvalid.
+func newEntryHash(entry *dlq.Entry) (entryHash, error) {
 	if entry.ID == "" {
-		return record{}, fmt.Errorf("%w: Entry.ID is empty", dlq.ErrInvalid)
+		return entryHash{}, fmt.Errorf("%w: Entry.ID is empty", dlq.ErrInvalid)
 	}
 	rest := *entry
 	rest.DeadAt = microseconds(entry.DeadAt)
@@ -41,20 +41,20 @@ func newRecord(entry *dlq.Entry) (record, error) {
 	rest.Envelope.Recipient, rest.Envelope.Type, rest.Envelope.Body = "", "", nil
 	encoded, err := json.Marshal(rest)
 	if err != nil {
-		return record{}, fmt.Errorf("%w: Entry %s has a time that can't be written: %w", dlq.ErrInvalid, entry.ID, err)
+		return entryHash{}, fmt.Errorf("%w: Entry %s has a time that can't be written: %w", dlq.ErrInvalid, entry.ID, err)
 	}
-	return record{id: entry.ID, entry: entry, at: placeOf(rest.DeadAt), rest: encoded}, nil
+	return entryHash{id: entry.ID, entry: entry, at: placeOf(rest.DeadAt), rest: encoded}, nil
 }
 
 func microseconds(t time.Time) time.Time { return t.UTC().Truncate(time.Microsecond) }
 
-func (r *record) size() int {
+func (r *entryHash) size() int {
 	return len(r.rest) + len(r.entry.Envelope.Body) + len(r.entry.Raw) + len(r.entry.Error)
 }
 
 // arguments are what the script put wants. They share no bytes with the entry:
 // a caller whose context ends gets it back while they may still be on their way.
-func (r *record) arguments() []any {
+func (r *entryHash) arguments() []any {
 	e := r.entry
 	return []any{
 		r.id,
@@ -63,10 +63,10 @@ func (r *record) arguments() []any {
 	}
 }
 
-// parse reads the answer to HMGET of recordFields. There is no entry when found
+// parseEntry reads the answer to HMGET of hashFields. There is no entry when found
 // is false.
-func parse(id string, values []any) (entry dlq.Entry, place string, found bool, err error) {
-	fields := make([]string, len(recordFields))
+func parseEntry(id string, values []any) (entry dlq.Entry, place string, found bool, err error) {
+	fields := make([]string, len(hashFields))
 	for i := range min(len(fields), len(values)) {
 		fields[i], _ = values[i].(string)
 	}

@@ -15,7 +15,7 @@ import (
 )
 
 // answer is what HMGET of recordFields returns after arguments were put.
-func answer(r *record) []any {
+func answer(r *entryHash) []any {
 	var values []any
 	for _, argument := range r.arguments()[1:] {
 		values = append(values, fmt.Sprintf("%s", argument))
@@ -38,9 +38,9 @@ func TestRecordsComeBack(t *testing.T) {
 			ID: text.Draw(t, "message"), Recipient: text.Draw(t, "recipient"), Type: text.Draw(t, "type"),
 			Subject: text.Draw(t, "subject"), Body: []byte(text.Draw(t, "body")), Headers: map[string]string{text.Draw(t, "key"): text.Draw(t, "value")},
 		}
-		r, err := newRecord(&want)
+		r, err := newEntryHash(&want)
 		require.NoError(t, err)
-		got, place, found, err := parse(want.ID, answer(&r))
+		got, place, found, err := parseEntry(want.ID, answer(&r))
 		require.NoError(t, err)
 		require.True(t, found)
 		require.Equal(t, r.at, place)
@@ -74,14 +74,14 @@ func TestPlaces(t *testing.T) {
 }
 
 func FuzzParse(f *testing.F) {
-	r, err := newRecord(&dlq.Entry{ID: "id", DeadAt: time.Unix(0, 0)})
+	r, err := newEntryHash(&dlq.Entry{ID: "id", DeadAt: time.Unix(0, 0)})
 	require.NoError(f, err)
 	f.Add(r.at, r.rest)
 	f.Add("8000000000000000", []byte("{}"))
 	f.Add("x", []byte("s3cret"))
 	f.Fuzz(func(t *testing.T, at string, rest []byte) {
 		values := []any{at, nil, "recipient", "type", "fingerprint", "source", "error", "1", string(rest), "body"}
-		entry, place, found, err := parse("id", values)
+		entry, place, found, err := parseEntry("id", values)
 		require.Equal(t, at != "", found)
 		require.Equal(t, at, place)
 		if err != nil {

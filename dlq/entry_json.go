@@ -1,13 +1,9 @@
 package dlq
 
 import (
-	"encoding/base64"
 	"encoding/json"
-	"fmt"
 	"strconv"
-	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/esh3artech/barid/delivery"
 )
@@ -48,134 +44,104 @@ type messageJSON struct {
 
 // MarshalJSON implements json.Marshaler. Body and Raw are in base64, times in
 // UTC. A string that is not UTF-8, which JSON can't hold, is written as
-// "base64:" and its bytes in base64; so is one that begins with "base64:" by
+// "base64:" and its bytes in base64. So is one that begins with "base64:" by
 // itself.
 func (e Entry) MarshalJSON() ([]byte, error) {
-	message := &e.Envelope.Message
 	stored := entryJSON{
-		ID: armor(e.ID),
-		Message: messageJSON{
-			ID:             armor(message.ID),
-			IdempotencyKey: armor(message.IdempotencyKey),
-			Recipient:      armor(message.Recipient),
-			Subject:        armor(message.Subject),
-			Type:           armor(message.Type),
-			Body:           message.Body,
-			ContentType:    armor(message.ContentType),
-			Headers:        mapText(message.Headers, armor),
-			Priority:       priorityText(message.Priority),
-			CreatedAt:      message.CreatedAt.UTC(),
-			NotBefore:      message.NotBefore.UTC(),
-			ExpiresAt:      message.ExpiresAt.UTC(),
-			RequireAck:     message.RequireAck,
-		},
+		ID:            encodeText(e.ID),
+		Message:       newMessageJSON(&e.Envelope.Message),
 		Attempts:      e.Envelope.Attempt,
 		Generation:    e.Envelope.Generation,
 		Raw:           e.Raw,
-		Reason:        armor(string(e.Reason)),
-		Error:         armor(e.Error),
-		Fingerprint:   armor(e.Fingerprint),
-		Source:        armor(e.Source),
-		Facts:         mapText(e.Facts, armor),
+		Reason:        encodeText(string(e.Reason)),
+		Error:         encodeText(e.Error),
+		Fingerprint:   encodeText(e.Fingerprint),
+		Source:        encodeText(e.Source),
+		Facts:         mapTexts(e.Facts, encodeText),
 		FirstFailedAt: e.FirstFailedAt.UTC(),
 		DeadAt:        e.DeadAt.UTC(),
 	}
 	for _, failure := range e.Envelope.History {
 		failure.At = failure.At.UTC()
-		failure.Error = armor(failure.Error)
+		failure.Error = encodeText(failure.Error)
 		stored.History = append(stored.History, failure)
 	}
 	return json.Marshal(stored)
 }
 
-// UnmarshalJSON implements json.Unmarshaler. Fields that it does not know are
-// passed over.
+func newMessageJSON(message *delivery.Message) messageJSON {
+	return messageJSON{
+		ID:             encodeText(message.ID),
+		IdempotencyKey: encodeText(message.IdempotencyKey),
+		Recipient:      encodeText(message.Recipient),
+		Subject:        encodeText(message.Subject),
+		Type:           encodeText(message.Type),
+		Body:           message.Body,
+		ContentType:    encodeText(message.ContentType),
+		Headers:        mapTexts(message.Headers, encodeText),
+		Priority:       priorityText(message.Priority),
+		CreatedAt:      message.CreatedAt.UTC(),
+		NotBefore:      message.NotBefore.UTC(),
+		ExpiresAt:      message.ExpiresAt.UTC(),
+		RequireAck:     message.RequireAck,
+	}
+}
+
+// UnmarshalJSON implements json.Unmarshaler. It ignores fields that it does not
+// know.
 func (e *Entry) UnmarshalJSON(data []byte) error {
 	var stored entryJSON
 	if err := json.Unmarshal(data, &stored); err != nil {
 		return err
 	}
-	priority, err := parsePriority(stored.Message.Priority)
+	var texts textDecoder
+	message, err := stored.Message.message(&texts)
 	if err != nil {
 		return err
 	}
-	var a unarmorer
 	entry := Entry{
-		ID: a.text(stored.ID),
-		Envelope: delivery.Envelope{
-			Message: delivery.Message{
-				ID:             a.text(stored.Message.ID),
-				IdempotencyKey: a.text(stored.Message.IdempotencyKey),
-				Recipient:      a.text(stored.Message.Recipient),
-				Subject:        a.text(stored.Message.Subject),
-				Type:           a.text(stored.Message.Type),
-				Body:           stored.Message.Body,
-				ContentType:    a.text(stored.Message.ContentType),
-				Headers:        mapText(stored.Message.Headers, a.text),
-				Priority:       priority,
-				CreatedAt:      stored.Message.CreatedAt.UTC(),
-				NotBefore:      stored.Message.NotBefore.UTC(),
-				ExpiresAt:      stored.Message.ExpiresAt.UTC(),
-				RequireAck:     stored.Message.RequireAck,
-			},
-			Attempt:    stored.Attempts,
-			Generation: stored.Generation,
-		},
+		ID:            texts.decode(stored.ID),
+		Envelope:      delivery.Envelope{Message: message, Attempt: stored.Attempts, Generation: stored.Generation},
 		Raw:           stored.Raw,
-		Reason:        delivery.Reason(a.text(stored.Reason)),
-		Error:         a.text(stored.Error),
-		Fingerprint:   a.text(stored.Fingerprint),
-		Source:        a.text(stored.Source),
-		Facts:         mapText(stored.Facts, a.text),
+		Reason:        delivery.Reason(texts.decode(stored.Reason)),
+		Error:         texts.decode(stored.Error),
+		Fingerprint:   texts.decode(stored.Fingerprint),
+		Source:        texts.decode(stored.Source),
+		Facts:         mapTexts(stored.Facts, texts.decode),
 		FirstFailedAt: stored.FirstFailedAt.UTC(),
 		DeadAt:        stored.DeadAt.UTC(),
 	}
 	for _, failure := range stored.History {
 		failure.At = failure.At.UTC()
-		failure.Error = a.text(failure.Error)
+		failure.Error = texts.decode(failure.Error)
 		entry.Envelope.History = append(entry.Envelope.History, failure)
 	}
-	if a.err != nil {
-		return a.err
+	if texts.err != nil {
+		return texts.err
 	}
 	*e = entry
 	return nil
 }
 
-// mapText is texts with f done to every key and value, nil when there are none.
-func mapText(texts map[string]string, f func(string) string) map[string]string {
-	if len(texts) == 0 {
-		return nil
-	}
-	mapped := make(map[string]string, len(texts))
-	for key, value := range texts {
-		mapped[f(key)] = f(value)
-	}
-	return mapped
-}
-
-const armored = "base64:"
-
-func armor(text string) string {
-	if utf8.ValidString(text) && !strings.HasPrefix(text, armored) {
-		return text
-	}
-	return armored + base64.StdEncoding.EncodeToString([]byte(text))
-}
-
-// unarmorer undoes armor and remembers the first failure.
-type unarmorer struct{ err error }
-
-func (a *unarmorer) text(text string) string {
-	encoded, found := strings.CutPrefix(text, armored)
-	if !found {
-		return text
-	}
-	decoded, err := base64.StdEncoding.DecodeString(encoded)
-	if err != nil && a.err == nil {
-		a.err = fmt.Errorf("dlq: decode entry: %w", err)
-	}
-	return string(decoded)
+// message fails for a priority that is none. Whether a text could be decoded is
+// texts.err.
+func (m *messageJSON) message(texts *textDecoder) (delivery.Message, error) {
+	priority, err := parsePriority(m.Priority)
+	return delivery.Message{
+		ID:             texts.decode(m.ID),
+		IdempotencyKey: texts.decode(m.IdempotencyKey),
+		Recipient:      texts.decode(m.Recipient),
+		Subject:        texts.decode(m.Subject),
+		Type:           texts.decode(m.Type),
+		Body:           m.Body,
+		ContentType:    texts.decode(m.ContentType),
+		Headers:        mapTexts(m.Headers, texts.decode),
+		Priority:       priority,
+		CreatedAt:      m.CreatedAt.UTC(),
+		NotBefore:      m.NotBefore.UTC(),
+		ExpiresAt:      m.ExpiresAt.UTC(),
+		RequireAck:     m.RequireAck,
+	}, err
 }
 
 // priorityText is the priority's name, or its number where it has none: a
