@@ -84,7 +84,7 @@ func (r *run) newsOf(j *job, status Status, due time.Time) Update {
 		At: v.at, DueAt: due,
 	}
 	if v.err != nil && v.action != postpone {
-		update.Failure = &Failure{At: v.at, Attempt: j.envelope.Attempt, Error: shorten(v.err.Error())}
+		update.Failure = &Failure{At: v.at, Attempt: j.envelope.Attempt + 1, Error: shorten(v.err.Error())}
 	}
 	return update
 }
