@@ -47,8 +47,8 @@
 // records what became of the message before it acks. Retries and scheduled
 // messages wait in the store, and not in the transport, until a RetryWorker
 // sends them, which any number of processes may run. Give publishers,
-// consumers and workers the same Store; with NoRetryWorker they keep records and
-// leave the waiting to the transport.
+// consumers and workers the same Store; with one of RecordsOnly they keep records
+// and leave the waiting to the transport.
 //
 // Whoever sees to a message has a claim on it that ends at a time: a publisher
 // for PublisherConfig.PendingGrace, a worker for RetryWorkerConfig.Lease. Ends

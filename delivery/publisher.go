@@ -38,12 +38,9 @@ type PublisherConfig struct {
 	// Store, when set, keeps a record of every message. A message is durable then as
 	// soon as it is saved: Publish returns, and the message is sent in the
 	// background. What can't be sent a RetryWorker sends, which some process has
-	// to run. Call Close at the end. Nil keeps no records.
+	// to run; where none does, make the Store one of RecordsOnly. Call Close at the
+	// end. Nil keeps no records.
 	Store Store
-	// NoRetryWorker says that nobody runs a RetryWorker on Store: messages are
-	// durable when the transport has confirmed them, wait there for their
-	// NotBefore, and are recorded after that.
-	NoRetryWorker bool
 	// PendingGrace is for how long a saved message is the publisher's to send, and
 	// after which a RetryWorker takes over. By that much later a message goes out
 	// whose publisher died, or could not reach the transport. Default 1 min, at
@@ -150,7 +147,7 @@ func NewPublisher(transport Transport, config PublisherConfig) (*Publisher, erro
 		metrics:   newPublisherMetrics(config.Metrics),
 		calls:     newCalls(),
 	}
-	if config.Store != nil && !config.NoRetryWorker {
+	if schedules(config.Store) {
 		publisher.outbox = newOutbox(transport, &config)
 	}
 	return publisher, nil
@@ -180,8 +177,8 @@ func NewPublisher(transport Transport, config PublisherConfig) (*Publisher, erro
 //
 // Publish waits for transport and stores no longer than ctx. After that it
 // completes or releases the idempotency keys, for which it takes 5 s more at most,
-// and with NoRetryWorker it saves the records, for 10 s at most. Without a
-// Store, or with NoRetryWorker, a message whose NotBefore is still to come
+// and with a Store of RecordsOnly it saves the records, for 10 s at most. Without a
+// Store, or with one of RecordsOnly, a message whose NotBefore is still to come
 // needs a transport that is a Delayer, or is ErrUnsupported.
 func (p *Publisher) Publish(ctx context.Context, messages ...Message) error {
 	if err := p.begin(ctx); err != nil {

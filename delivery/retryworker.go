@@ -157,7 +157,7 @@ type RetryWorker struct {
 }
 
 // NewRetryWorker returns a RetryWorker, which closes neither store nor transport.
-// The error names every fault of the config.
+// The error names every fault of the config. A store made by RecordsOnly is one.
 func NewRetryWorker(store Store, transport Transport, config RetryWorkerConfig) (*RetryWorker, error) {
 	config = config.withDefaults(transport)
 	fault := config.validate()
@@ -166,9 +166,12 @@ func NewRetryWorker(store Store, transport Transport, config RetryWorkerConfig) 
 	} else {
 		fault = errors.Join(faultOf("transport", transport), fault)
 	}
-	if store == nil {
+	switch {
+	case store == nil:
 		fault = errors.Join(fmt.Errorf("%w: store is nil", ErrConfig), fault)
-	} else {
+	case !schedules(store):
+		fault = errors.Join(fmt.Errorf("%w: store is RecordsOnly: nothing waits in it for a RetryWorker", ErrConfig), fault)
+	default:
 		fault = errors.Join(faultOf("store", store), fault)
 	}
 	if fault != nil {

@@ -78,6 +78,63 @@ type StoreWatcher interface {
 	Watch(due func(at time.Time)) (stop func())
 }
 
+// RecordsOnly is store for a host that runs no RetryWorker on it. Give what it
+// returns to the publishers and the consumers. A message is durable when the
+// transport has confirmed it then, retries and messages with a NotBefore wait in
+// the transport, and the store only records what has become of them.
+// NewRetryWorker rejects it.
+//
+// The abilities of store are kept: it is a StoreWatcher and a Pinger where store
+// is one. A wrapper of the host's own goes inside: around what RecordsOnly
+// returns it would hide that. RecordsOnly of nil is nil.
+func RecordsOnly(store Store) Store {
+	if store == nil || !schedules(store) {
+		return store
+	}
+	only := recordsOnly{store}
+	watcher, watches := store.(StoreWatcher)
+	pinger, pings := store.(Pinger)
+	switch {
+	case watches && pings:
+		return struct {
+			recordsOnly
+			StoreWatcher
+			Pinger
+		}{only, watcher, pinger}
+	case watches:
+		return struct {
+			recordsOnly
+			StoreWatcher
+		}{only, watcher}
+	case pings:
+		return struct {
+			recordsOnly
+			Pinger
+		}{only, pinger}
+	}
+	return only
+}
+
+// recordsOnly is a Store without a RetryWorker.
+type recordsOnly struct{ Store }
+
+func (recordsOnly) withoutRetryWorker() {}
+
+// Err is the store's own, for faultOf.
+func (s recordsOnly) Err() error {
+	if faulty, ok := s.Store.(interface{ Err() error }); ok {
+		return faulty.Err()
+	}
+	return nil
+}
+
+// schedules says whether what waits for its time waits in store, for a
+// RetryWorker. It is false for a nil store.
+func schedules(store Store) bool {
+	_, without := store.(interface{ withoutRetryWorker() })
+	return store != nil && !without
+}
+
 // Claim asks a Store for records that are due.
 type Claim struct {
 	// Status of the records.
