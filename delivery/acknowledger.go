@@ -11,16 +11,15 @@ import (
 	"github.com/esh3artech/barid/metrics"
 )
 
-// DefaultAckLimit is the default of AcknowledgerConfig.BatchSizeLimit.
-const DefaultAckLimit = 1000
+// defaultAckLimit is the default of AcknowledgerConfig.BatchSizeLimit.
+const defaultAckLimit = 1000
 
 // AcknowledgerConfig configures an Acknowledger. The zero value is ready to use.
 type AcknowledgerConfig struct {
 	// DeadLetters deletes the dead letter of a message that is acknowledged after
-	// it was given up; dlq.NewManager makes one. Nil: the letter stays.
+	// it was given up; dlq.Manager does. Nil: the letter stays.
 	DeadLetters Resolver
-	// BatchSizeLimit is how many IDs a call may have. Default DefaultAckLimit,
-	// 1000, at least 1.
+	// BatchSizeLimit is how many IDs a call may have. Default 1000, at least 1.
 	BatchSizeLimit int
 	// Metrics takes barid_ack_seconds, for each message that an acknowledgment
 	// made delivered. Nil discards.
@@ -29,8 +28,8 @@ type AcknowledgerConfig struct {
 	Logger *slog.Logger
 }
 
-// Acknowledger notes what end users acknowledge. Any number of goroutines, in any
-// processes, may use one or several on the same Store.
+// Acknowledger records what end users acknowledge. Any number of goroutines, in any
+// number of processes, may use one or several on the same Store.
 type Acknowledger struct {
 	store   Store
 	config  AcknowledgerConfig
@@ -41,7 +40,7 @@ type Acknowledger struct {
 // of the config.
 func NewAcknowledger(store Store, config AcknowledgerConfig) (*Acknowledger, error) {
 	if config.BatchSizeLimit == 0 {
-		config.BatchSizeLimit = DefaultAckLimit
+		config.BatchSizeLimit = defaultAckLimit
 	}
 	if config.Logger == nil {
 		config.Logger = slog.New(slog.DiscardHandler)
@@ -65,8 +64,8 @@ func NewAcknowledger(store Store, config AcknowledgerConfig) (*Acknowledger, err
 	}, nil
 }
 
-// ErrUnresolved says that the message is acknowledged, but its dead letter could
-// not be deleted. Acknowledging it again tries that again.
+// ErrUnresolved says that the message is acknowledged, but that its dead letter
+// could not be deleted. To acknowledge it again tries that again.
 var ErrUnresolved = errors.New("delivery: acknowledged, but the dead letter stays")
 
 // AckLimitError says that a call has more IDs than AcknowledgerConfig allows. It
@@ -83,25 +82,25 @@ func (e *AckLimitError) Error() string {
 // Is makes it ErrInvalid.
 func (e *AckLimitError) Is(target error) bool { return target == ErrInvalid }
 
-// Delivered notes that the end user has got the messages. It is news whatever
-// became of the message meanwhile: a retry that is pending is cancelled, a dead
-// letter resolved, and what comes before the handler's own return stands. Noting
-// it again, or after Read, changes nothing and is no error.
+// Delivered records that the end user has got the messages, whatever became of
+// them meanwhile. A retry that is pending is cancelled, a dead letter is deleted,
+// and an acknowledgment that comes before the handler returns stands. To
+// acknowledge again, or after Read, changes nothing and is no error.
 //
-// All is one call of the store. It returns nil when all is noted; ctx's error
-// when ctx had ended; an error that matches ErrInvalid, with nothing noted, when
-// an ID is empty or there are more than the limit; and otherwise a *ResultsError,
-// with a result for each ID:
+// All IDs are one call of the store. Delivered returns nil when all is recorded;
+// ctx's error when ctx had ended; an error that matches ErrInvalid, with nothing
+// recorded, when an ID is empty or there are more than the limit; and otherwise a
+// *ResultsError, with a result for each ID:
 //
 //   - ErrNotFound: there is no such message
 //   - ErrNotAwaited: it was cancelled, or given up without ever having been sent
-//   - ErrUnresolved: noted, but its dead letter could not be deleted
-//   - ErrStoreDown, or a context's error: it may or may not be noted
+//   - ErrUnresolved: it is recorded, but the dead letter could not be deleted
+//   - ErrStoreDown, or a context's error: it may or may not be recorded
 func (a *Acknowledger) Delivered(ctx context.Context, ids ...string) error {
 	return a.acknowledge(ctx, StatusDelivered, ids)
 }
 
-// Read notes that the end user has seen the messages, which then are delivered,
+// Read records that the end user has seen the messages, which then are delivered,
 // too. All else is as for Delivered.
 func (a *Acknowledger) Read(ctx context.Context, ids ...string) error {
 	return a.acknowledge(ctx, StatusRead, ids)
@@ -136,12 +135,12 @@ func (a *Acknowledger) acknowledge(ctx context.Context, status Status, ids []str
 		progress = make([]Progress, len(ids))
 	}
 	errs = eachOf(errs, len(ids))
-	a.note(ctx, ids, progress, errs, now)
+	a.report(ctx, ids, progress, errs, now)
 	return resultsError(len(ids), func(i int) string { return ids[i] }, a.resolve(ctx, ids, progress, errs))
 }
 
-// note tells metrics and log what the acknowledgments have changed.
-func (a *Acknowledger) note(ctx context.Context, ids []string, progress []Progress, errs []error, now time.Time) {
+// report tells metrics and log what the acknowledgments have changed.
+func (a *Acknowledger) report(ctx context.Context, ids []string, progress []Progress, errs []error, now time.Time) {
 	repeated := make(map[string]bool, len(ids))
 	for i, id := range ids {
 		if errs[i] != nil || repeated[id] {

@@ -96,12 +96,10 @@ type ConsumerConfig struct {
 
 	// Store, when set, keeps a record of every message: what it knows is durable
 	// before the message is acked. Retries wait in it, and a RetryWorker, which
-	// some process has to run, sends them when they are due. It is the Store of
-	// the publishers. Nil keeps no records.
+	// some process has to run, sends them when they are due; where none does, make
+	// the Store one of RecordsOnly. It is the Store of the publishers. Nil keeps no
+	// records.
 	Store Store
-	// NoRetryWorker says that nobody runs a RetryWorker on Store: retries wait in
-	// the transport, and are recorded only.
-	NoRetryWorker bool
 	// AckTimeout is for how long the end user's acknowledgment of a message that
 	// asks for one (Message.RequireAck) is awaited after the handler is done.
 	// Until it comes the message is sent, not delivered. Default 5 min. Negative:
@@ -230,7 +228,7 @@ func (c ConsumerConfig) validate() error {
 }
 
 // schedules says whether retries wait in the store.
-func (c *ConsumerConfig) schedules() bool { return c.Store != nil && !c.NoRetryWorker }
+func (c *ConsumerConfig) schedules() bool { return schedules(c.Store) }
 
 // awaitsAck says whether message is done only when its end user says so.
 func (c *ConsumerConfig) awaitsAck(message *Message) bool {

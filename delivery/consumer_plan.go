@@ -211,7 +211,7 @@ func (p *planner) goesOn(m *inflight, o outcome, status Status, due time.Time) *
 		At: o.at, DueAt: due,
 	}
 	if o.err != nil && o.kind != outcomePostponed {
-		update.Failure = &Failure{At: o.at, Attempt: m.envelope.Attempt, Error: shorten(textOf(o.err))}
+		update.Failure = &Failure{At: o.at, Attempt: m.attempt(), Error: shorten(textOf(o.err))}
 	}
 	return &update
 }

@@ -42,7 +42,7 @@ func TestPlanFor(t *testing.T) {
 		without = setting{transport: plain{}}
 		inOrder = setting{transport: delaying{}, config: ConsumerConfig{Store: store}, ordered: true}
 		awaits  = setting{transport: delaying{}, config: ConsumerConfig{Store: store, AckTimeout: time.Minute}}
-		failure = &Failure{At: at, Attempt: 2, Error: "cause"}
+		failure = &Failure{At: at, Attempt: 3, Error: "cause"}
 	)
 	for name, test := range map[string]struct {
 		outcome outcome
@@ -185,7 +185,7 @@ func TestPlanForAVolatileTransport(t *testing.T) {
 	at := time.Unix(1000, 0)
 	first := Envelope{Message: Message{ID: "m", Recipient: "r"}}
 	next := first.failed(at, errors.New("cause"))
-	config := ConsumerConfig{Store: struct{ Store }{}, NoRetryWorker: true}
+	config := ConsumerConfig{Store: RecordsOnly(struct{ Store }{})}
 	got := newPlanner(&config, fading{}).planFor(&inflight{envelope: &first},
 		outcome{kind: outcomeFailed, at: at, delay: time.Hour, next: &next, err: errors.New("cause")})
 	assert.True(t, got.resend)

@@ -55,8 +55,8 @@
 // message before it acks. Retries and scheduled messages wait in the store, and
 // not in the transport, until a RetryWorker sends them, which any number of
 // processes may run. Give publishers, consumers and workers the same Store. Where
-// nobody runs a RetryWorker, say so with NoRetryWorker: then the store keeps
-// records only, and what waits does so in the transport.
+// nobody runs a RetryWorker, make it one of RecordsOnly: then the store keeps
+// records, and what waits does so in the transport.
 //
 // A message that a publisher or worker is about to send is claimed by it until a
 // time: a publisher's claim lasts for PublisherConfig.PendingGrace, a worker's for

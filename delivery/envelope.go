@@ -24,9 +24,13 @@ type Envelope struct {
 
 // Failure is one attempt that failed.
 type Failure struct {
-	At      time.Time `json:"at"`
-	Attempt int       `json:"attempt"`
-	Error   string    `json:"error"`
+	At time.Time `json:"at"`
+	// Attempt is the number of the attempt that failed, from 1 in each generation,
+	// as Attempt.Number is. Of a message that could not be sent it is the attempt
+	// that it was to be sent for.
+	Attempt int `json:"attempt"`
+	// Error is the error's text, shortened if it is long.
+	Error string `json:"error"`
 }
 
 // failed is e after one more failed attempt. The history is copied: e's own
@@ -34,7 +38,7 @@ type Failure struct {
 func (e *Envelope) failed(now time.Time, err error) Envelope {
 	next := *e
 	next.Attempt++
-	next.History = appendFailure(e.History, Failure{At: now, Attempt: e.Attempt, Error: shorten(textOf(err))})
+	next.History = appendFailure(e.History, Failure{At: now, Attempt: next.Attempt, Error: shorten(textOf(err))})
 	return next
 }
 

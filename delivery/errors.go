@@ -45,7 +45,7 @@ var (
 	// publish a message again is no error.
 	ErrExists = errors.New("delivery: a message with this ID exists")
 	// ErrLate: an update is older than what the record knows. See LateError.
-	ErrLate = errors.New("delivery: late news")
+	ErrLate = errors.New("delivery: late update")
 	// ErrNotAwaited: an acknowledgment of a message that was cancelled, or failed
 	// without ever having been sent.
 	ErrNotAwaited = errors.New("delivery: no acknowledgment of the message is awaited")
@@ -116,7 +116,7 @@ type LateError struct {
 }
 
 func (e *LateError) Error() string {
-	return fmt.Sprintf("delivery: late news: message %s is %s already (generation %d, %d failed attempts)", e.ID, e.Status, e.Generation, e.RetryCount)
+	return fmt.Sprintf("delivery: late update: message %s is %s already (generation %d, %d failed attempts)", e.ID, e.Status, e.Generation, e.RetryCount)
 }
 
 // Is makes it ErrLate.

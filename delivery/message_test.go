@@ -110,15 +110,15 @@ func TestStatusMovesForwardOnly(t *testing.T) {
 	order := []Status{StatusPending, StatusQueued, StatusSent, StatusDelivered, StatusRead}
 	for i, from := range order {
 		for k, to := range order {
-			assert.Equal(t, i < k, from.CanBecome(to), "%s to %s", from, to)
+			assert.Equal(t, i < k, from.canBecome(to), "%s to %s", from, to)
 		}
 	}
-	assert.True(t, StatusFailed.CanBecome(StatusDelivered), "a late acknowledgment")
-	assert.True(t, StatusRetrying.CanBecome(StatusRetrying), "one failure after the other")
-	assert.False(t, StatusDelivered.CanBecome(StatusRetrying))
+	assert.True(t, StatusFailed.canBecome(StatusDelivered), "a late acknowledgment")
+	assert.True(t, StatusRetrying.canBecome(StatusRetrying), "one failure after the other")
+	assert.False(t, StatusDelivered.canBecome(StatusRetrying))
 	assert.True(t, StatusRead.Valid())
 	assert.False(t, Status("").Valid())
-	assert.False(t, Status("").CanBecome(StatusQueued))
+	assert.False(t, Status("").canBecome(StatusQueued))
 }
 
 func TestEnvelopeFailed(t *testing.T) {
@@ -131,8 +131,8 @@ func TestEnvelopeFailed(t *testing.T) {
 	}
 	assert.Equal(t, 15, envelope.Attempt)
 	require.Len(t, envelope.History, MaxHistory)
-	assert.Equal(t, 5, envelope.History[0].Attempt, "the oldest are forgotten")
-	assert.Equal(t, 14, envelope.History[9].Attempt)
+	assert.Equal(t, 6, envelope.History[0].Attempt, "from 1, and the oldest are forgotten")
+	assert.Equal(t, 15, envelope.History[9].Attempt)
 	for _, failure := range envelope.History {
 		assert.LessOrEqual(t, len(failure.Error), maxFailureBytes+len("…"))
 		assert.NotContains(t, failure.Error, "\ufffd", "cut between runes")

@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// Saver saves records. A Store is one; one that saves in the host's own
-// transaction makes the message a part of that.
+// Saver saves records. A Store is one. A Saver that saves in a transaction of the
+// host makes the message a part of that.
 type Saver interface {
 	Save(ctx context.Context, records ...Record) []error
 }
@@ -31,9 +31,6 @@ const (
 	outboxBytes = 64 << 20
 	// outboxBatch is how many messages are sent together.
 	outboxBatch = 256
-	// closeTimeout is how long a close without a deadline takes at least, if it
-	// has to: a slow store deserves more than a short grace.
-	closeTimeout = 30 * time.Second
 )
 
 // outbox saves messages and then sends them in the background, in the order in
@@ -42,96 +39,64 @@ const (
 // What it does not get to (there is no room, the transport is down, the process
 // dies) is a RetryWorker's, from the record's DueAt on.
 type outbox struct {
-	store     Store
-	transport Transport
-	token     string // claims for us what is not sent yet
-	session   string // claims what is in a Volatile transport, else empty
-	grace     time.Duration
-	most      int // messages
-	logger    *slog.Logger
+	store       Store
+	transport   Transport
+	token       string // claims what this outbox has not sent yet
+	session     string // claims what is in a Volatile transport, else empty
+	grace       time.Duration
+	maxMessages int
+	logger      *slog.Logger
 
-	marks  *marks
-	doubts doubts
+	confirmations *confirmations
+	inDoubt       inDoubt
 
-	mu      sync.Mutex
-	changed sync.Cond // publishers or sending got to their end
-	callers int       // calls of the publisher that go on
-	waiting []outgoing
-	count   int // messages waiting and being sent
-	bytes   int
-	sending bool
-	closing bool
-	ended   bool
+	mu       sync.Mutex
+	sent     sync.Cond // everything was sent
+	waiting  []outgoing
+	messages int // waiting and being sent
+	bytes    int
+	sending  bool
+	ended    bool
 }
 
+// outgoing is a saved message that waits to be sent.
 type outgoing struct {
 	envelope Envelope
-	token    string // claims it for us
+	token    string // of its claim
 	saved    time.Time
 }
 
 func newOutbox(transport Transport, config *PublisherConfig) *outbox {
 	o := &outbox{
-		store:     config.Store,
-		transport: transport,
-		token:     NewID(),
-		session:   sessionOf(transport),
-		grace:     config.PendingGrace,
-		most:      config.MaxOutgoing,
-		logger:    config.Logger,
-		marks:     newMarks(config.Store, config.PendingGrace/8),
+		store:         config.Store,
+		transport:     transport,
+		token:         NewID(),
+		session:       sessionOf(transport),
+		grace:         config.PendingGrace,
+		maxMessages:   config.MaxOutgoing,
+		logger:        config.Logger,
+		confirmations: newConfirmations(config.Store, config.PendingGrace/8),
 	}
-	o.changed.L = &o.mu
+	o.sent.L = &o.mu
 	return o
 }
 
-// enter says whether a call of the publisher may begin, which then has to leave.
-func (o *outbox) enter() bool {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.closing {
-		return false
-	}
-	o.callers++
-	return true
-}
-
-func (o *outbox) leave() {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.callers--; o.closing && o.callers == 0 {
-		o.changed.Broadcast()
-	}
-}
-
-// publish saves a batch and sends it. What was saved before, by a call that did
-// not learn of it, it sends, too.
+// publish saves a batch and has it sent. What an earlier call had saved without
+// learning of it, it sends, too.
 func (o *outbox) publish(ctx context.Context, batch []Envelope, now time.Time) []error {
-	errs, send, there := o.save(ctx, o.store, batch, now)
-	o.doubts.add(batch, errs, o.token)
-	o.doubts.settle(send)
-	o.send(send, o.token, now)
-	o.resume(ctx, there)
+	errs, saved, exist := o.save(ctx, o.store, batch, now)
+	o.inDoubt.add(batch, errs, o.token)
+	o.inDoubt.forget(saved)
+	o.enqueue(saved, o.token, now)
+	o.resume(ctx, exist)
 	return errs
 }
 
 // save returns an error for each envelope that is not durable by saver now, those
-// that are to be sent once it is certain that they stay, and the IDs of those that
-// were saved before.
-func (o *outbox) save(ctx context.Context, saver Saver, batch []Envelope, now time.Time) (errs []error, send []Envelope, there []string) {
-	ours := o.hasRoom(batch)
-	records := make([]Record, len(batch))
-	for i := range batch {
-		records[i] = newRecord(&batch[i], now)
-		switch progress := &records[i].Progress; {
-		case batch[i].NotBefore.After(now):
-			progress.DueAt = batch[i].NotBefore
-		case ours:
-			progress.ClaimedBy, progress.DueAt = o.token, now.Add(o.grace)
-		default:
-			progress.DueAt = now
-		}
-	}
+// that are to be sent once it is certain that they stay saved, and the IDs of those
+// that exist already.
+func (o *outbox) save(ctx context.Context, saver Saver, batch []Envelope, now time.Time) (errs []error, saved []Envelope, exist []string) {
+	records := o.pendingRecords(batch, now)
 	if errs = saver.Save(ctx, records...); errs != nil {
 		errs = eachOf(errs, len(batch))
 	}
@@ -144,46 +109,103 @@ func (o *outbox) save(ctx context.Context, saver Saver, batch []Envelope, now ti
 		switch {
 		case err == nil:
 			if records[i].ClaimedBy != "" {
-				send = append(send, batch[i])
+				saved = append(saved, batch[i])
 			}
 		case errors.Is(err, ErrExists): // it is durable, and somebody sees to it
 			errs[i] = nil
-			there = append(there, batch[i].ID)
+			exist = append(exist, batch[i].ID)
 		default:
-			errs[i] = unsaved(ctx, err)
+			errs[i] = saveError(ctx, err)
 			failed = true
 		}
 	}
 	if !failed {
 		errs = nil
 	}
-	return errs, send, there
+	return errs, saved, exist
 }
 
-// unsaved is the error of a message that may or may not have been saved, unless
+// pendingRecords are the records of a batch that is about to be saved: claimed by
+// this outbox if it has room for them, else due for a RetryWorker.
+func (o *outbox) pendingRecords(batch []Envelope, now time.Time) []Record {
+	room := o.hasRoom(batch)
+	records := make([]Record, len(batch))
+	for i := range batch {
+		records[i] = newRecord(&batch[i], now)
+		switch progress := &records[i].Progress; {
+		case batch[i].NotBefore.After(now):
+			progress.DueAt = batch[i].NotBefore
+		case room:
+			progress.ClaimedBy, progress.DueAt = o.token, now.Add(o.grace)
+		default:
+			progress.DueAt = now
+		}
+	}
+	return records
+}
+
+// saveError is the error of a message that may or may not have been saved, unless
 // it never will be.
-func unsaved(ctx context.Context, err error) error {
+func saveError(ctx context.Context, err error) error {
 	if errors.Is(err, ErrInvalid) {
 		return err
 	}
 	if cause := ctx.Err(); cause != nil && !errors.Is(err, cause) {
 		err = errors.Join(err, cause)
 	}
-	return &unsavedError{err: err}
+	return &unknownSaveError{err: err}
 }
 
-// unsavedError is ErrOutcomeUnknown with its cause.
-type unsavedError struct{ err error }
+// unknownSaveError is ErrOutcomeUnknown with its cause.
+type unknownSaveError struct{ err error }
 
-func (e *unsavedError) Error() string        { return "delivery: outcome unknown: save: " + e.err.Error() }
-func (e *unsavedError) Is(target error) bool { return target == ErrOutcomeUnknown }
-func (e *unsavedError) Unwrap() error        { return e.err }
+func (e *unknownSaveError) Error() string        { return "delivery: outcome unknown: save: " + e.err.Error() }
+func (e *unknownSaveError) Is(target error) bool { return target == ErrOutcomeUnknown }
+func (e *unknownSaveError) Unwrap() error        { return e.err }
 
 // replay begins the next generation of envelopes that have a record, saves those
-// that have none, and sends them.
+// that have none, and has them sent.
 func (o *outbox) replay(ctx context.Context, batch []Envelope, now time.Time) []error {
 	token := NewID() // tells what begins now from what had begun before
-	ours := o.hasRoom(batch)
+	progress, errs := o.store.Update(ctx, o.generationUpdates(batch, token, now)...)
+	errs = eachOf(errs, len(batch))
+	if len(progress) != len(batch) {
+		progress = make([]Progress, len(batch))
+	}
+	var begun, missing []Envelope
+	var exist []string
+	var places []int // of what is missing
+	for i, err := range errs {
+		switch {
+		case err == nil && progress[i].ClaimedBy == token:
+			begun = append(begun, batch[i])
+		case err == nil:
+			exist = append(exist, batch[i].ID)
+		case errors.Is(err, ErrLate): // this generation is under way, or the message done
+			errs[i] = nil
+		case errors.Is(err, ErrNotFound):
+			errs[i] = nil
+			missing, places = append(missing, batch[i]), append(places, i)
+		default:
+			errs[i] = saveError(ctx, err)
+		}
+	}
+	o.inDoubt.add(batch, errs, token)
+	o.inDoubt.forget(begun)
+	o.enqueue(begun, token, now)
+	o.resume(ctx, exist)
+	if len(missing) > 0 {
+		for k, err := range o.publish(ctx, missing, now) {
+			errs[places[k]] = err
+		}
+	}
+	return errs
+}
+
+// generationUpdates are the updates by which the generations of a batch begin:
+// claimed by token if the outbox has room for them, else due for a RetryWorker.
+func (o *outbox) generationUpdates(batch []Envelope, token string, now time.Time) []Update {
+	room := o.hasRoom(batch)
 	updates := make([]Update, len(batch))
 	for i := range batch {
 		update := &updates[i]
@@ -194,49 +216,17 @@ func (o *outbox) replay(ctx context.Context, batch []Envelope, now time.Time) []
 		switch {
 		case batch[i].NotBefore.After(now):
 			update.DueAt = batch[i].NotBefore
-		case ours:
+		case room:
 			update.DueAt, update.ClaimedBy = now.Add(o.grace), token
 		}
 	}
-	progress, errs := o.store.Update(ctx, updates...)
-	errs = eachOf(errs, len(batch))
-	if len(progress) != len(batch) {
-		progress = make([]Progress, len(batch))
-	}
-	var send, missing []Envelope
-	var there []string
-	var places []int
-	for i, err := range errs {
-		switch {
-		case err == nil && progress[i].ClaimedBy == token:
-			send = append(send, batch[i])
-		case err == nil:
-			there = append(there, batch[i].ID)
-		case errors.Is(err, ErrLate): // this generation is under way, or the message done
-			errs[i] = nil
-		case errors.Is(err, ErrNotFound):
-			errs[i] = nil
-			missing, places = append(missing, batch[i]), append(places, i)
-		default:
-			errs[i] = unsaved(ctx, err)
-		}
-	}
-	o.doubts.add(batch, errs, token)
-	o.doubts.settle(send)
-	o.send(send, token, now)
-	o.resume(ctx, there)
-	if len(missing) > 0 {
-		for k, err := range o.publish(ctx, missing, now) {
-			errs[places[k]] = err
-		}
-	}
-	return errs
+	return updates
 }
 
-// resume sends those of the messages there that this publisher had saved without
+// resume has those of the messages sent that this outbox had saved without
 // learning of it, if they are still its to send.
-func (o *outbox) resume(ctx context.Context, there []string) {
-	ids, tokens := o.doubts.take(there)
+func (o *outbox) resume(ctx context.Context, exist []string) {
+	ids, tokens := o.inDoubt.take(exist)
 	if len(ids) == 0 {
 		return
 	}
@@ -244,11 +234,11 @@ func (o *outbox) resume(ctx context.Context, there []string) {
 	errs = eachOf(errs, len(ids))
 	for i, err := range errs {
 		if err == nil && len(records) != len(ids) || unanswered(err) {
-			o.doubts.keep(ids[i], tokens[i])
+			o.inDoubt.remember(ids[i], tokens[i])
 			continue
 		}
 		if err == nil && records[i].Status == StatusPending && records[i].ClaimedBy == tokens[i] {
-			o.send([]Envelope{records[i].Envelope()}, tokens[i], records[i].DueAt.Add(-o.grace))
+			o.enqueue([]Envelope{records[i].Envelope()}, tokens[i], records[i].DueAt.Add(-o.grace))
 		}
 	}
 }
@@ -260,12 +250,12 @@ func (o *outbox) hasRoom(batch []Envelope) bool {
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.count+len(batch) <= o.most && o.bytes+size <= outboxBytes
+	return o.messages+len(batch) <= o.maxMessages && o.bytes+size <= outboxBytes
 }
 
-// send takes over envelopes that were saved at the time given, claimed by token.
-// It copies what the caller may change.
-func (o *outbox) send(envelopes []Envelope, token string, saved time.Time) {
+// enqueue takes over envelopes that were saved at the time given, claimed by token,
+// to be sent. It copies what the caller may change.
+func (o *outbox) enqueue(envelopes []Envelope, token string, saved time.Time) {
 	if len(envelopes) == 0 {
 		return
 	}
@@ -285,27 +275,27 @@ func (o *outbox) send(envelopes []Envelope, token string, saved time.Time) {
 		return
 	}
 	o.waiting = append(o.waiting, added...)
-	o.count += len(added)
+	o.messages += len(added)
 	o.bytes += size
 	if !o.sending {
 		o.sending = true
-		go o.run()
+		go o.sendWaiting()
 	}
 }
 
-func (o *outbox) run() {
+func (o *outbox) sendWaiting() {
 	for batch := o.take(); batch != nil; batch = o.take() {
 		now := time.Now()
-		fresh, tokens := make([]Envelope, 0, len(batch)), make([]string, 0, len(batch))
+		envelopes, tokens := make([]Envelope, 0, len(batch)), make([]string, 0, len(batch))
 		for i := range batch {
 			// A RetryWorker may take over at the end of the grace.
 			if now.Sub(batch[i].saved) < o.grace/2 {
-				fresh, tokens = append(fresh, batch[i].envelope), append(tokens, batch[i].token)
+				envelopes, tokens = append(envelopes, batch[i].envelope), append(tokens, batch[i].token)
 			}
 		}
-		o.give(fresh, tokens)
+		o.send(envelopes, tokens)
 		o.mu.Lock()
-		o.count -= len(batch)
+		o.messages -= len(batch)
 		for i := range batch {
 			o.bytes -= len(batch[i].envelope.Body)
 		}
@@ -320,7 +310,7 @@ func (o *outbox) take() []outgoing {
 	if len(o.waiting) == 0 {
 		o.waiting = nil
 		o.sending = false
-		o.changed.Broadcast()
+		o.sent.Broadcast()
 		return nil
 	}
 	n := min(len(o.waiting), outboxBatch)
@@ -329,8 +319,9 @@ func (o *outbox) take() []outgoing {
 	return batch
 }
 
-// give sends a batch, claimed by tokens, and marks what was confirmed.
-func (o *outbox) give(batch []Envelope, tokens []string) {
+// send sends a batch, claimed by tokens, and has recorded what the transport
+// confirmed.
+func (o *outbox) send(batch []Envelope, tokens []string) {
 	if len(batch) == 0 {
 		return
 	}
@@ -356,58 +347,40 @@ func (o *outbox) give(batch []Envelope, tokens []string) {
 		o.logger.LogAttrs(ctx, slog.LevelWarn, "saved messages not sent, a retry worker will",
 			slog.Int("count", failures), slog.Any("error", failure))
 	}
-	o.marks.add(confirmed)
+	o.confirmations.add(confirmed)
 }
 
-// close waits until the calls that have begun are over, nothing is being sent and
-// all marks are written, or ctx ends. What remains is a RetryWorker's then, and
-// nobody here goes on with it.
-func (o *outbox) close(ctx context.Context) error {
-	if _, bounded := ctx.Deadline(); !bounded {
-		// After the grace RetryWorkers see to everything, and marks come too late.
-		limited, cancel := context.WithTimeout(ctx, max(o.grace, closeTimeout))
-		defer cancel()
-		ctx = limited
+// finish waits until everything is sent and recorded, or ctx ends.
+func (o *outbox) finish(ctx context.Context) error {
+	if err := o.waitUntilSent(ctx); err != nil {
+		return err
 	}
-	err := o.settle(ctx)
-	if err == nil {
-		err = o.marks.finish(ctx)
-	}
+	return o.confirmations.finish(ctx)
+}
+
+// end drops what remains, which is a RetryWorker's then, and returns what has kept
+// the store from recording it.
+func (o *outbox) end() error {
 	o.mu.Lock()
 	o.ended, o.waiting = true, nil
 	o.mu.Unlock()
-	failure := o.marks.end()
-	switch {
-	case err == nil:
-		return nil
-	case failure == nil:
-		return ctx.Err()
-	}
-	return errors.Join(ctx.Err(), failure)
+	return o.confirmations.end()
 }
 
-// settle waits until nothing more comes to be marked.
-func (o *outbox) settle(ctx context.Context) error {
+func (o *outbox) waitUntilSent(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() {
 		o.mu.Lock()
 		defer o.mu.Unlock()
-		o.changed.Broadcast()
+		o.sent.Broadcast()
 	})
 	defer stop()
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.closing = true
-	for o.callers > 0 || o.sending {
+	for o.sending {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		o.changed.Wait()
+		o.sent.Wait()
 	}
 	return nil
-}
-
-func (o *outbox) isClosed() bool {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.closing
 }

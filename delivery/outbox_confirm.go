@@ -9,112 +9,113 @@ import (
 )
 
 const (
-	// markDelay is for how long marks are gathered. By then most messages have
-	// got further, and their marks are late and change nothing.
-	markDelay = time.Second
-	// markBatch is how many marks are written together, maxMarks how many may
-	// wait again while the store is down. What is beyond is sent once more by a
-	// RetryWorker.
-	markBatch = 1000
-	maxMarks  = 10_000
+	// confirmDelay is for how long confirmations are gathered before they are
+	// recorded. By then most messages have got further: their confirmations are
+	// late and change nothing.
+	confirmDelay = time.Second
+	// confirmBatch is how many confirmations are recorded together, maxUnrecorded
+	// how many may wait again while the store is down. The messages of those beyond
+	// it a RetryWorker sends once more.
+	confirmBatch  = 1000
+	maxUnrecorded = 10_000
 )
 
-// marks are updates by which messages are queued, gathered and on their way to
-// the store. None of them may be needed: a message whose mark is lost is sent
-// once more.
-type marks struct {
-	store Store
-	delay time.Duration
-	turn  chan struct{} // held by who writes
+// confirmations are the updates by which messages that the transport has
+// confirmed become queued. They are gathered, and recorded a little later. None
+// of them may be needed: a message whose confirmation is lost is sent once more.
+type confirmations struct {
+	store  Store
+	delay  time.Duration
+	writer chan struct{} // holds one while somebody records
 
 	mu      sync.Mutex
 	waiting []Update
-	timer   *time.Timer // nil unless it will write
-	failure error       // of the last write, nil when that went well
+	timer   *time.Timer // nil unless it will record
+	failure error       // of the last try, nil when that went well
 	ended   bool
 }
 
-func newMarks(store Store, delay time.Duration) *marks {
-	return &marks{store: store, delay: min(delay, markDelay), turn: make(chan struct{}, 1)}
+func newConfirmations(store Store, delay time.Duration) *confirmations {
+	return &confirmations{store: store, delay: min(delay, confirmDelay), writer: make(chan struct{}, 1)}
 }
 
-// add has updates written a little later, and again until that works.
-func (m *marks) add(updates []Update) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.ended || len(updates) == 0 {
+// add has updates recorded a little later, and tried again until that works.
+func (c *confirmations) add(updates []Update) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ended || len(updates) == 0 {
 		return
 	}
-	m.waiting = append(m.waiting, updates...)
-	if m.timer == nil {
-		m.timer = time.AfterFunc(m.delay, func() {
-			m.mu.Lock()
-			m.timer = nil
-			m.mu.Unlock()
-			_ = m.write(context.Background()) // what failed waits again
+	c.waiting = append(c.waiting, updates...)
+	if c.timer == nil {
+		c.timer = time.AfterFunc(c.delay, func() {
+			c.mu.Lock()
+			c.timer = nil
+			c.mu.Unlock()
+			_ = c.record(context.Background()) // what failed waits again
 		})
 	}
 }
 
-// write writes what waits. After an error some of it waits again.
-func (m *marks) write(ctx context.Context) error {
+// record records what waits. After an error some of it waits again.
+func (c *confirmations) record(ctx context.Context) error {
 	select {
-	case m.turn <- struct{}{}:
+	case c.writer <- struct{}{}:
 	default:
 		select {
-		case m.turn <- struct{}{}:
+		case c.writer <- struct{}{}:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 	}
-	defer func() { <-m.turn }()
-	for batch := m.take(); batch != nil; batch = m.take() {
-		again, err := m.update(ctx, batch)
-		m.mu.Lock()
-		m.failure = err
-		m.mu.Unlock()
+	defer func() { <-c.writer }()
+	for batch := c.take(); batch != nil; batch = c.take() {
+		again, err := c.update(ctx, batch)
+		c.mu.Lock()
+		c.failure = err
+		c.mu.Unlock()
 		if err != nil {
-			m.add(again[:min(len(again), m.room())])
+			c.add(again[:min(len(again), c.room())])
 			return err
 		}
 	}
 	return nil
 }
 
-// room is how many marks may wait beside those that do. It bounds what could not
-// be written only: while the store works all have to be, and soon are.
-func (m *marks) room() int {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return max(0, maxMarks-len(m.waiting))
+// room is how many may wait beside those that do. It bounds only what could not
+// be recorded: while the store works, all have to be recorded, and soon are.
+func (c *confirmations) room() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return max(0, maxUnrecorded-len(c.waiting))
 }
 
-func (m *marks) take() []Update {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	n := min(len(m.waiting), markBatch)
+func (c *confirmations) take() []Update {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := min(len(c.waiting), confirmBatch)
 	if n == 0 {
-		m.waiting = nil
+		c.waiting = nil
 		return nil
 	}
-	batch := m.waiting[:n:n]
-	m.waiting = m.waiting[n:]
+	batch := c.waiting[:n:n]
+	c.waiting = c.waiting[n:]
 	return batch
 }
 
 // update returns what has to be tried again, and why.
-func (m *marks) update(ctx context.Context, batch []Update) (again []Update, failure error) {
+func (c *confirmations) update(ctx context.Context, batch []Update) (again []Update, failure error) {
 	now := time.Now()
 	for i := range batch {
 		if batch[i].ClaimedBy != "" {
-			// Counted from now: a mark that had to wait must not make a message due
-			// that waits in this process.
+			// Counted from now: a confirmation that had to wait must not make a message
+			// due that waits in this process.
 			batch[i].DueAt = now.Add(sessionHold)
 		}
 	}
 	limited := within(ctx, now, settleTimeout)
 	defer limited.end()
-	_, errs := m.store.Update(limited, batch...)
+	_, errs := c.store.Update(limited, batch...)
 	for i, err := range eachOf(errs, len(batch)) {
 		if unanswered(err) {
 			again, failure = append(again, batch[i]), err
@@ -123,24 +124,24 @@ func (m *marks) update(ctx context.Context, batch []Update) (again []Update, fai
 	return again, failure
 }
 
-// finish writes what waits, until that works or ctx ends.
-func (m *marks) finish(ctx context.Context) error {
+// finish records what waits, and tries again until that works or ctx ends.
+func (c *confirmations) finish(ctx context.Context) error {
 	for tries := 0; ; tries++ {
-		err := m.write(ctx)
-		if err == nil || !retry.Wait(ctx.Done(), backoff(tries, markDelay)) {
+		err := c.record(ctx)
+		if err == nil || !retry.Wait(ctx.Done(), backoff(tries, confirmDelay)) {
 			return err
 		}
 	}
 }
 
-// end drops what waits, and returns what has kept it from being written.
-func (m *marks) end() error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.ended, m.waiting = true, nil
-	if m.timer != nil {
-		m.timer.Stop()
-		m.timer = nil
+// end drops what waits, and returns what has kept it from being recorded.
+func (c *confirmations) end() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.ended, c.waiting = true, nil
+	if c.timer != nil {
+		c.timer.Stop()
+		c.timer = nil
 	}
-	return m.failure
+	return c.failure
 }

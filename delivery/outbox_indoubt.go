@@ -5,41 +5,41 @@ import (
 	"sync"
 )
 
-// maxDoubts bounds for how many messages it is remembered that nobody knows
-// whether they were saved. What is forgotten is a RetryWorker's after the grace.
-const maxDoubts = 10_000
+// maxInDoubt bounds how many messages in doubt are remembered. Those that are
+// forgotten are a RetryWorker's after the grace.
+const maxInDoubt = 10_000
 
-// doubts are messages that may have been saved: the answer was lost. Who publishes
-// one of them again learns that it is there, and has to know that nobody is about
-// to send it.
-type doubts struct {
+// inDoubt remembers messages that may have been saved: the answer was lost. A
+// caller that publishes one of them again learns that it is there; this tells the
+// outbox that nobody is about to send it.
+type inDoubt struct {
 	mu     sync.Mutex
-	claims map[string]string // by ID of the message: what it would be claimed with
+	claims map[string]string // by ID of the message: the token that it would be claimed by
 }
 
 // add remembers which of a batch may have been saved, claimed by token. A nil
 // errs means that all were saved.
-func (d *doubts) add(batch []Envelope, errs []error, token string) {
+func (d *inDoubt) add(batch []Envelope, errs []error, token string) {
 	for i, err := range errs {
 		if errors.Is(err, ErrOutcomeUnknown) {
-			d.keep(batch[i].ID, token)
+			d.remember(batch[i].ID, token)
 		}
 	}
 }
 
-func (d *doubts) keep(id, token string) {
+func (d *inDoubt) remember(id, token string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.claims == nil {
 		d.claims = map[string]string{}
 	}
-	if len(d.claims) < maxDoubts {
+	if len(d.claims) < maxInDoubt {
 		d.claims[id] = token
 	}
 }
 
-// settle forgets envelopes: they are saved now.
-func (d *doubts) settle(envelopes []Envelope) {
+// forget forgets envelopes, which are known to be saved now.
+func (d *inDoubt) forget(envelopes []Envelope) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if len(d.claims) == 0 {
@@ -50,8 +50,9 @@ func (d *doubts) settle(envelopes []Envelope) {
 	}
 }
 
-// take forgets those of the IDs that it knows, and returns them with their claims.
-func (d *doubts) take(ids []string) (doubtful, tokens []string) {
+// take forgets those of the IDs that are in doubt, and returns them with the
+// tokens of their claims.
+func (d *inDoubt) take(ids []string) (doubtful, tokens []string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, id := range ids {

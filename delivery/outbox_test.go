@@ -45,7 +45,7 @@ func TestPublishInTellsItsSaver(t *testing.T) {
 // retries.
 func TestForwardWithoutARetryWorkerIsRecorded(t *testing.T) {
 	bubble(t, func(f *fixture) {
-		records := f.outboxed(delivery.PublisherConfig{NoRetryWorker: true})
+		records := f.recordsOnly()
 		failed := stored("a", delivery.StatusFailed, time.Time{})
 		failed.DeadLetterID = "letter"
 		done := stored("b", delivery.StatusDelivered, time.Time{})

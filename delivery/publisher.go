@@ -16,7 +16,7 @@ import (
 // PublisherConfig configures a Publisher. The zero value is ready to use.
 type PublisherConfig struct {
 	// Idempotency, when set, keeps a second message with the same idempotency
-	// key from being sent within IdempotencyTTL. Nil sends them all; consumers
+	// key from being sent within IdempotencyTTL. Nil sends all of them; consumers
 	// with an idempotency store of their own still handle them once.
 	Idempotency idempotency.Store
 	// IdempotencyTTL is for how long a published key is remembered. Default 24 h.
@@ -32,24 +32,21 @@ type PublisherConfig struct {
 	// NoBatch switches SendBatch off: it is ErrSwitchedOff then.
 	NoBatch bool
 	// OnePriority sends every message as Normal, whatever its Priority, which
-	// must be valid all the same. Messages sent before keep theirs.
+	// must be valid all the same. Messages that were sent before keep theirs.
 	OnePriority bool
 
-	// Store, when set, keeps a record of every message. A message is durable
-	// then as soon as it is saved: Publish returns, and the message is sent in the
+	// Store, when set, keeps a record of every message. A message is durable then as
+	// soon as it is saved: Publish returns, and the message is sent in the
 	// background. What can't be sent a RetryWorker sends, which some process has
-	// to run. Call Close at the end. Nil keeps no records.
+	// to run; where none does, make the Store one of RecordsOnly. Call Close at the
+	// end. Nil keeps no records.
 	Store Store
-	// NoRetryWorker says that nobody runs a RetryWorker on Store: messages are
-	// durable when the transport has confirmed them, wait there for their
-	// NotBefore, and are recorded after that.
-	NoRetryWorker bool
-	// PendingGrace is for how long a saved message is the publisher's to send,
-	// and after which a RetryWorker takes over: that is how much later a message
-	// goes out whose publisher died, or could not reach the transport. Default
-	// 1 min, at least 1 s.
+	// PendingGrace is for how long a saved message is the publisher's to send, and
+	// after which a RetryWorker takes over. By that much later a message goes out
+	// whose publisher died, or could not reach the transport. Default 1 min, at
+	// least 1 s.
 	PendingGrace time.Duration
-	// MaxOutgoing bounds how many saved messages wait here to be sent, but for
+	// MaxOutgoing bounds how many saved messages wait here to be sent, except for
 	// those of calls that began at the same time. A call whose messages go beyond
 	// it, or beyond 64 MiB of bodies, saves them for RetryWorkers to send at once.
 	// Default 1000.
@@ -61,8 +58,9 @@ type PublisherConfig struct {
 	Logger *slog.Logger
 }
 
-// defaultPendingGrace is the default of PublisherConfig.PendingGrace.
-const defaultPendingGrace = time.Minute
+// closeTimeout is how long a Close without a deadline takes at least, if it has
+// to: a slow store deserves more than a short grace.
+const closeTimeout = 30 * time.Second
 
 func (c PublisherConfig) withDefaults() PublisherConfig {
 	if c.IdempotencyTTL == 0 {
@@ -75,10 +73,10 @@ func (c PublisherConfig) withDefaults() PublisherConfig {
 		c.MaxBodyBytes = DefaultMaxBody
 	}
 	if c.BatchSizeLimit == 0 {
-		c.BatchSizeLimit = DefaultBatchSizeLimit
+		c.BatchSizeLimit = defaultBatchSizeLimit
 	}
 	if c.PendingGrace == 0 {
-		c.PendingGrace = defaultPendingGrace
+		c.PendingGrace = time.Minute
 	}
 	if c.MaxOutgoing == 0 {
 		c.MaxOutgoing = 1000
@@ -125,7 +123,8 @@ type Publisher struct {
 	config    PublisherConfig
 	scope     string
 	metrics   publisherMetrics
-	outbox    *outbox // nil unless the store's records are sent by RetryWorkers
+	calls     *calls
+	outbox    *outbox // nil unless messages wait in the store
 }
 
 // NewPublisher returns a Publisher over transport, which it does not close. The
@@ -146,8 +145,9 @@ func NewPublisher(transport Transport, config PublisherConfig) (*Publisher, erro
 		config:    config,
 		scope:     nameOf(transport) + "/publish",
 		metrics:   newPublisherMetrics(config.Metrics),
+		calls:     newCalls(),
 	}
-	if config.Store != nil && !config.NoRetryWorker {
+	if schedules(config.Store) {
 		publisher.outbox = newOutbox(transport, &config)
 	}
 	return publisher, nil
@@ -172,19 +172,23 @@ func NewPublisher(transport Transport, config PublisherConfig) (*Publisher, erro
 // Publishing the same message again, with the same ID, is safe after every one
 // of them. With a Store, a message whose ID has a record is not saved again and
 // not sent again, whatever has become of it, and the result is nil. There is one
-// exception, so that nobody has to wait for a RetryWorker: what this Publisher had
-// saved with an unknown outcome it sends, as it was saved.
+// exception, so that no caller has to wait for a RetryWorker: what this Publisher
+// had saved with an unknown outcome it sends, as it was saved.
 //
-// Publish waits for transport and stores no longer than ctx. To note what it has
-// done, in the idempotency store and, with NoRetryWorker, in Store, it takes 5 and
-// 10 s more at most, if these do not answer. Without a Store, or with
-// NoRetryWorker, a message whose NotBefore is still to come needs a transport
-// that is a Delayer, or is ErrUnsupported.
+// Publish waits for transport and stores no longer than ctx. After that it
+// completes or releases the idempotency keys, for which it takes 5 s more at most,
+// and with a Store of RecordsOnly it saves the records, for 10 s at most. Without a
+// Store, or with one of RecordsOnly, a message whose NotBefore is still to come
+// needs a transport that is a Delayer, or is ErrUnsupported.
 func (p *Publisher) Publish(ctx context.Context, messages ...Message) error {
-	if err := p.enter(ctx); err != nil {
+	if err := p.begin(ctx); err != nil {
 		return err
 	}
-	defer p.leave()
+	defer p.calls.end()
+	return p.publish(ctx, messages)
+}
+
+func (p *Publisher) publish(ctx context.Context, messages []Message) error {
 	if len(messages) == 0 {
 		return nil
 	}
@@ -203,35 +207,38 @@ func (p *Publisher) Publish(ctx context.Context, messages ...Message) error {
 
 // PublishIn is Publish within a transaction of the host: messages are saved by
 // saver, and are part of whatever it belongs to, which must end up in
-// PublisherConfig.Store. Call committed when that has been committed, to have the
-// messages sent at once; if the process dies before, or committed is not called,
-// or only after Close, a RetryWorker sends them after PendingGrace. After a
-// rollback nothing is left of them: don't call it. A saver that is a
-// CommittedSaver is told by committed, too. Committed is never nil; it may be
-// called from any goroutine, and again, which changes nothing.
+// PublisherConfig.Store.
+//
+// Call committed when the transaction has been committed, to have the messages
+// sent at once. If the process dies before that, or committed is not called, or
+// only after Close, a RetryWorker sends them after PendingGrace. After a rollback
+// nothing is left of the messages: don't call it. A saver that is a CommittedSaver
+// is told by committed, too. Committed is never nil; it may be called from any
+// goroutine, and a second call changes nothing.
 //
 // The outcomes are Publish's. After an error roll back: which of the messages are
 // in the transaction is not known.
 //
-// It needs a Store, and a RetryWorker, or is ErrUnsupported.
+// PublishIn needs a Store, and a RetryWorker, or is ErrUnsupported.
 // PublisherConfig.Idempotency is not asked: a repeated ID is saved once. Metrics
 // count what is saved, whether or not it is committed.
 func (p *Publisher) PublishIn(ctx context.Context, saver Saver, messages ...Message) (committed func(), err error) {
-	if err := p.usable(ctx); err != nil {
+	if err := p.begin(ctx); err != nil {
 		return func() {}, err
 	}
+	defer p.calls.end()
 	if p.outbox == nil || saver == nil {
 		return func() {}, fmt.Errorf("%w: PublishIn wants a Saver, PublisherConfig.Store, and a RetryWorker", ErrUnsupported)
 	}
 	begin := time.Now()
 	batch, errs := p.prepare(envelopesOf(messages, begin))
-	var send []Envelope
+	var saved []Envelope
 	if errs == nil && len(batch) > 0 {
-		errs, send, _ = p.outbox.save(ctx, saver, batch, begin)
+		errs, saved, _ = p.outbox.save(ctx, saver, batch, begin)
 	}
 	p.metrics.published(batch, errs, time.Since(begin))
 	return sync.OnceFunc(func() {
-		p.outbox.send(send, p.outbox.token, begin)
+		p.outbox.enqueue(saved, p.outbox.token, begin)
 		if watched, ok := saver.(CommittedSaver); ok {
 			watched.Committed()
 		}
@@ -239,16 +246,16 @@ func (p *Publisher) PublishIn(ctx context.Context, saver Saver, messages ...Mess
 }
 
 // Forward publishes envelopes that have a past: a replay from the dead letters,
-// or what was taken over from elsewhere. Generation, Attempt and History are
-// sent as they are, and PublisherConfig.Idempotency is not asked. Its outcome is
-// that of Publish; IDs are required. With a Store and a RetryWorker, one whose
-// record has got as far as its generation already, or is done, is not sent again,
-// and the result is nil.
+// or messages that are taken over from another system. Generation, Attempt and
+// History are sent as they are, and PublisherConfig.Idempotency is not asked. The
+// outcomes are Publish's; IDs are required. With a Store and a RetryWorker, an
+// envelope whose record has got as far as its generation already, or is done, is
+// not sent again, and the result is nil.
 func (p *Publisher) Forward(ctx context.Context, envelopes ...Envelope) error {
-	if err := p.enter(ctx); err != nil {
+	if err := p.begin(ctx); err != nil {
 		return err
 	}
-	defer p.leave()
+	defer p.calls.end()
 	if len(envelopes) == 0 {
 		return nil
 	}
@@ -272,14 +279,18 @@ func (p *Publisher) Forward(ctx context.Context, envelopes ...Envelope) error {
 // where the message is in the transport, done, or about to be sent; ErrStoreDown
 // or a context's error where it may or may not be cancelled.
 //
-// A message that was sent with an unknown outcome counts as not sent: if it got
+// A message that was sent with an unknown outcome counts as not sent. If it got
 // to the transport all the same, it is delivered although it was cancelled, and
-// stays cancelled.
+// its record stays cancelled.
 //
 // Cancel needs a Store, or is ErrUnsupported.
 func (p *Publisher) Cancel(ctx context.Context, ids ...string) error {
-	if err := p.usable(ctx); err != nil || len(ids) == 0 {
+	if err := p.begin(ctx); err != nil {
 		return err
+	}
+	defer p.calls.end()
+	if len(ids) == 0 {
+		return nil
 	}
 	if p.config.Store == nil {
 		return fmt.Errorf("%w: Cancel wants PublisherConfig.Store", ErrUnsupported)
@@ -293,52 +304,62 @@ func (p *Publisher) Cancel(ctx context.Context, ids ...string) error {
 	return resultsError(len(ids), func(i int) string { return ids[i] }, eachOf(errs, len(ids)))
 }
 
-// Close waits until the calls that have begun are over and what was published is
-// sent, or left to RetryWorkers because the transport can't be reached, and
-// recorded. Publishing is ErrClosed from its begin on. It does not close transport
-// and store, which it needs until it returns.
+// Close waits until the calls that have begun are over. With a Store it also waits
+// until what was published is sent and recorded, or left to RetryWorkers because
+// the transport can't be reached. From its beginning on every call is ErrClosed,
+// with or without a Store. It closes neither transport nor store, which it needs
+// until it returns.
 //
-// It waits until ctx ends, and with a ctx that has no deadline for PendingGrace, or
-// 30 s where that is shorter: from then on RetryWorkers see to everything anyway.
-// Its error is the context's then (context.DeadlineExceeded after that time),
-// joined with the store's if that is what kept it. Nothing is lost by that and nobody goes on in
-// the background: what remains RetryWorkers send, and what was sent without being
-// recorded they send once more.
+// Close waits until ctx ends; if ctx has no deadline, for PendingGrace, or for 30 s
+// if that is longer: from then on RetryWorkers see to everything anyway. Its error
+// is the context's then (context.DeadlineExceeded after that time), joined with the
+// store's if that is what kept it. Nothing is lost by that: what remains
+// RetryWorkers send, and what was sent without being recorded they send once more.
+// Nothing goes on in the background, except calls that have begun.
 //
-// Closing again is no error. Without a Store, or with NoRetryWorker, Close does
-// nothing.
+// Closing again is no error.
 func (p *Publisher) Close(ctx context.Context) error {
-	if p == nil || p.outbox == nil {
+	if p == nil || p.transport == nil {
 		return nil
 	}
-	return p.outbox.close(ctx)
+	if _, bounded := ctx.Deadline(); !bounded {
+		// After the grace RetryWorkers see to everything, and to record that it was
+		// sent comes too late.
+		limited, cancel := context.WithTimeout(ctx, max(p.config.PendingGrace, closeTimeout))
+		defer cancel()
+		ctx = limited
+	}
+	err := p.calls.close(ctx)
+	if p.outbox == nil {
+		return err
+	}
+	if err == nil {
+		err = p.outbox.finish(ctx)
+	}
+	failure := p.outbox.end()
+	switch {
+	case err == nil:
+		return nil
+	case failure == nil:
+		return ctx.Err()
+	}
+	return errors.Join(ctx.Err(), failure)
 }
 
-func (p *Publisher) usable(ctx context.Context) error {
+// begin says why a call can't begin. Unless it returns an error, the call has to
+// end by p.calls.end.
+func (p *Publisher) begin(ctx context.Context) error {
 	switch {
 	case p == nil || p.transport == nil:
 		return fmt.Errorf("%w: Publisher was not made by NewPublisher", ErrConfig)
-	case p.outbox != nil && p.outbox.isClosed():
+	case !p.calls.begin():
 		return ErrClosed
 	}
-	return ctx.Err()
-}
-
-// enter is usable for calls that Close waits for, until they leave.
-func (p *Publisher) enter(ctx context.Context) error {
-	if err := p.usable(ctx); err != nil {
+	if err := ctx.Err(); err != nil {
+		p.calls.end()
 		return err
 	}
-	if p.outbox != nil && !p.outbox.enter() {
-		return ErrClosed
-	}
 	return nil
-}
-
-func (p *Publisher) leave() {
-	if p.outbox != nil {
-		p.outbox.leave()
-	}
 }
 
 // envelopesOf fills in what the caller may leave out.
@@ -369,7 +390,7 @@ func (p *Publisher) prepare(batch []Envelope) ([]Envelope, []error) {
 	return batch, nil
 }
 
-// validate returns nil when all may be sent, or an error for every one.
+// validate returns nil when all messages may be sent, or an error for every one.
 func (p *Publisher) validate(batch []Envelope) []error {
 	var errs []error
 	for i := range batch {
@@ -396,18 +417,6 @@ func (p *Publisher) check(message *Message) error {
 		err = errors.Join(err, &TooLargeError{Field: "Body", Size: size, Limit: p.config.MaxBodyBytes})
 	}
 	return err
-}
-
-// send makes the batch durable, in the store or in the transport.
-func (p *Publisher) send(ctx context.Context, batch []Envelope, now time.Time) []error {
-	if p.outbox != nil {
-		return p.outbox.publish(ctx, batch, now)
-	}
-	errs := p.transmit(ctx, batch, now)
-	if p.config.Store != nil {
-		p.record(ctx, batch, errs, now)
-	}
-	return errs
 }
 
 func publishError(batch []Envelope, errs []error) error {

@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// DefaultBatchSizeLimit is the default of PublisherConfig.BatchSizeLimit.
-const DefaultBatchSizeLimit = 1000
+// defaultBatchSizeLimit is the default of PublisherConfig.BatchSizeLimit.
+const defaultBatchSizeLimit = 1000
 
 // BatchResult tells what became of a batch.
 type BatchResult struct {
@@ -22,17 +22,19 @@ type BatchResult struct {
 
 // SendBatch publishes messages that belong together: none is sent unless all are
 // valid. A batch that is empty, larger than PublisherConfig.BatchSizeLimit, or has
-// invalid messages is a *BatchError, and nothing was sent then. Nor was it, and the
-// result is zero, where the error is ErrSwitchedOff, by PublisherConfig.NoBatch,
-// ErrClosed, or ctx's because it had ended before. Else the result tells of each
-// message, and the error is nil when all are durable, or Publish's *ResultsError.
+// invalid messages is a *BatchError. ErrSwitchedOff says that
+// PublisherConfig.NoBatch is set, ErrClosed that the Publisher was closed, ctx's
+// error that ctx had ended before. After each of these nothing was sent, and the
+// result is zero. Otherwise the result tells of each message, and the error is nil
+// when all are durable, or Publish's *ResultsError.
 //
 // A batch is no transaction: when the transport or the store fails halfway, some
 // messages are durable and some are not. PublishIn makes it one.
 func (p *Publisher) SendBatch(ctx context.Context, messages []Message) (BatchResult, error) {
-	if err := p.usable(ctx); err != nil {
+	if err := p.begin(ctx); err != nil {
 		return BatchResult{}, err
 	}
+	defer p.calls.end()
 	if p.config.NoBatch {
 		return BatchResult{}, fmt.Errorf("%w: SendBatch, by PublisherConfig.NoBatch", ErrSwitchedOff)
 	}
@@ -40,7 +42,7 @@ func (p *Publisher) SendBatch(ctx context.Context, messages []Message) (BatchRes
 	if err := p.checkBatch(messages); err != nil {
 		return BatchResult{}, err
 	}
-	err := p.Publish(ctx, messages...)
+	err := p.publish(ctx, messages)
 	result := BatchResult{Total: len(messages)}
 	var each *ResultsError
 	switch {
@@ -92,9 +94,9 @@ func (p *Publisher) checkBatch(messages []Message) error {
 	return nil
 }
 
-// BatchError says why a batch was not sent at all. It is ErrInvalid.
+// BatchError says why nothing of a batch was sent. It is ErrInvalid.
 type BatchError struct {
-	// Size is that of the batch, Limit what is allowed. Where Size is from 1 to
+	// Size is that of the batch, Limit is what is allowed. Where Size is from 1 to
 	// Limit, the messages in Invalid are at fault.
 	Size  int
 	Limit int
@@ -102,7 +104,7 @@ type BatchError struct {
 	Invalid []InvalidMessage
 }
 
-// InvalidMessage is one that keeps its batch from being sent.
+// InvalidMessage is a message that keeps its batch from being sent.
 type InvalidMessage struct {
 	// Index is the message's place in the batch, from 0.
 	Index int

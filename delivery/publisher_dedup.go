@@ -12,83 +12,124 @@ import (
 	"github.com/esh3artech/barid/idempotency"
 )
 
-// sendOnce claims the key of each message first, with the message's ID as the
-// token: so a duplicate learns whose it is, and a repeated Publish of the same
-// message, after an unknown outcome, finds its own claim and goes on.
+// finishKeysTimeout bounds how long the keys of a batch are completed or released
+// after it was sent.
+const finishKeysTimeout = 5 * time.Second
+
+// keyedBatch is a batch on its way past the idempotency store, and what has become
+// of each message.
+type keyedBatch struct {
+	envelopes []Envelope
+	keys      []string
+	first     []int // the place of the first message of the batch with the same key
+	errs      []error
+}
+
+// sendOnce claims the idempotency key of each message, sends those whose keys it
+// got, and completes or releases the keys.
 func (p *Publisher) sendOnce(ctx context.Context, batch []Envelope, now time.Time) []error {
-	store := p.config.Idempotency
-	errs := make([]error, len(batch))
-	keys := make([]string, len(batch))
-	first := make(map[string]int, len(batch))
-	for i := range batch {
-		keys[i] = idempotency.FromID(p.scope, batch[i].Key(), batch[i].Generation).String()
-		if _, repeated := first[keys[i]]; !repeated {
-			first[keys[i]] = i
+	b := p.keyed(batch)
+	claimed := p.claimKeys(ctx, b)
+	if len(claimed) > 0 {
+		group := make([]Envelope, len(claimed))
+		for k, i := range claimed {
+			group[k] = batch[i]
 		}
+		for k, err := range p.send(ctx, group, now) {
+			b.errs[claimed[k]] = err
+		}
+		p.finishKeys(ctx, b, claimed)
 	}
-	inParallel(len(batch), func(i int) {
-		if first[keys[i]] != i {
+	b.answerRepeated()
+	return b.errs
+}
+
+func (p *Publisher) keyed(batch []Envelope) *keyedBatch {
+	b := &keyedBatch{
+		envelopes: batch,
+		keys:      make([]string, len(batch)),
+		first:     make([]int, len(batch)),
+		errs:      make([]error, len(batch)),
+	}
+	places := make(map[string]int, len(batch))
+	for i := range batch {
+		key := idempotency.FromID(p.scope, batch[i].Key(), batch[i].Generation).String()
+		first, repeated := places[key]
+		if !repeated {
+			first = i
+			places[key] = i
+		}
+		b.keys[i], b.first[i] = key, first
+	}
+	return b
+}
+
+// claimKeys claims each key once, and returns the places of the messages whose
+// keys it got. The token is the message's ID: so a duplicate learns of which
+// message it is one, and a repeated Publish of the same message, after an unknown
+// outcome, finds its own claim and goes on.
+func (p *Publisher) claimKeys(ctx context.Context, b *keyedBatch) (claimed []int) {
+	inParallel(len(b.keys), func(i int) {
+		if b.first[i] != i {
 			return
 		}
-		answer, err := store.Claim(ctx, keys[i], batch[i].ID, 0, p.config.IdempotencyLease)
+		answer, err := p.config.Idempotency.Claim(ctx, b.keys[i], b.envelopes[i].ID, 0, p.config.IdempotencyLease)
 		switch {
 		case err != nil:
-			errs[i] = fmt.Errorf("delivery: claim idempotency key: %w", err)
+			b.errs[i] = fmt.Errorf("delivery: claim idempotency key: %w", err)
 		case answer.State == idempotency.Claimed:
 		case answer.State == idempotency.Busy:
-			errs[i] = ErrInProgress
+			b.errs[i] = ErrInProgress
 		default:
-			errs[i] = &DuplicateError{Of: answer.Holder}
+			b.errs[i] = &DuplicateError{Of: answer.Holder}
 		}
 	})
-	var claimed []int
-	for i := range batch {
-		if first[keys[i]] == i && errs[i] == nil {
+	for i, err := range b.errs {
+		if b.first[i] == i && err == nil {
 			claimed = append(claimed, i)
 		}
 	}
-	group := make([]Envelope, len(claimed))
-	for k, i := range claimed {
-		group[k] = batch[i]
-	}
-	var results []error
-	if len(group) > 0 {
-		results = p.send(ctx, group, now)
-	}
-	// The marks are for others: they are written even when the caller's own
-	// deadline has just passed.
-	mark, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	return claimed
+}
+
+// finishKeys completes the keys of what was sent and releases those of what was
+// not. Other publishers wait for that, so it is done even when the caller's own
+// deadline has just passed.
+func (p *Publisher) finishKeys(ctx context.Context, b *keyedBatch, claimed []int) {
+	limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishKeysTimeout)
 	defer cancel()
 	inParallel(len(claimed), func(k int) {
 		i := claimed[k]
-		if results != nil {
-			errs[i] = results[k]
-		}
-		var marked error
+		id := b.envelopes[i].ID
+		var err error
 		switch {
-		case errs[i] == nil:
-			_, marked = store.Complete(mark, keys[i], batch[i].ID, p.config.IdempotencyTTL)
-		case errors.Is(errs[i], ErrOutcomeUnknown):
+		case b.errs[i] == nil:
+			_, err = p.config.Idempotency.Complete(limited, b.keys[i], id, p.config.IdempotencyTTL)
+		case errors.Is(b.errs[i], ErrOutcomeUnknown):
 			// It may be durable: the claim stays until its lease ends, so that only
 			// the same message can be published again meanwhile.
 		default:
-			marked = store.Release(mark, keys[i], batch[i].ID)
+			err = p.config.Idempotency.Release(limited, b.keys[i], id)
 		}
-		if marked != nil && !errors.Is(marked, idempotency.ErrLost) {
+		if err != nil && !errors.Is(err, idempotency.ErrLost) {
 			p.config.Logger.LogAttrs(ctx, slog.LevelWarn, "publish not recorded in the idempotency store",
-				slog.String("message_id", batch[i].ID), slog.Any("error", marked))
+				slog.String("message_id", id), slog.Any("error", err))
 		}
 	})
-	for i := range batch {
-		if original := first[keys[i]]; original == i {
-			continue
-		} else if errs[original] == nil {
-			errs[i] = &DuplicateError{Of: batch[original].ID}
-		} else {
-			errs[i] = errs[original]
+}
+
+// answerRepeated answers for messages whose key an earlier one of the batch has:
+// they are its duplicates if it was sent, and failed as it did if not.
+func (b *keyedBatch) answerRepeated() {
+	for i, first := range b.first {
+		switch {
+		case first == i:
+		case b.errs[first] == nil:
+			b.errs[i] = &DuplicateError{Of: b.envelopes[first].ID}
+		default:
+			b.errs[i] = b.errs[first]
 		}
 	}
-	return errs
 }
 
 // inParallel calls do for 0 to n-1, many at once: a store that gathers commands

@@ -6,7 +6,7 @@ import (
 	"github.com/esh3artech/barid/retry"
 )
 
-// Record is a stored message: the Message with what has become of it.
+// Record is a stored message: the Message, and what has become of it.
 type Record struct {
 	Message
 	Progress
@@ -26,26 +26,30 @@ type Progress struct {
 	NextRetryAt time.Time
 	// LastRetryAt is when an attempt failed last.
 	LastRetryAt time.Time
-	SentAt      time.Time
+	// SentAt is when the handler was done, of a message whose acknowledgment is
+	// awaited.
+	SentAt time.Time
+	// DeliveredAt is when the message was delivered, or acknowledged as delivered.
 	DeliveredAt time.Time
-	ReadAt      time.Time
+	// ReadAt is when the end user acknowledged to have seen the message.
+	ReadAt time.Time
 	// AckDeadline is until when the end user's acknowledgment is awaited, set
 	// while Status is StatusSent.
 	AckDeadline time.Time
 	// DeadLetterID is that of the last dead letter the message became.
 	DeadLetterID string
 	// DueAt is when a RetryWorker has to see to the message: to send it, or to
-	// note that nobody acknowledged it. Zero: never.
+	// count an acknowledgment that did not come. Zero: never.
 	DueAt time.Time
-	// ClaimedBy is who sees to the message until DueAt, after which somebody else
-	// may. Empty: nobody.
+	// ClaimedBy is the token of the publisher or worker that sees to the message
+	// until DueAt, after which another worker may. Empty: nobody does.
 	ClaimedBy string
 	// UpdatedAt is when the record was saved or changed last.
 	UpdatedAt time.Time
 }
 
 // FailureReason is the last failure's text, empty if there was none.
-func (p *Progress) FailureReason() string {
+func (p Progress) FailureReason() string {
 	if len(p.History) == 0 {
 		return ""
 	}
@@ -53,50 +57,45 @@ func (p *Progress) FailureReason() string {
 }
 
 // CanRetry says whether policy allows another attempt after those that failed,
-// counting one that fails now.
-func (p *Progress) CanRetry(policy retry.Policy) bool {
+// counting one that fails now. It is false for a nil policy, and when the status
+// is final.
+func (p Progress) CanRetry(policy retry.Policy) bool {
 	return policy != nil && !p.Status.Final() && policy.CanRetry(p.RetryCount)
 }
 
-// ScheduleRetry is the update by which one more attempt, which failed now with
-// cause, is counted, and the next one scheduled with the delay that policy says,
-// or at once without a policy. Whether there may be one CanRetry says.
-func (r *Record) ScheduleRetry(now time.Time, policy retry.Policy, cause error) Update {
-	due := now
-	if policy != nil {
-		due = now.Add(policy.Delay(r.RetryCount))
-	}
+// scheduleRetry is the update by which one more attempt, which failed now with
+// cause, is counted, and the next one scheduled with the delay that policy says.
+// CanRetry says whether there may be a next one.
+func (r *Record) scheduleRetry(now time.Time, policy retry.Policy, cause error) Update {
+	update := r.failedUpdate(StatusRetrying, now, cause)
+	update.DueAt = now.Add(policy.Delay(r.RetryCount))
+	update.RetryCount++
+	return update
+}
+
+// fail is the update by which one more attempt, which failed now with cause, is
+// counted, and the message given up.
+func (r *Record) fail(now time.Time, cause error) Update {
+	update := r.failedUpdate(StatusFailed, now, cause)
+	update.RetryCount++
+	return update
+}
+
+// failUnsent is the update by which a message is given up that can't be sent, for
+// cause. No attempt was made, and none is counted.
+func (r *Record) failUnsent(now time.Time, cause error) Update {
+	return r.failedUpdate(StatusFailed, now, cause)
+}
+
+func (r *Record) failedUpdate(status Status, now time.Time, cause error) Update {
 	return Update{
 		ID:         r.ID,
-		Status:     StatusRetrying,
+		Status:     status,
 		Generation: r.Generation,
-		RetryCount: r.RetryCount + 1,
+		RetryCount: r.RetryCount,
 		At:         now,
-		DueAt:      due,
-		Failure:    r.failure(now, cause),
+		Failure:    &Failure{At: now, Attempt: r.RetryCount + 1, Error: shorten(cause.Error())},
 	}
-}
-
-// Fail is the update by which one more attempt, which failed now with cause, is
-// counted, and the message given up.
-func (r *Record) Fail(now time.Time, deadLetterID string, cause error) Update {
-	return Update{
-		ID:           r.ID,
-		Status:       StatusFailed,
-		Generation:   r.Generation,
-		RetryCount:   r.RetryCount + 1,
-		At:           now,
-		Failure:      r.failure(now, cause),
-		DeadLetterID: deadLetterID,
-	}
-}
-
-func (r *Record) failure(now time.Time, cause error) *Failure {
-	failure := &Failure{At: now, Attempt: r.RetryCount}
-	if cause != nil {
-		failure.Error = shorten(cause.Error())
-	}
-	return failure
 }
 
 // Envelope is the message as it goes to the transport for its next attempt.
@@ -104,26 +103,30 @@ func (r *Record) Envelope() Envelope {
 	return Envelope{Message: r.Message, Attempt: r.RetryCount, Generation: r.Generation, History: r.History}
 }
 
-// Apply makes the update if it is news, or says why it is not: then r is as it
-// was. It is what Store.Update does to each record.
+// Apply changes r by the update, or says why it does not: then r is as it was. It
+// is what Store.Update does to each record.
 //
-// News of an earlier generation, or of fewer failed attempts, is late, as is
-// what Status.CanBecome does not allow, or what comes from somebody who has
-// lost the claim (Update.OnlyIfClaimedBy): *LateError. The same news twice is
-// none, and no error, but who has claimed a queued message hands the claim on by
-// telling again that it is queued. An end user's acknowledgment
-// (Update.Acknowledged) is news whatever the attempt; of a message that was
-// cancelled, or given up without ever having been sent, it is ErrNotAwaited. A
-// message that somebody sees to can't be cancelled: *LateError.
+// An update of an earlier generation, or of fewer failed attempts, is late:
+// *LateError. So is one that the status does not allow, because it leads back, and
+// one by a worker that has lost the claim (Update.OnlyIfClaimedBy). A message that
+// is claimed can't be cancelled: *LateError.
+//
+// The same update a second time changes nothing and is no error. There is one
+// exception: whoever has claimed a queued message passes the claim on by an
+// update that it is queued.
+//
+// An end user's acknowledgment (Update.Acknowledged) applies whatever the attempt.
+// Of a message that was cancelled, or given up without ever having been sent, it
+// is ErrNotAwaited.
 func (r *Record) Apply(u Update) error {
-	switch r.sort(&u) {
+	switch r.judge(&u) {
 	case late:
 		return &LateError{ID: r.ID, Status: r.Status, Generation: r.Generation, RetryCount: r.RetryCount}
 	case notAwaited:
 		return ErrNotAwaited
 	case known:
 		return nil
-	case news:
+	case applies:
 	}
 	if !u.Acknowledged && u.Status != StatusCancelled {
 		r.Generation, r.RetryCount = u.Generation, u.RetryCount
@@ -154,70 +157,70 @@ func (r *Record) Apply(u Update) error {
 	return nil
 }
 
-// tidings is what an update is to a record.
-type tidings int
+// effect is what an update does to a record.
+type effect int
 
 const (
-	news tidings = iota
-	known
+	applies effect = iota
+	known          // changes nothing
 	late
 	notAwaited
 )
 
-func (r *Record) sort(u *Update) tidings {
+func (r *Record) judge(u *Update) effect {
 	if u.OnlyIfClaimedBy != "" && u.OnlyIfClaimedBy != r.ClaimedBy {
 		return late
 	}
 	switch {
 	case u.Acknowledged:
-		return r.sortAcknowledgment(u)
+		return r.judgeAcknowledgment(u)
 	case u.Status == StatusCancelled:
-		return r.sortCancellation(u)
+		return r.judgeCancellation(u)
 	case u.Generation > r.Generation:
 		if r.Status.Final() {
 			return late
 		}
-		return news
+		return applies
 	case u.Generation < r.Generation || u.RetryCount < r.RetryCount:
 		return late
 	case u.RetryCount > r.RetryCount:
 		if r.Status == StatusQueued && u.Status == StatusQueued {
-			return news // the retry waits in the transport
+			return applies // the retry waits in the transport
 		}
 	case u.Status == StatusQueued && r.Status == StatusQueued && u.OnlyIfClaimedBy != "":
-		return news // who claimed it hands it on, or lets go
+		return applies // the claim is passed on, or ends
 	case u.Status == r.Status && (u.Status != StatusRetrying || u.Failure != nil):
 		return known
 	case u.Status == StatusRetrying && u.Failure != nil:
 		return late // this failure was counted before, and its retry sent
 	}
-	if r.Status == StatusFailed || !r.Status.CanBecome(u.Status) {
+	if r.Status == StatusFailed || !r.Status.canBecome(u.Status) {
 		return late
 	}
-	return news
+	return applies
 }
 
-func (r *Record) sortAcknowledgment(u *Update) tidings {
+func (r *Record) judgeAcknowledgment(u *Update) effect {
 	switch {
 	case r.Status == u.Status || r.Status == StatusRead:
 		return known
 	case r.Status == StatusCancelled, r.Status == StatusFailed && r.SentAt.IsZero():
 		return notAwaited
 	}
-	return news
+	return applies
 }
 
-func (r *Record) sortCancellation(u *Update) tidings {
+func (r *Record) judgeCancellation(u *Update) effect {
 	switch {
 	case r.Status == StatusCancelled:
 		return known
-	case r.ClaimedBy != "" && r.DueAt.After(u.At), !r.Status.CanBecome(StatusCancelled):
+	case r.ClaimedBy != "" && r.DueAt.After(u.At), !r.Status.canBecome(StatusCancelled):
 		return late
 	}
-	return news
+	return applies
 }
 
-// newRecord is a message that has just been saved.
+// newRecord is the record of a message that is being saved.
 func newRecord(envelope *Envelope, now time.Time) Record {
 	return Record{Message: envelope.Message, Progress: Progress{
 		Status:     StatusPending,

@@ -106,6 +106,17 @@ func (f *fixture) outboxed(config delivery.PublisherConfig) *faultyRecords {
 	return records
 }
 
+// recordsOnly gives the fixture a publisher with a store that no retry worker
+// works on.
+func (f *fixture) recordsOnly() *faultyRecords {
+	f.t.Helper()
+	records := newRecords()
+	publisher, err := delivery.NewPublisher(f.transport, delivery.PublisherConfig{Store: delivery.RecordsOnly(records)})
+	require.NoError(f.t, err)
+	f.publisher = publisher
+	return records
+}
+
 func (s *faultyRecords) record(t *testing.T, id string) delivery.Record {
 	t.Helper()
 	records, errs := s.Get(context.Background(), id)
@@ -362,9 +373,9 @@ func TestForwardBeginsAGeneration(t *testing.T) {
 
 func TestWithoutARetryWorker(t *testing.T) {
 	bubble(t, func(f *fixture) {
-		records := f.outboxed(delivery.PublisherConfig{NoRetryWorker: true})
+		records := f.recordsOnly()
 		config := f.config()
-		config.Store, config.NoRetryWorker = records, true
+		config.Store = delivery.RecordsOnly(records)
 		f.transport.down.Store(true)
 		require.ErrorIs(t, f.publisher.Publish(f.t.Context(), to("a")), errDown, "durable only in the transport")
 		f.transport.down.Store(false)

@@ -13,44 +13,44 @@ import (
 
 // The defaults of RetryWorkerConfig, and its bound.
 const (
-	DefaultScanInterval = 30 * time.Second
-	DefaultClaimBatch   = 500
-	DefaultClaimLease   = time.Minute
-	MinClaimLease       = time.Second
+	defaultScanInterval = 30 * time.Second
+	defaultClaimBatch   = 500
+	defaultClaimLease   = time.Minute
+	minClaimLease       = time.Second
 )
 
 // RetryWorkerConfig configures a RetryWorker. The zero value is ready to use with
 // a transport that has a name and keeps dead letters.
 type RetryWorkerConfig struct {
-	// Name signs dead letters. Give it the name of the consumers that share the
-	// queue, so that one message never becomes two letters. Default: the
-	// transport's name, if it is a Namer.
+	// Name is the DeadLetter.Source of what the worker gives up. Give it the name
+	// of the consumers that share the queue, so that one message never becomes two
+	// letters. Default: the transport's name, if it is a Namer.
 	Name string
 	// ScanInterval is how long the worker sleeps at most. It wakes before that
-	// for everything of which the store can tell when it is due. Default
-	// DefaultScanInterval, 30 s; more than 0.
+	// for everything of which the store can tell when it is due. Default 30 s;
+	// more than 0.
 	ScanInterval time.Duration
 	// BatchSize is how many records are claimed, and sent, together, which is
-	// also how many bodies are in memory at once. Default DefaultClaimBatch,
-	// 500, from 1 to MaxClaim.
+	// also how many bodies are in memory at once. Default 500, from 1 to MaxClaim.
 	BatchSize int
 	// Lease is after how long another worker goes on with what this one had
 	// claimed when it died, and after how long what could not be sent is tried
-	// again. To claim and send one batch may take half of it. Default
-	// DefaultClaimLease, 1 min, at least MinClaimLease, 1 s.
+	// again. To claim and send one batch may take half of it. Default 1 min, at
+	// least 1 s.
 	Lease time.Duration
 
 	// Retry says whether and when a message that nobody acknowledged is sent
-	// again; it should be the consumers'. Nil: never, it becomes a dead letter.
+	// again; it should be the consumers'. Nil: never, the message becomes a dead
+	// letter.
 	Retry retry.Policy
-	// DeadLetters keeps what is given up; dlq.NewManager makes one. If it is a
-	// Resolver as well, a letter whose message was acknowledged in the very moment
-	// in which it was given up is taken back, as soon as that can be done while the
-	// worker runs. Default: the transport, if it is a DeadLetterer.
+	// DeadLetters keeps what is given up; dlq.NewManager makes one. A message may
+	// be acknowledged at the very moment at which it is given up: if DeadLetters is
+	// a Resolver as well, its letter is taken back then, as soon as that can be done
+	// while the worker runs. Default: the transport, if it is a DeadLetterer.
 	DeadLetters DeadLetterer
 	// IgnoreAckTimeouts leaves messages alone whose acknowledgment is overdue.
-	// They stay sent, and can still be acknowledged; a later Run without it sees
-	// to them. Default: they are seen to.
+	// They stay sent, and can still be acknowledged; a later Run without it fails
+	// them. Default: overdue acknowledgments are failed attempts.
 	IgnoreAckTimeouts bool
 
 	// Metrics takes barid_ack_timeouts_total and barid_dependency_up for the
@@ -65,13 +65,13 @@ func (c RetryWorkerConfig) withDefaults(transport Transport) RetryWorkerConfig {
 		c.Name = nameOf(transport)
 	}
 	if c.ScanInterval == 0 {
-		c.ScanInterval = DefaultScanInterval
+		c.ScanInterval = defaultScanInterval
 	}
 	if c.BatchSize == 0 {
-		c.BatchSize = DefaultClaimBatch
+		c.BatchSize = defaultClaimBatch
 	}
 	if c.Lease == 0 {
-		c.Lease = DefaultClaimLease
+		c.Lease = defaultClaimLease
 	}
 	if c.Retry == nil {
 		c.Retry = retry.None{}
@@ -100,8 +100,8 @@ func (c *RetryWorkerConfig) validate() error {
 	if c.BatchSize < 1 || c.BatchSize > MaxClaim {
 		fault("BatchSize is %d, want 1 to %d", c.BatchSize, MaxClaim)
 	}
-	if c.Lease < MinClaimLease {
-		fault("Lease is %s, want at least %s", c.Lease, MinClaimLease)
+	if c.Lease < minClaimLease {
+		fault("Lease is %s, want at least %s", c.Lease, minClaimLease)
 	}
 	if validator, ok := c.Retry.(interface{ Validate() error }); ok {
 		if err := validator.Validate(); err != nil {
@@ -119,8 +119,8 @@ func (c *RetryWorkerConfig) validate() error {
 // share one, and sees to
 //
 //   - retries that are due, messages that were scheduled, and messages that a
-//     publisher saved and then died with: they are sent, and become queued once
-//     the transport has confirmed them;
+//     publisher saved before it died: they are sent, and become queued once the
+//     transport has confirmed them;
 //   - messages that waited in a Volatile transport whose process is gone: the
 //     same;
 //   - messages whose acknowledgment is overdue: that is a failed attempt, which
@@ -134,18 +134,18 @@ func (c *RetryWorkerConfig) validate() error {
 // message. What the transport will never take (ErrInvalid, ErrTooLarge) becomes
 // a dead letter with ReasonPermanent, without an attempt counted.
 //
-// A worker that dies after it has put a dead letter and before it has noted that
-// leaves both the letter and the message. Whoever claims the message next puts
-// the same letter again; if it is acknowledged before that, the letter stays, and
-// is for people to delete. To replay it sends nothing, since the record says that
-// the message is done.
+// A worker may die after it has put a dead letter and before it has recorded
+// that. Both the letter and the message are there then. The worker that claims
+// the message next puts the same letter again. If the message is acknowledged
+// before that, the letter stays, and is for people to delete. A replay of it sends
+// nothing, since the record says that the message is done.
 //
 // With a Volatile transport the worker also renews the claims on what waits
-// there. When Run ends it lets go of them, so that others, or the next start, go
-// on at once and not only after the lease. End it after the publishers and the
-// consumers of the same process and transport, or what these still have in hand
-// is delivered twice, unless an idempotency store prevents that. For the same
-// reason run one worker at a time for each such transport.
+// there. When Run ends it ends those claims, so that other workers, or the next
+// start, go on at once and not only after the lease. End it after the publishers
+// and the consumers of the same process and transport: what these still have in
+// hand would be delivered twice, unless an idempotency store prevents that. For
+// the same reason run one worker at a time for each such transport.
 //
 // A worker that can't reach the store, the transport or the dead letters tries
 // again, at most half a minute apart, for as long as it takes.
@@ -157,7 +157,7 @@ type RetryWorker struct {
 }
 
 // NewRetryWorker returns a RetryWorker, which closes neither store nor transport.
-// The error names every fault of the config.
+// The error names every fault of the config. A store made by RecordsOnly is one.
 func NewRetryWorker(store Store, transport Transport, config RetryWorkerConfig) (*RetryWorker, error) {
 	config = config.withDefaults(transport)
 	fault := config.validate()
@@ -166,9 +166,12 @@ func NewRetryWorker(store Store, transport Transport, config RetryWorkerConfig) 
 	} else {
 		fault = errors.Join(faultOf("transport", transport), fault)
 	}
-	if store == nil {
+	switch {
+	case store == nil:
 		fault = errors.Join(fmt.Errorf("%w: store is nil", ErrConfig), fault)
-	} else {
+	case !schedules(store):
+		fault = errors.Join(fmt.Errorf("%w: store is RecordsOnly: nothing waits in it for a RetryWorker", ErrConfig), fault)
+	default:
 		fault = errors.Join(faultOf("store", store), fault)
 	}
 	if fault != nil {
@@ -181,49 +184,50 @@ func NewRetryWorker(store Store, transport Transport, config RetryWorkerConfig) 
 	return worker, nil
 }
 
-// Run works until ctx ends and what is under way is settled, for which it takes
-// 10 s more at most. It returns nil then, and before that only if the worker
-// was not made by NewRetryWorker.
+// Run works until ctx ends and what is under way is finished, for which it takes
+// 10 s more at most. It returns nil then. Before that it returns only if the
+// worker was not made by NewRetryWorker, with ErrConfig.
 func (w *RetryWorker) Run(ctx context.Context) error {
-	p, err := w.patrol()
+	r, err := w.newRun()
 	if err != nil {
 		return err
 	}
 	work, end := outliving(ctx, settleTimeout)
 	defer end()
-	defer p.keepSession(ctx, work)()
+	defer r.session.keep(ctx, work)()
 	if watcher, ok := w.store.(StoreWatcher); ok {
-		defer watcher.Watch(p.alarm.ring)()
+		defer watcher.Watch(r.wakeup.noLaterThan)()
 	}
 	for ctx.Err() == nil {
-		if full := p.round(ctx, work); !full && !p.sleep(ctx) {
+		if full := r.round(ctx, work); !full && !r.sleep(ctx) {
 			break
 		}
 	}
-	p.unfounded.finish(work, time.Now().Add(settleTimeout))
+	r.stale.finish(work, time.Now().Add(settleTimeout))
 	return nil
 }
 
 // RunOnce sees to everything that is due and returns, for hosts that have a
-// scheduler of their own. The error tells which of store, transport and dead
-// letters failed last, or is ctx's; what was not seen to then is a later call's,
-// and if it was claimed, not before the lease ends.
-// Where the transport is Volatile the process needs Run.
+// scheduler of their own. Its error joins the last failure of each of store,
+// transport and dead letters that is down, and ctx's. What could not be done then
+// is left for a later call; what was claimed comes due when the lease ends.
+//
+// Where the transport is Volatile, the process needs Run.
 func (w *RetryWorker) RunOnce(ctx context.Context) error {
-	p, err := w.patrol()
+	r, err := w.newRun()
 	if err != nil {
 		return err
 	}
 	work, end := outliving(ctx, settleTimeout)
 	defer end()
-	for ctx.Err() == nil && p.round(ctx, work) {
+	for ctx.Err() == nil && r.round(ctx, work) {
 		continue
 	}
-	p.unfounded.finish(work, time.Now().Add(w.config.Lease))
-	return errors.Join(ctx.Err(), p.outages())
+	r.stale.finish(work, time.Now().Add(w.config.Lease))
+	return errors.Join(ctx.Err(), r.outages())
 }
 
-// outliving is ctx that ends by grace later.
+// outliving is a context that ends grace after ctx.
 func outliving(ctx context.Context, grace time.Duration) (work context.Context, end func()) {
 	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	stop := context.AfterFunc(ctx, func() {

@@ -11,37 +11,39 @@ import (
 // come.
 var errNotAcknowledged = errors.New("delivery: not acknowledged in time")
 
-// expire counts an overdue acknowledgment as a failed attempt: another one is
-// scheduled, or the message is given up.
-func (p *patrol) expire(ctx context.Context, batch *claimed) {
+// failOverdue counts each overdue acknowledgment of a batch as a failed attempt:
+// another attempt is scheduled, or the message is given up.
+func (r *workerRun) failOverdue(ctx context.Context, batch *claimedBatch) {
 	now := microseconds(time.Now())
 	retries := make([]Update, 0, len(batch.records))
-	var exhausted burials
+	var exhausted givenUp
 	for i := range batch.records {
 		record := &batch.records[i]
-		if !record.CanRetry(p.config.Retry) {
-			exhausted.add(p.config.Name, batch, record, ReasonAckTimeout, errNotAcknowledged, record.Fail(now, "", errNotAcknowledged))
+		if !record.CanRetry(r.config.Retry) {
+			exhausted.add(r.config.Name, batch, record, ReasonAckTimeout, errNotAcknowledged, record.fail(now, errNotAcknowledged))
 			continue
 		}
-		update := record.ScheduleRetry(now, p.config.Retry, errNotAcknowledged)
+		update := record.scheduleRetry(now, r.config.Retry, errNotAcknowledged)
 		update.OnlyIfClaimedBy = batch.token
 		retries = append(retries, update)
 	}
 	if len(retries) > 0 {
-		progress, errs := p.mark(ctx, batch, retries)
+		progress, errs := r.record(ctx, batch, retries)
 		for i := range retries {
-			if landed(&retries[i], &progress[i], errs[i]) {
-				p.timedOut(ctx, &retries[i])
+			if recorded(&retries[i], &progress[i], errs[i]) {
+				r.ackTimedOut(ctx, &retries[i])
 			}
 		}
 	}
-	for _, update := range p.bury(ctx, batch, &exhausted) {
-		p.timedOut(ctx, update)
+	for _, update := range r.giveUp(ctx, batch, &exhausted) {
+		r.ackTimedOut(ctx, update)
 	}
 }
 
-func (p *patrol) timedOut(ctx context.Context, update *Update) {
-	p.timeouts.Add(1)
-	p.config.Logger.LogAttrs(ctx, slog.LevelWarn, "acknowledgment timeout",
+// ackTimedOut reports an attempt that update has recorded as failed. RetryCount
+// includes it, so it is the attempt's number, from 1.
+func (r *workerRun) ackTimedOut(ctx context.Context, update *Update) {
+	r.ackTimeouts.Add(1)
+	r.config.Logger.LogAttrs(ctx, slog.LevelWarn, "acknowledgment timeout",
 		slog.String("message_id", update.ID), slog.Int("attempt", update.RetryCount), slog.String("status", string(update.Status)))
 }

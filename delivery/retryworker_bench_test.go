@@ -28,7 +28,7 @@ func BenchmarkRetryWorker(b *testing.B) {
 		"timeouts": delivery.StatusSent,
 	} {
 		b.Run(name, func(b *testing.B) {
-			const batch = delivery.DefaultClaimBatch
+			const batch = 500 // the default of RetryWorkerConfig.BatchSize
 			ctx := context.Background()
 			store := memory.NewStore(memory.StoreConfig{MaxRecords: 100_000_000})
 			worker, err := delivery.NewRetryWorker(store, nowhere{}, delivery.RetryWorkerConfig{

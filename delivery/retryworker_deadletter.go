@@ -9,14 +9,14 @@ import (
 	"github.com/esh3artech/barid/retry"
 )
 
-// burials are messages to be given up, each with the letter and the update by
-// which its record becomes failed.
-type burials struct {
+// givenUp holds the messages of a batch that become dead letters: for each the
+// letter, and the update by which its record becomes failed.
+type givenUp struct {
 	letters []DeadLetter
 	updates []Update
 }
 
-func (b *burials) add(source string, batch *claimed, record *Record, reason Reason, cause error, update Update) {
+func (g *givenUp) add(source string, batch *claimedBatch, record *Record, reason Reason, cause error, update Update) {
 	envelope := record.Envelope()
 	letter := newDeadLetter(source, &envelope, reason, cause, update.At)
 	update.OnlyIfClaimedBy, update.DeadLetterID = batch.token, letter.ID
@@ -24,51 +24,51 @@ func (b *burials) add(source string, batch *claimed, record *Record, reason Reas
 	if after := *record; after.Apply(update) == nil {
 		letter.Envelope = after.Envelope()
 	}
-	b.letters = append(b.letters, letter)
-	b.updates = append(b.updates, update)
+	g.letters = append(g.letters, letter)
+	g.updates = append(g.updates, update)
 }
 
-// bury stores the letters, then has the records become failed, and returns the
-// updates of those that did. When the letters can't be stored, the records stay
-// claimed and come due again when the lease ends.
-func (p *patrol) bury(ctx context.Context, batch *claimed, b *burials) []*Update {
-	if len(b.letters) == 0 {
+// giveUp stores the letters, then records that the messages failed, and returns
+// the updates that were recorded. When the letters can't be stored, the records
+// stay claimed and come due again when the lease ends.
+func (r *workerRun) giveUp(ctx context.Context, batch *claimedBatch, g *givenUp) []*Update {
+	if len(g.letters) == 0 {
 		return nil
 	}
-	if err := p.put(ctx, b.letters); err != nil {
+	if err := r.putLetters(ctx, g.letters); err != nil {
 		if ctx.Err() == nil {
-			p.burying.failed(ctx, err)
+			r.health.deadLetters.failed(ctx, err)
 		}
 		return nil
 	}
-	p.burying.answered(ctx)
-	progress, errs := p.mark(ctx, batch, b.updates)
-	var buried []*Update
-	for i := range b.updates {
-		update := &b.updates[i]
+	r.health.deadLetters.answered(ctx)
+	progress, errs := r.record(ctx, batch, g.updates)
+	var failed []*Update
+	for i := range g.updates {
+		update := &g.updates[i]
 		switch {
-		case landed(update, &progress[i], errs[i]):
-			buried = append(buried, update)
-			p.config.Logger.LogAttrs(ctx, slog.LevelError, "dead-lettered",
-				slog.String("message_id", update.ID), slog.String("reason", string(b.letters[i].Reason)), slog.String("error", b.letters[i].Error))
+		case recorded(update, &progress[i], errs[i]):
+			failed = append(failed, update)
+			r.config.Logger.LogAttrs(ctx, slog.LevelError, "dead-lettered",
+				slog.String("message_id", update.ID), slog.String("reason", string(g.letters[i].Reason)), slog.String("error", g.letters[i].Error))
 		case errors.Is(errs[i], ErrLate) && progress[i].Status.Final():
-			// In any other status somebody else may have put the same letter.
-			p.unfounded.add(update.DeadLetterID)
+			// In any other status another worker may have put the same letter.
+			r.stale.add(update.DeadLetterID)
 		}
 	}
-	return buried
+	return failed
 }
 
-func (p *patrol) put(ctx context.Context, letters []DeadLetter) error {
+func (r *workerRun) putLetters(ctx context.Context, letters []DeadLetter) error {
 	limited := within(ctx, time.Now(), settleTimeout)
 	defer limited.end()
-	return p.config.DeadLetters.DeadLetter(limited, letters...)
+	return r.config.DeadLetters.DeadLetter(limited, letters...)
 }
 
-// unfounded are letters of messages that were acknowledged between the letter and
-// the update: they are to be taken back. Nothing else waits for that. It belongs
-// to the patrol's own goroutine.
-type unfounded struct {
+// staleLetters are dead letters of messages that were acknowledged after the
+// letter was put and before the record could become failed. They are taken back;
+// nothing else waits for that. It belongs to the run's own goroutine.
+type staleLetters struct {
 	letters  DeadLetterer
 	logger   *slog.Logger
 	ids      []string
@@ -76,41 +76,42 @@ type unfounded struct {
 	again    time.Time // when to try next, zero: at once
 }
 
-func (u *unfounded) add(id string) { u.ids = append(u.ids, id) }
+func (s *staleLetters) add(id string) { s.ids = append(s.ids, id) }
 
 // takeBack deletes the letters, unless it is too early to try that again.
-func (u *unfounded) takeBack(ctx context.Context) {
-	if len(u.ids) == 0 || u.again.After(time.Now()) {
+func (s *staleLetters) takeBack(ctx context.Context) {
+	if len(s.ids) == 0 || s.again.After(time.Now()) {
 		return
 	}
-	resolver, able := u.letters.(Resolver)
+	resolver, able := s.letters.(Resolver)
 	if !able {
-		u.abandon(ctx, errors.New("DeadLetters is no Resolver"))
+		s.abandon(ctx, errors.New("DeadLetters is no Resolver"))
 		return
 	}
-	err := resolve(ctx, resolver, u.ids)
+	err := resolve(ctx, resolver, s.ids)
 	if err == nil {
-		u.ids, u.failures, u.again = nil, 0, time.Time{}
+		s.ids, s.failures, s.again = nil, 0, time.Time{}
 		return
 	}
-	u.again = time.Now().Add(backoff(u.failures, outageMost))
-	if u.failures++; u.failures == 1 {
-		u.logger.LogAttrs(ctx, slog.LevelWarn, "dead letters of acknowledged messages not taken back yet",
-			slog.Any("dead_letter_ids", u.ids), slog.Any("error", err))
+	s.again = time.Now().Add(backoff(s.failures, outageMost))
+	if s.failures++; s.failures == 1 {
+		s.logger.LogAttrs(ctx, slog.LevelWarn, "dead letters of acknowledged messages not taken back yet",
+			slog.Any("dead_letter_ids", s.ids), slog.Any("error", err))
 	}
 }
 
 // finish tries until it works, the time given has come, or ctx ends.
-func (u *unfounded) finish(ctx context.Context, until time.Time) {
-	for u.takeBack(ctx); len(u.ids) > 0; u.takeBack(ctx) {
-		if u.again.After(until) || !retry.Wait(ctx.Done(), time.Until(u.again)) {
-			u.abandon(ctx, errors.New("given up"))
+func (s *staleLetters) finish(ctx context.Context, until time.Time) {
+	for s.takeBack(ctx); len(s.ids) > 0; s.takeBack(ctx) {
+		if s.again.After(until) || !retry.Wait(ctx.Done(), time.Until(s.again)) {
+			s.abandon(ctx, errors.New("given up"))
 		}
 	}
 }
 
-func (u *unfounded) abandon(ctx context.Context, err error) {
-	u.logger.LogAttrs(ctx, slog.LevelError, "dead letters of acknowledged messages stay",
-		slog.Any("dead_letter_ids", u.ids), slog.Any("error", err))
-	u.ids, u.failures, u.again = nil, 0, time.Time{}
+// abandon leaves the letters to people, who find their IDs in the log.
+func (s *staleLetters) abandon(ctx context.Context, err error) {
+	s.logger.LogAttrs(ctx, slog.LevelError, "dead letters of acknowledged messages stay",
+		slog.Any("dead_letter_ids", s.ids), slog.Any("error", err))
+	s.ids, s.failures, s.again = nil, 0, time.Time{}
 }

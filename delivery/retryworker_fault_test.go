@@ -2,7 +2,6 @@ package delivery_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"sync/atomic"
@@ -391,7 +390,9 @@ func TestADeadLetterIsTakenBack(t *testing.T) {
 		"given up by another worker": {
 			meanwhile: func(d *depot) {
 				record := d.get("m")
-				d.update(record.Fail(time.Now().Add(time.Millisecond), d.graves.all()[0].ID, errors.New("not acknowledged")))
+				update := failedAttempt(&record, delivery.StatusFailed, time.Time{})
+				update.At, update.DeadLetterID = update.At.Add(time.Millisecond), d.graves.all()[0].ID
+				d.update(update)
 			},
 			status: delivery.StatusFailed, letters: 1,
 		},

@@ -2,7 +2,6 @@ package delivery_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"testing"
@@ -130,12 +129,21 @@ func (w *world) consume(rt *rapid.T) {
 		w.sent(&envelope)
 	case "fails":
 		if record.CanRetry(w.retry) {
-			w.note(record.ScheduleRetry(time.Now(), w.retry, errors.New("busy")))
+			w.note(failedAttempt(&record, delivery.StatusRetrying, time.Now().Add(w.retry.Delay(record.RetryCount))))
 			return
 		}
 		w.bury(&record)
 	case "permanent":
 		w.bury(&record)
+	}
+}
+
+// failedAttempt is the update by which an attempt that failed now is counted.
+func failedAttempt(record *delivery.Record, status delivery.Status, due time.Time) delivery.Update {
+	now := time.Now()
+	return delivery.Update{
+		ID: record.ID, Status: status, Generation: record.Generation, RetryCount: record.RetryCount + 1, At: now, DueAt: due,
+		Failure: &delivery.Failure{At: now, Attempt: record.RetryCount + 1, Error: "busy"},
 	}
 }
 
@@ -148,7 +156,9 @@ func (w *world) sent(envelope *delivery.Envelope) {
 
 func (w *world) bury(record *delivery.Record) {
 	letter := delivery.DeadLetter{ID: "letter of " + record.ID, Envelope: record.Envelope(), Reason: delivery.ReasonPermanent}
-	if progress, errs := w.note(record.Fail(time.Now(), letter.ID, errors.New("no"))); errs == nil && progress[0].Status == delivery.StatusFailed {
+	update := failedAttempt(record, delivery.StatusFailed, time.Time{})
+	update.DeadLetterID = letter.ID
+	if progress, errs := w.note(update); errs == nil && progress[0].Status == delivery.StatusFailed {
 		require.NoError(w.rt, w.graves.DeadLetter(context.Background(), letter))
 	}
 }

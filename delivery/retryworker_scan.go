@@ -10,181 +10,180 @@ import (
 	"github.com/esh3artech/barid/retry"
 )
 
-// The least time between the beginnings of two rounds, unless the first one had
-// its hands full: while there is something to do, and while rounds that follow
-// one another closely find nothing, because others were faster or clocks differ.
+// The least time between the beginnings of two rounds, unless the first one had a
+// full batch: roundSpacing while there is something to do, idleRoundSpacing while
+// rounds that follow one another closely find nothing, because other workers were
+// faster or clocks differ.
 const (
 	roundSpacing     = 20 * time.Millisecond
 	idleRoundSpacing = time.Second
 )
 
-// patrol is one Run of a RetryWorker: rounds, and sleep in between.
-type patrol struct {
-	*RetryWorker
-	alarm   *alarm
-	renewal *renewal // nil unless the transport is Volatile
-	duties  []duty
+// workerRun is one Run or RunOnce of a RetryWorker: rounds, and sleep in between.
+type workerRun struct {
+	worker  *RetryWorker
+	config  *RetryWorkerConfig // the worker's
+	tasks   []task
+	wakeup  *wakeup
+	session *session // nil unless the transport is Volatile
+	stale   staleLetters
+	health  struct{ store, transport, deadLetters *outage }
 
-	unfounded unfounded // letters
-	// What it depends on.
-	storage *outage
-	sending *outage
-	burying *outage
-
-	timeouts metrics.Counter
+	ackTimeouts metrics.Counter
 
 	began time.Time // the last round
-	found int       // what it claimed
+	found int       // how many records it claimed
 	idle  int       // rounds in close succession that found nothing
 }
 
-// duty is what is done about the due records of one status, unless what is
-// needed for it is down.
-type duty struct {
+// task is what is done about the due records of one status, unless what it needs
+// is down.
+type task struct {
 	status Status
 	needs  *outage
-	see    func(ctx context.Context, batch *claimed)
+	do     func(ctx context.Context, batch *claimedBatch)
 }
 
-// claimed is a batch of records that nobody else sees to until the lease ends.
-type claimed struct {
+// claimedBatch is a batch of records that are this run's until the lease ends.
+type claimedBatch struct {
 	records []Record
-	token   string // nobody else's, another for each batch
+	token   string // of this batch alone
 	at      time.Time
 	until   time.Time
 }
 
-func (w *RetryWorker) patrol() (*patrol, error) {
+func (w *RetryWorker) newRun() (*workerRun, error) {
 	if w == nil || w.store == nil {
 		return nil, fmt.Errorf("%w: RetryWorker was not made by NewRetryWorker", ErrConfig)
 	}
-	p := &patrol{
-		RetryWorker: w,
-		alarm:       newAlarm(),
-		storage:     newOutage("store", w.config.Metrics, w.config.Logger),
-		sending:     newOutage("transport", w.config.Metrics, w.config.Logger),
-		burying:     newOutage("dead_letters", w.config.Metrics, w.config.Logger),
-		timeouts:    w.config.Metrics.Counter(metrics.AckTimeoutsTotal),
-		unfounded:   unfounded{letters: w.config.DeadLetters, logger: w.config.Logger},
+	r := &workerRun{
+		worker:      w,
+		config:      &w.config,
+		wakeup:      newWakeup(),
+		stale:       staleLetters{letters: w.config.DeadLetters, logger: w.config.Logger},
+		ackTimeouts: w.config.Metrics.Counter(metrics.AckTimeoutsTotal),
 	}
+	r.health.store = newOutage("store", w.config.Metrics, w.config.Logger)
+	r.health.transport = newOutage("transport", w.config.Metrics, w.config.Logger)
+	r.health.deadLetters = newOutage("dead_letters", w.config.Metrics, w.config.Logger)
 	if w.session != "" {
-		p.renewal = &renewal{store: w.store, session: w.session, lease: w.config.Lease, storage: p.storage}
+		r.session = &session{store: w.store, token: w.session, lease: w.config.Lease, health: r.health.store}
 	}
-	p.duties = []duty{
-		{StatusRetrying, p.sending, p.dispatch},
-		{StatusPending, p.sending, p.dispatch},
+	r.tasks = []task{
+		{StatusRetrying, r.health.transport, r.sendDue},
+		{StatusPending, r.health.transport, r.sendDue},
 		// Only a Volatile transport leaves these behind, which need not be the one
 		// that is used today.
-		{StatusQueued, p.sending, p.dispatch},
+		{StatusQueued, r.health.transport, r.sendDue},
 	}
 	if !w.config.IgnoreAckTimeouts {
-		p.duties = append(p.duties, duty{StatusSent, p.burying, p.expire})
+		r.tasks = append(r.tasks, task{StatusSent, r.health.deadLetters, r.failOverdue})
 	}
-	return p, nil
+	return r, nil
 }
 
-// round does each duty for one batch, so that none has to wait for another's
+// round does each task for one batch, so that no task has to wait for another's
 // backlog. It says whether some batch was full, and more may be due. When ctx
-// ends it claims no more; what it has claimed it settles with work.
-func (p *patrol) round(ctx, work context.Context) (full bool) {
-	last := p.began
-	p.began, p.found = time.Now(), 0
-	p.alarm.reset() // what changes from here on rings it again
-	for _, duty := range p.duties {
+// ends it claims no more; what it has claimed it finishes within work.
+func (r *workerRun) round(ctx, work context.Context) (full bool) {
+	last := r.began
+	r.began, r.found = time.Now(), 0
+	r.wakeup.reset() // what changes from here on moves it again
+	for _, task := range r.tasks {
 		switch now := time.Now(); {
-		case ctx.Err() != nil, p.storage.over().After(now):
+		case ctx.Err() != nil, r.health.store.over().After(now):
 			return false
-		case duty.needs.over().After(now), duty.status == StatusQueued && !p.renewal.fresh(ctx):
+		case task.needs.over().After(now), task.status == StatusQueued && !r.session.fresh(ctx):
 			continue
 		}
-		// A store may carry out what nobody waits for any more. What is claimed
-		// has to be known, or it is nobody's until the lease ends.
-		batch := p.claim(work, duty.status)
+		// Claim within work: a store may carry out a claim whose caller has left, and
+		// those records would be nobody's until the lease ends.
+		batch := r.claim(work, task.status)
 		if batch == nil {
 			continue
 		}
-		p.found += len(batch.records)
-		full = full || len(batch.records) == p.config.BatchSize
-		duty.see(work, batch)
+		r.found += len(batch.records)
+		full = full || len(batch.records) == r.config.BatchSize
+		task.do(work, batch)
 	}
-	p.unfounded.takeBack(work)
-	if p.found > 0 || p.began.Sub(last) >= idleRoundSpacing {
-		p.idle = 0
+	r.stale.takeBack(work)
+	if r.found > 0 || r.began.Sub(last) >= idleRoundSpacing {
+		r.idle = 0
 	} else {
-		p.idle++
+		r.idle++
 	}
 	return full
 }
 
-// claim returns nil when nothing is due or can be had.
-func (p *patrol) claim(ctx context.Context, status Status) *claimed {
+// claim returns nil when nothing is due, or the store did not answer.
+func (r *workerRun) claim(ctx context.Context, status Status) *claimedBatch {
 	limited := within(ctx, time.Now(), settleTimeout)
 	defer limited.end()
 	now := time.Now()
-	claim := Claim{Status: status, Token: NewID(), Now: now, Lease: p.config.Lease, Limit: p.config.BatchSize}
-	records, err := p.store.Claim(limited, claim)
+	claim := Claim{Status: status, Token: NewID(), Now: now, Lease: r.config.Lease, Limit: r.config.BatchSize}
+	records, err := r.worker.store.Claim(limited, claim)
 	if err != nil {
 		if ctx.Err() == nil {
-			p.storage.failed(ctx, err)
+			r.health.store.failed(ctx, err)
 		}
 		return nil
 	}
-	p.storage.answered(ctx)
+	r.health.store.answered(ctx)
 	if len(records) == 0 {
 		return nil
 	}
-	return &claimed{records: records, token: claim.Token, at: now, until: now.Add(claim.Lease)}
+	return &claimedBatch{records: records, token: claim.Token, at: now, until: now.Add(claim.Lease)}
 }
 
 // sleep sleeps until something is due, as far as that is known. It returns false
 // when ctx ends.
-func (p *patrol) sleep(ctx context.Context) bool {
+func (r *workerRun) sleep(ctx context.Context) bool {
 	now := time.Now()
-	latest := now.Add(p.config.ScanInterval)
-	sooner := func(at time.Time) {
+	latest := now.Add(r.config.ScanInterval)
+	noLaterThan := func(at time.Time) {
 		if !at.IsZero() && at.Before(latest) {
 			latest = at
 		}
 	}
-	sooner(p.unfounded.again)
+	noLaterThan(r.stale.again)
 	var statuses []Status
-	for _, duty := range p.duties {
-		if over := duty.needs.over(); over.After(now) {
-			sooner(over)
+	for _, task := range r.tasks {
+		if over := task.needs.over(); over.After(now) {
+			noLaterThan(over)
 		} else {
-			statuses = append(statuses, duty.status)
+			statuses = append(statuses, task.status)
 		}
 	}
-	if len(statuses) > 0 && !p.storage.over().After(now) {
-		due, err := p.nextDue(ctx, statuses)
+	if len(statuses) > 0 && !r.health.store.over().After(now) {
+		due, err := r.nextDue(ctx, statuses)
 		switch {
 		case err == nil:
-			sooner(due)
+			noLaterThan(due)
 		case ctx.Err() == nil:
-			p.storage.failed(ctx, err)
+			r.health.store.failed(ctx, err)
 		}
 	}
-	if over := p.storage.over(); over.After(now) {
-		return p.alarm.sleep(ctx, over, over)
+	if over := r.health.store.over(); over.After(now) {
+		return r.wakeup.sleep(ctx, over, over)
 	}
 	spacing := idleRoundSpacing
-	if p.idle < 6 {
-		spacing = min(spacing, roundSpacing<<p.idle)
+	if r.idle < 6 {
+		spacing = min(spacing, roundSpacing<<r.idle)
 	}
-	return p.alarm.sleep(ctx, p.began.Add(spacing), latest)
+	return r.wakeup.sleep(ctx, r.began.Add(spacing), latest)
 }
 
-func (p *patrol) nextDue(ctx context.Context, statuses []Status) (time.Time, error) {
+func (r *workerRun) nextDue(ctx context.Context, statuses []Status) (time.Time, error) {
 	limited := within(ctx, time.Now(), settleTimeout)
 	defer limited.end()
-	return p.store.NextDue(limited, statuses...)
+	return r.worker.store.NextDue(limited, statuses...)
 }
 
-// mark has the store carry out updates, and tries again while it is down, as
-// long as the lease lasts: longer than that is somebody else's turn. It returns
-// what came of each, in order.
-func (p *patrol) mark(ctx context.Context, batch *claimed, updates []Update) ([]Progress, []error) {
-	progress, errs := p.update(ctx, updates)
+// record has the store carry out updates. While it is down it tries again, as
+// long as the lease lasts: after that another worker may have the records. It
+// returns what came of each update, in order.
+func (r *workerRun) record(ctx context.Context, batch *claimedBatch, updates []Update) ([]Progress, []error) {
+	progress, errs := r.update(ctx, updates)
 	for {
 		var again []int
 		for i, err := range errs {
@@ -193,14 +192,14 @@ func (p *patrol) mark(ctx context.Context, batch *claimed, updates []Update) ([]
 			}
 		}
 		if len(again) == 0 {
-			p.storage.answered(ctx)
+			r.health.store.answered(ctx)
 			return progress, errs
 		}
 		if ctx.Err() != nil {
 			return progress, errs
 		}
-		p.storage.failed(ctx, errs[again[0]])
-		over := p.storage.over()
+		r.health.store.failed(ctx, errs[again[0]])
+		over := r.health.store.over()
 		if over.After(batch.until) || !retry.Wait(ctx.Done(), time.Until(over)) {
 			return progress, errs
 		}
@@ -208,17 +207,17 @@ func (p *patrol) mark(ctx context.Context, batch *claimed, updates []Update) ([]
 		for k, i := range again {
 			rest[k] = updates[i]
 		}
-		newer, failures := p.update(ctx, rest)
+		newer, failures := r.update(ctx, rest)
 		for k, i := range again {
 			progress[i], errs[i] = newer[k], failures[k]
 		}
 	}
 }
 
-func (p *patrol) update(ctx context.Context, updates []Update) ([]Progress, []error) {
+func (r *workerRun) update(ctx context.Context, updates []Update) ([]Progress, []error) {
 	limited := within(ctx, time.Now(), settleTimeout)
 	defer limited.end()
-	progress, errs := p.store.Update(limited, updates...)
+	progress, errs := r.worker.store.Update(limited, updates...)
 	errs = eachOf(errs, len(updates))
 	if len(progress) != len(updates) {
 		progress = make([]Progress, len(updates))
@@ -226,7 +225,7 @@ func (p *patrol) update(ctx context.Context, updates []Update) ([]Progress, []er
 	return progress, errs
 }
 
-// outages tells of what is down.
-func (p *patrol) outages() error {
-	return errors.Join(p.storage.err(), p.sending.err(), p.burying.err())
+// outages returns the last failure of everything that is down.
+func (r *workerRun) outages() error {
+	return errors.Join(r.health.store.err(), r.health.transport.err(), r.health.deadLetters.err())
 }

@@ -9,41 +9,41 @@ import (
 	"github.com/esh3artech/barid/retry"
 )
 
-// renewal keeps the claims on what waits in a Volatile transport of this
-// process. A nil one has nothing to keep.
-type renewal struct {
-	store   Store
-	session string
-	lease   time.Duration
-	storage *outage
+// session keeps the claims on what waits in a Volatile transport of this
+// process. A nil session has nothing to keep.
+type session struct {
+	store  Store
+	token  string // Volatile.Session
+	lease  time.Duration
+	health *outage // of the store
 
 	renewed atomic.Int64 // when last, in microseconds
 }
 
-// keepSession renews the claims until the returned function is called, which
-// then lets go of them, within work.
-func (p *patrol) keepSession(ctx, work context.Context) (end func()) {
-	if p.renewal == nil {
+// keep renews the claims until the returned function is called, which then ends
+// them, within work.
+func (s *session) keep(ctx, work context.Context) (end func()) {
+	if s == nil {
 		return func() {}
 	}
 	renewing, stop := context.WithCancel(ctx)
 	var goroutine sync.WaitGroup
-	goroutine.Go(func() { p.renewal.run(renewing) })
+	goroutine.Go(func() { s.run(renewing) })
 	return func() {
 		stop()
 		goroutine.Wait()
-		p.renewal.until(work, time.Now())
+		s.claimUntil(work, time.Now())
 	}
 }
 
-// period is how long a claim lasts that may be the next to end.
-func (r *renewal) period() time.Duration { return min(r.lease, sessionHold) }
+// period is for how long the claim lasts that ends first.
+func (s *session) period() time.Duration { return min(s.lease, sessionHold) }
 
-func (r *renewal) run(ctx context.Context) {
+func (s *session) run(ctx context.Context) {
 	for {
-		wait := r.period() / 3
-		if !r.renew(ctx) {
-			wait = min(wait, time.Until(r.storage.over()))
+		wait := s.period() / 3
+		if !s.renew(ctx) {
+			wait = min(wait, time.Until(s.health.over()))
 		}
 		if !retry.Wait(ctx.Done(), wait) {
 			return
@@ -52,30 +52,30 @@ func (r *renewal) run(ctx context.Context) {
 }
 
 // fresh makes sure that the claims are not due because they could not be renewed
-// in time: what waits here would be taken for an orphan. It returns false when
-// it can't.
-func (r *renewal) fresh(ctx context.Context) bool {
-	return r == nil || time.Since(time.UnixMicro(r.renewed.Load())) < r.period()*2/3 || r.renew(ctx)
+// in time: what waits here would be taken for what a dead process left. It
+// returns false when it can't.
+func (s *session) fresh(ctx context.Context) bool {
+	return s == nil || time.Since(time.UnixMicro(s.renewed.Load())) < s.period()*2/3 || s.renew(ctx)
 }
 
-func (r *renewal) renew(ctx context.Context) bool {
+func (s *session) renew(ctx context.Context) bool {
 	now := time.Now()
-	if !r.until(ctx, now.Add(r.lease)) {
+	if !s.claimUntil(ctx, now.Add(s.lease)) {
 		return false
 	}
-	r.renewed.Store(now.UnixMicro())
+	s.renewed.Store(now.UnixMicro())
 	return true
 }
 
-func (r *renewal) until(ctx context.Context, until time.Time) bool {
+func (s *session) claimUntil(ctx context.Context, until time.Time) bool {
 	limited := within(ctx, time.Now(), settleTimeout)
 	defer limited.end()
-	_, err := r.store.Renew(limited, r.session, until)
+	_, err := s.store.Renew(limited, s.token, until)
 	switch {
 	case err == nil:
-		r.storage.answered(ctx)
+		s.health.answered(ctx)
 	case ctx.Err() == nil:
-		r.storage.failed(ctx, err)
+		s.health.failed(ctx, err)
 	}
 	return err == nil
 }

@@ -122,7 +122,7 @@ func TestALateMarkHoldsWhatWaits(t *testing.T) {
 // A message that waits for its NotBefore in the transport is no orphan meanwhile.
 func TestScheduledWithoutARetryWorkerIsHeld(t *testing.T) {
 	bubble(t, func(f *fixture) {
-		records := f.outboxed(delivery.PublisherConfig{NoRetryWorker: true})
+		records := f.recordsOnly()
 		later := to("a")
 		later.NotBefore = time.Now().Add(time.Hour)
 		f.publish(later)

@@ -171,7 +171,7 @@ func TestWhatTheTransportDoesNotTakeComesAgain(t *testing.T) {
 				require.Equal(d.t, 1, record.RetryCount)
 				require.Equal(d.t, 1, d.road.calls(), "not again before the lease ends")
 				d.road.onSend(nil)
-				wait(delivery.DefaultClaimLease)
+				wait(time.Minute) // the lease
 				require.Equal(d.t, map[string]int{"m": 1}, d.road.sent())
 				require.Equal(d.t, delivery.StatusQueued, d.get("m").Status)
 			})

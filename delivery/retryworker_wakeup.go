@@ -6,53 +6,54 @@ import (
 	"time"
 )
 
-// alarm wakes one sleeper at a time that may be moved forward while it sleeps.
-type alarm struct {
-	bell chan struct{} // holds at most one
+// wakeup is the time at which one sleeper wakes. It may be moved forward while
+// the sleeper sleeps.
+type wakeup struct {
+	moved chan struct{} // holds at most one
 
 	mu sync.Mutex
 	at time.Time // zero: not set
 }
 
-func newAlarm() *alarm { return &alarm{bell: make(chan struct{}, 1)} }
+func newWakeup() *wakeup { return &wakeup{moved: make(chan struct{}, 1)} }
 
-// ring sets the alarm to at, unless it is set to an earlier time. It never
-// blocks.
-func (a *alarm) ring(at time.Time) {
-	if a.set(at) {
+// noLaterThan moves the wakeup forward to at, unless it is earlier already. It
+// never blocks.
+func (w *wakeup) noLaterThan(at time.Time) {
+	if w.moveForward(at) {
 		select {
-		case a.bell <- struct{}{}:
+		case w.moved <- struct{}{}:
 		default:
 		}
 	}
 }
 
-func (a *alarm) set(at time.Time) (earlier bool) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if !a.at.IsZero() && !at.Before(a.at) {
+func (w *wakeup) moveForward(at time.Time) (earlier bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.at.IsZero() && !at.Before(w.at) {
 		return false
 	}
-	a.at = at
+	w.at = at
 	return true
 }
 
 // reset forgets the time.
-func (a *alarm) reset() {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.at = time.Time{}
+func (w *wakeup) reset() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.at = time.Time{}
 	select {
-	case <-a.bell:
+	case <-w.moved:
 	default:
 	}
 }
 
-// sleep sleeps until latest or an earlier time that the alarm is set to, but not
-// less than until earliest. It returns false when ctx ends.
-func (a *alarm) sleep(ctx context.Context, earliest, latest time.Time) bool {
-	a.set(latest)
-	timer := time.NewTimer(time.Until(a.time(earliest)))
+// sleep sleeps until latest, or until an earlier time that the wakeup has been
+// moved to, but not less than until earliest. It returns false when ctx ends.
+func (w *wakeup) sleep(ctx context.Context, earliest, latest time.Time) bool {
+	w.moveForward(latest)
+	timer := time.NewTimer(time.Until(w.time(earliest)))
 	defer timer.Stop()
 	for {
 		select {
@@ -60,17 +61,17 @@ func (a *alarm) sleep(ctx context.Context, earliest, latest time.Time) bool {
 			return false
 		case <-timer.C:
 			return ctx.Err() == nil
-		case <-a.bell:
-			timer.Reset(time.Until(a.time(earliest)))
+		case <-w.moved:
+			timer.Reset(time.Until(w.time(earliest)))
 		}
 	}
 }
 
-func (a *alarm) time(earliest time.Time) time.Time {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.at.Before(earliest) {
+func (w *wakeup) time(earliest time.Time) time.Time {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.at.Before(earliest) {
 		return earliest
 	}
-	return a.at
+	return w.at
 }

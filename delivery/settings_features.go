@@ -46,13 +46,13 @@ func (s Settings) Breaker(base breaker.Config) breaker.Config {
 //
 // Retry becomes the policy of s, with the Jitter that base has if it is
 // a retry.Exponential. IdempotencyWindow and AckTimeout become those of s; the
-// stores must come from the host. Where base has neither Breaker nor KeyBreakers
+// stores must come from the host. Where base has neither Breaker nor KeyBreakers,
 // it gets breakers made by s: one for each key if it has a BreakerKey, else one.
 // The host's own breakers stay; make them with Settings.Breaker.
 //
-// A feature that is off takes out the host's part, too: Idempotency the store,
-// CircuitBreaker all breakers and BreakerKey. Acknowledgment off makes AckTimeout
-// negative; RetryWorker off sets NoRetryWorker.
+// A feature that is off takes out the host's part, too: Idempotency takes out the
+// idempotency store, CircuitBreaker all breakers and BreakerKey. Acknowledgment off makes AckTimeout
+// negative; RetryWorker off makes Store one of RecordsOnly.
 func (s Settings) Consumer(base ConsumerConfig) ConsumerConfig {
 	base.Retry = s.retryLike(base.Retry)
 	base.IdempotencyWindow = s.idempotencyTTL()
@@ -60,7 +60,7 @@ func (s Settings) Consumer(base ConsumerConfig) ConsumerConfig {
 		base.Idempotency = nil
 	}
 	base.AckTimeout = s.ackTimeout()
-	base.NoRetryWorker = base.NoRetryWorker || !s.Features.RetryWorker
+	base.Store = s.store(base.Store)
 	own := s.Breaker(breaker.Config{
 		Name: base.Name,
 		// A probe is one run of the handler, and has a little time to report.
@@ -78,6 +78,14 @@ func (s Settings) Consumer(base ConsumerConfig) ConsumerConfig {
 	return base
 }
 
+// store is the host's own, as it is used by publishers and consumers.
+func (s Settings) store(own Store) Store {
+	if !s.Features.RetryWorker {
+		return RecordsOnly(own)
+	}
+	return own
+}
+
 // ackTimeout is negative while no acknowledgments are awaited.
 func (s Settings) ackTimeout() time.Duration {
 	if !s.Features.Acknowledgment {
@@ -89,9 +97,9 @@ func (s Settings) ackTimeout() time.Duration {
 // Publisher is base with what s governs; every other field is left as it is.
 //
 // IdempotencyTTL and BatchSizeLimit become those of s; the stores must come from
-// the host. A feature that is off takes out the host's part, too: Idempotency
-// the store. PriorityQueues off sets OnePriority, Batch off NoBatch, RetryWorker off
-// NoRetryWorker.
+// the host. A feature that is off takes out the host's part, too: Idempotency the
+// idempotency store. PriorityQueues off sets OnePriority, Batch off NoBatch; RetryWorker off
+// makes Store one of RecordsOnly.
 func (s Settings) Publisher(base PublisherConfig) PublisherConfig {
 	base.IdempotencyTTL = s.idempotencyTTL()
 	if !s.Features.Idempotency {
@@ -100,7 +108,7 @@ func (s Settings) Publisher(base PublisherConfig) PublisherConfig {
 	base.BatchSizeLimit = s.BatchSizeLimit
 	base.NoBatch = base.NoBatch || !s.Features.Batch
 	base.OnePriority = base.OnePriority || !s.Features.PriorityQueues
-	base.NoRetryWorker = base.NoRetryWorker || !s.Features.RetryWorker
+	base.Store = s.store(base.Store)
 	return base
 }
 

@@ -42,7 +42,7 @@ func TestSettingsConsumer(t *testing.T) {
 	settings := delivery.DefaultSettings()
 	settings.IdempotencyTTLHours = 48
 	settings.CircuitBreakerSampleSize = 2
-	store := idempotency.NewMemory(idempotency.MemoryConfig{})
+	store, records := idempotency.NewMemory(idempotency.MemoryConfig{}), memory.NewStore(memory.StoreConfig{})
 	byRecipient := func(m delivery.Message) string { return m.Recipient }
 
 	t.Run("leaves the host's own", func(t *testing.T) {
@@ -58,10 +58,9 @@ func TestSettingsConsumer(t *testing.T) {
 		assert.Equal(t, retry.Exponential{Base: 5 * time.Second, Max: 5 * time.Minute, MaxRetries: 5, Jitter: retry.JitterFull}, config.Retry)
 	})
 	t.Run("awaits acknowledgments", func(t *testing.T) {
-		config := settings.Consumer(delivery.ConsumerConfig{AckTimeout: time.Hour})
+		config := settings.Consumer(delivery.ConsumerConfig{AckTimeout: time.Hour, Store: records})
 		assert.Equal(t, 5*time.Minute, config.AckTimeout)
-		assert.False(t, config.NoRetryWorker)
-		assert.True(t, settings.Consumer(delivery.ConsumerConfig{NoRetryWorker: true}).NoRetryWorker, "the host knows of no worker")
+		assert.Same(t, records, config.Store)
 	})
 	t.Run("makes a breaker", func(t *testing.T) {
 		config := settings.Consumer(delivery.ConsumerConfig{Name: "orders", HandlerTimeout: 10 * time.Minute})
@@ -114,7 +113,7 @@ func TestSettingsConsumer(t *testing.T) {
 		off := settings
 		off.Features = delivery.Features{}
 		config := off.Consumer(delivery.ConsumerConfig{
-			Idempotency: store, Retry: retry.Exponential{},
+			Idempotency: store, Retry: retry.Exponential{}, Store: records,
 			Breaker: breaker.New(breaker.Config{}), KeyBreakers: breaker.NewSet(breaker.SetConfig{}), BreakerKey: byRecipient,
 		})
 		assert.Nil(t, config.Idempotency)
@@ -122,7 +121,7 @@ func TestSettingsConsumer(t *testing.T) {
 		assert.Nil(t, config.KeyBreakers)
 		assert.Nil(t, config.BreakerKey)
 		assert.Negative(t, config.AckTimeout)
-		assert.True(t, config.NoRetryWorker)
+		assert.Equal(t, delivery.RecordsOnly(records), config.Store)
 		assert.Equal(t, retry.None{}, config.Retry)
 	})
 }
@@ -130,14 +129,13 @@ func TestSettingsConsumer(t *testing.T) {
 func TestSettingsPublisher(t *testing.T) {
 	settings := delivery.DefaultSettings()
 	settings.IdempotencyTTLHours = 48
-	store := idempotency.NewMemory(idempotency.MemoryConfig{})
-	config := settings.Publisher(delivery.PublisherConfig{Idempotency: store, MaxBodyBytes: 7})
+	store, records := idempotency.NewMemory(idempotency.MemoryConfig{}), memory.NewStore(memory.StoreConfig{})
+	config := settings.Publisher(delivery.PublisherConfig{Idempotency: store, Store: records, MaxBodyBytes: 7})
 	assert.Same(t, store, config.Idempotency)
 	assert.Equal(t, 48*time.Hour, config.IdempotencyTTL)
 	assert.Equal(t, 7, config.MaxBodyBytes)
 	assert.Equal(t, 1000, config.BatchSizeLimit)
-	assert.False(t, config.NoRetryWorker)
-
+	assert.Same(t, records, config.Store)
 	assert.False(t, config.NoBatch)
 	assert.False(t, config.OnePriority)
 
@@ -146,16 +144,18 @@ func TestSettingsPublisher(t *testing.T) {
 	assert.True(t, config.NoBatch)
 	assert.True(t, config.OnePriority)
 	assert.Nil(t, config.Idempotency)
-	assert.True(t, config.NoRetryWorker)
+	assert.Equal(t, delivery.RecordsOnly(records), config.Store)
+	assert.Nil(t, settings.Publisher(delivery.PublisherConfig{}).Store)
 }
 
 // What the host switches off itself stays off.
 func TestSettingsSwitchNothingOn(t *testing.T) {
-	own := delivery.PublisherConfig{NoBatch: true, OnePriority: true, NoRetryWorker: true}
+	records := delivery.RecordsOnly(memory.NewStore(memory.StoreConfig{}))
+	own := delivery.PublisherConfig{NoBatch: true, OnePriority: true, Store: records}
 	config := delivery.DefaultSettings().Publisher(own)
 	assert.True(t, config.NoBatch)
 	assert.True(t, config.OnePriority)
-	assert.True(t, config.NoRetryWorker)
+	assert.Equal(t, records, config.Store)
 }
 
 func TestSettingsRetryWorker(t *testing.T) {

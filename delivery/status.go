@@ -17,11 +17,10 @@ const (
 	StatusCancelled Status = "cancelled" // withdrawn before it was sent
 )
 
-// transitions lists what each status may become within a generation. News can
-// arrive out of order (a handler may be done before its publisher has noted the
-// confirm), so stages may be skipped forwards; none leads back. A later
-// generation, which a replay begins, may start from any status that is not
-// final.
+// transitions lists what each status may become within a generation. Updates can
+// arrive out of order: a handler may be done before its publisher has recorded the
+// transport's confirm. So stages may be skipped forwards; none leads back. A later
+// generation, which a replay begins, may start from any status that is not final.
 var transitions = map[Status][]Status{
 	StatusPending:   {StatusQueued, StatusRetrying, StatusSent, StatusDelivered, StatusRead, StatusFailed, StatusCancelled},
 	StatusQueued:    {StatusRetrying, StatusSent, StatusDelivered, StatusRead, StatusFailed},
@@ -47,14 +46,14 @@ func (s Status) Valid() bool {
 	return known
 }
 
-// Final says whether nothing more is expected to happen: delivered, read or
-// cancelled.
+// Final says whether nothing more is expected to happen: the message is delivered,
+// read or cancelled.
 func (s Status) Final() bool {
 	return s == StatusDelivered || s == StatusRead || s == StatusCancelled
 }
 
-// CanBecome says whether an update from s to next moves the message forward. An
-// update that does not is late news, and is dropped.
-func (s Status) CanBecome(next Status) bool {
+// canBecome says whether an update from s to next moves the message forward. An
+// update that does not is late.
+func (s Status) canBecome(next Status) bool {
 	return slices.Contains(transitions[s], next)
 }

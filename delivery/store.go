@@ -7,29 +7,29 @@ import (
 	"time"
 )
 
-// Store keeps records, so that a message has a life that can be asked about,
-// and whoever dies, somebody else can go on with it. The suite
+// Store keeps records, so that a message has a life that can be asked about, and
+// so that when a process dies, another can go on with its messages. The suite
 // deliverytest.TestStore is this contract as tests.
 //
-// All methods may be called by any number of goroutines, and where the store is
-// shared, processes at once. None retains what it is given or returns what it
-// keeps. None reads the clock: time comes in arguments. Times are kept to the
-// microsecond.
+// All methods may be called by any number of goroutines at once, and where the
+// store is shared, by any number of processes. None retains what it is given or
+// returns what it keeps. None reads the clock: time comes in arguments. Times are
+// kept to the microsecond.
 //
 // A method for several records or IDs answers for each in the order given: its
 // errors are nil when all went well, or else one for each, nil where it went
 // well. A failure of the store itself, which matches ErrStoreDown, is the error
-// of each; then some may have been carried out all the same, and the call may
-// be repeated: Save and Update do not mind. A ctx that has ended is its error,
+// of each. Some of them may have been carried out all the same then, and the call
+// may be repeated: Save and Update allow it. A ctx that has ended is its error,
 // bare or wrapped. No records or IDs are no error. An ID given twice is as two
 // calls.
 //
 // Calls of single records from many goroutines should be as cheap together as
 // one call of many.
 type Store interface {
-	// Save adds records, with the progress that they have. ErrExists says that
-	// one with the ID is there, which stays as it is. ErrInvalid: the ID is empty
-	// or the Status is none.
+	// Save adds records, with the progress that they have. ErrExists says that a
+	// record with the ID is there, which stays as it is. ErrInvalid: the ID is empty
+	// or the Status is none of the statuses.
 	Save(ctx context.Context, records ...Record) []error
 
 	// Update carries out each update as Record.Apply does, atomically, and returns
@@ -48,9 +48,9 @@ type Store interface {
 	List(ctx context.Context, query RecordQuery) (RecordPage, error)
 
 	// Claim takes up to claim.Limit records whose Status is claim.Status and whose
-	// DueAt is set and at or before claim.Now, those due first first, and makes
-	// them claim.Token's: ClaimedBy is Token and DueAt is Now + Lease from then on. Of
-	// callers at the same time each gets others. A claim that Claim.Validate
+	// DueAt is set and at or before claim.Now, the earliest DueAt first. It makes
+	// them claim.Token's: ClaimedBy is Token and DueAt is Now + Lease from then on.
+	// Callers at the same time get different records. A claim that Claim.Validate
 	// rejects is its error.
 	Claim(ctx context.Context, claim Claim) ([]Record, error)
 
@@ -70,7 +70,7 @@ type Store interface {
 	Purge(ctx context.Context, before time.Time, limit int) (int, error)
 }
 
-// StoreWatcher is a Store that tells who shares its process of what is due.
+// StoreWatcher is a Store that tells the process that uses it of what becomes due.
 type StoreWatcher interface {
 	// Watch calls due after each change by this process that made a record due
 	// at a time, with the earliest such time. due must not block or call the
@@ -78,11 +78,68 @@ type StoreWatcher interface {
 	Watch(due func(at time.Time)) (stop func())
 }
 
+// RecordsOnly is store for a host that runs no RetryWorker on it. Give what it
+// returns to the publishers and the consumers. A message is durable when the
+// transport has confirmed it then, retries and messages with a NotBefore wait in
+// the transport, and the store only records what has become of them.
+// NewRetryWorker rejects it.
+//
+// The abilities of store are kept: it is a StoreWatcher and a Pinger where store
+// is one. A wrapper of the host's own goes inside: around what RecordsOnly
+// returns it would hide that. RecordsOnly of nil is nil.
+func RecordsOnly(store Store) Store {
+	if store == nil || !schedules(store) {
+		return store
+	}
+	only := recordsOnly{store}
+	watcher, watches := store.(StoreWatcher)
+	pinger, pings := store.(Pinger)
+	switch {
+	case watches && pings:
+		return struct {
+			recordsOnly
+			StoreWatcher
+			Pinger
+		}{only, watcher, pinger}
+	case watches:
+		return struct {
+			recordsOnly
+			StoreWatcher
+		}{only, watcher}
+	case pings:
+		return struct {
+			recordsOnly
+			Pinger
+		}{only, pinger}
+	}
+	return only
+}
+
+// recordsOnly is a Store without a RetryWorker.
+type recordsOnly struct{ Store }
+
+func (recordsOnly) withoutRetryWorker() {}
+
+// Err is the store's own, for faultOf.
+func (s recordsOnly) Err() error {
+	if faulty, ok := s.Store.(interface{ Err() error }); ok {
+		return faulty.Err()
+	}
+	return nil
+}
+
+// schedules says whether what waits for its time waits in store, for a
+// RetryWorker. It is false for a nil store.
+func schedules(store Store) bool {
+	_, without := store.(interface{ withoutRetryWorker() })
+	return store != nil && !without
+}
+
 // Claim asks a Store for records that are due.
 type Claim struct {
 	// Status of the records.
 	Status Status
-	// Token names who claims.
+	// Token is what the records are claimed by.
 	Token string
 	// Now is the time of the claim.
 	Now time.Time
@@ -118,13 +175,13 @@ type RecordStats struct {
 	Total int `json:"total"`
 	// Counts has how many, by status and priority; what is 0 may be missing.
 	Counts map[Status]map[Priority]int `json:"counts"`
-	// OldestPending is the earliest CreatedAt of those that are pending, zero
+	// OldestPending is the earliest CreatedAt of the records that are pending, zero
 	// when none is.
 	OldestPending time.Time `json:"oldest_pending,omitzero"`
 }
 
-// Of is how many have the status.
-func (s *RecordStats) Of(status Status) int {
+// Of is how many records have the status.
+func (s RecordStats) Of(status Status) int {
 	total := 0
 	for _, count := range s.Counts[status] {
 		total += count
@@ -137,8 +194,8 @@ func unanswered(err error) bool {
 	return err != nil && !errors.Is(err, ErrLate) && !errors.Is(err, ErrNotFound) && !errors.Is(err, ErrInvalid)
 }
 
-// landed says whether an update is what the record became by, as far as that can
-// be told when the first try of it had no answer.
-func landed(update *Update, progress *Progress, err error) bool {
+// recorded says whether the record became what it is by the update, as far as
+// that can be told when the first try of the update had no answer.
+func recorded(update *Update, progress *Progress, err error) bool {
 	return err == nil || errors.Is(err, ErrLate) && progress.Status == update.Status && progress.UpdatedAt.Equal(update.At)
 }

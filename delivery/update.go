@@ -6,15 +6,16 @@ import (
 	"time"
 )
 
-// Update is news of a stored message. Record.Apply says what it changes.
+// Update says what has become of a stored message. Record.Apply says what it
+// changes.
 type Update struct {
 	// ID is the message's.
 	ID string
 	// Status is what the message becomes.
 	Status Status
-	// Generation and RetryCount are those of the envelope that the news is of,
-	// with the failure counted if there is one. They keep old news from undoing
-	// newer. Not looked at where Acknowledged is set or Status is
+	// Generation and RetryCount are those of the envelope that the update is about,
+	// with the failure counted if there is one. They keep a late update from undoing
+	// a newer one. They are not looked at where Acknowledged is set or Status is
 	// StatusCancelled.
 	Generation int
 	RetryCount int
@@ -23,21 +24,23 @@ type Update struct {
 	// DueAt is when a RetryWorker has to see to the message: when to try again,
 	// until when the acknowledgment is awaited, when a claim ends. Zero: never.
 	DueAt time.Time
-	// ClaimedBy is who sees to the message until DueAt. Empty: nobody.
+	// ClaimedBy is the token of whoever sees to the message until DueAt. Empty:
+	// nobody does.
 	ClaimedBy string
 	// OnlyIfClaimedBy makes the update late unless the record is still claimed by
-	// who is named. Empty: whoever has claimed it.
+	// this token. Empty: it does not matter who has claimed it.
 	OnlyIfClaimedBy string
 	// Failure is the attempt that failed, nil when none did.
 	Failure *Failure
 	// DeadLetterID goes with StatusFailed.
 	DeadLetterID string
-	// Acknowledged says that the news is the end user's, by StatusDelivered or
-	// StatusRead.
+	// Acknowledged says that the update is the end user's acknowledgment. Status is
+	// StatusDelivered or StatusRead then.
 	Acknowledged bool
 }
 
-// Validate reports what no store can work with, as ErrInvalid.
+// Validate reports everything that no store can work with, joined. Each fault is
+// ErrInvalid.
 func (u *Update) Validate() error {
 	var faults []error
 	fault := func(field, problem string) {

@@ -70,7 +70,7 @@ var storeFaults = map[string]struct {
 	}}, []string{"GetsInOrder"}},
 	"is overwhelmed": {saved(func(*delivery.Record) {}).limited(1000), []string{"ManyAtOnce"}},
 
-	"keeps quiet about late news": {updateTold(func(p []delivery.Progress, errs []error) ([]delivery.Progress, []error) {
+	"keeps quiet about a late update": {updateTold(func(p []delivery.Progress, errs []error) ([]delivery.Progress, []error) {
 		return p, nil
 	}), []string{"LateNews", "Transitions", "TellsUpdatesApart", "LeasesEnd"}},
 	"does not tell what refused": {updateTold(func(p []delivery.Progress, errs []error) ([]delivery.Progress, []error) {
@@ -81,7 +81,7 @@ var storeFaults = map[string]struct {
 		}
 		return p, errs
 	}), []string{"LateNews", "Transitions", "TellsUpdatesApart"}},
-	"tells late news shortly": {updateTold(func(p []delivery.Progress, errs []error) ([]delivery.Progress, []error) {
+	"tells little of a late update": {updateTold(func(p []delivery.Progress, errs []error) ([]delivery.Progress, []error) {
 		for i, err := range errs {
 			if errors.Is(err, delivery.ErrLate) {
 				errs[i] = delivery.ErrLate
