@@ -102,8 +102,10 @@ type ConsumerConfig struct {
 	Store Store
 	// AckTimeout is for how long the end user's acknowledgment of a message that
 	// asks for one (Message.RequireAck) is awaited after the handler is done.
-	// Until it comes the message is sent, not delivered. Default 5 min. Negative:
-	// no acknowledgments, delivered when the handler is done; as without a Store.
+	// Until it comes the message is sent, not delivered. Further attempts of such a
+	// message look its record up first, and do not run when it is acknowledged.
+	// Default 5 min. Negative: no acknowledgments, delivered when the handler is
+	// done; as without a Store.
 	AckTimeout time.Duration
 
 	// DeadLetters keeps what is given up; dlq.NewManager makes one. If it is a

@@ -15,6 +15,7 @@ type outcome struct {
 	reason Reason        // why it is given up
 	raw    []byte        // the body of a malformed message
 	final  bool          // overtaken: the message is done for good
+	of     string        // duplicate: the ID of the other message whose duplicate it is, if it is known
 }
 
 type outcomeKind int

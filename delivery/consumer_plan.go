@@ -74,8 +74,7 @@ func (p *planner) planFor(m *inflight, o outcome) plan {
 	case outcomeDelivered:
 		return p.deliver(m, o)
 	case outcomeDuplicate:
-		// The first copy's process may have died between the key and the record.
-		return plan{outcome: o, update: p.done(m, o), knownOnly: true, counted: metrics.OutcomeDuplicate}
+		return p.suppress(m, o)
 	case outcomeOvertaken:
 		overtaken := plan{outcome: o, counted: metrics.OutcomeDuplicate}
 		if o.final {
@@ -110,6 +109,17 @@ func (p *planner) deliver(m *inflight, o outcome) plan {
 		delivered.key = keyStep{do: keySchedule, attempt: m.envelope.Attempt + 1, delay: p.config.AckTimeout}
 	}
 	return delivered
+}
+
+func (p *planner) suppress(m *inflight, o outcome) plan {
+	// The first copy's process may have died between the key and the record.
+	duplicate := plan{outcome: o, update: p.done(m, o), knownOnly: true, counted: metrics.OutcomeDuplicate}
+	if o.of != "" && duplicate.update != nil {
+		// What became of the other message is not what became of this one.
+		duplicate.update.Status, duplicate.update.DueAt = StatusDuplicate, time.Time{}
+		duplicate.update.Failure = &Failure{At: o.at, Attempt: m.attempt(), Error: "delivery: duplicate of message " + shorten(o.of)}
+	}
+	return duplicate
 }
 
 func (p *planner) retry(m *inflight, o outcome) plan {

@@ -77,6 +77,11 @@ func TestPlanFor(t *testing.T) {
 			outcome: outcome{kind: outcomeDuplicate, err: cause}, in: stored,
 			counted: metrics.OutcomeDuplicate, update: &Update{Status: StatusDelivered, RetryCount: 2}, knownToo: true,
 		},
+		"duplicate of another message": {
+			outcome: outcome{kind: outcomeDuplicate, err: cause, of: "other"}, in: stored,
+			counted: metrics.OutcomeDuplicate, knownToo: true,
+			update: &Update{Status: StatusDuplicate, RetryCount: 2, Failure: &Failure{At: at, Attempt: 3, Error: "delivery: duplicate of message other"}},
+		},
 		"failed, delayed by the transport": {
 			outcome: outcome{kind: outcomeFailed, delay: time.Hour, next: &next, err: cause}, in: bare,
 			counted: metrics.OutcomeRetried, resend: true, key: keyStep{do: keySchedule, attempt: 3, delay: time.Hour},

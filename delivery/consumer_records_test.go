@@ -2,6 +2,7 @@ package delivery_test
 
 import (
 	"context"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -129,6 +130,86 @@ func TestADeadLetterOfAFailedMessageStays(t *testing.T) {
 		require.Len(t, graves.all(), 1)
 		assert.Equal(t, records.record(t, "a").DeadLetterID, graves.all()[0].ID)
 		require.NoError(t, stop())
+		require.NoError(t, f.publisher.Close(f.t.Context()))
+	})
+}
+
+// A message that shares its key with one that failed, or waits for its next
+// attempt, was delivered to nobody, and its record does not say so.
+func TestADuplicateOfAnotherMessageIsNotDelivered(t *testing.T) {
+	for name, test := range map[string]struct {
+		err  error
+		want delivery.Status // of the first
+	}{
+		"of a delivered one":     {nil, delivery.StatusDelivered},
+		"of a dead letter":       {retry.Permanent(errDown), delivery.StatusFailed},
+		"of one that is retried": {errDown, delivery.StatusRetrying},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(f *fixture) {
+				records := f.outboxed(delivery.PublisherConfig{})
+				config := f.config()
+				config.Store = records
+				config.Retry = retry.Exponential{Base: time.Hour, Max: time.Hour, MaxRetries: 3}
+				_, stop := f.consume(func(context.Context, delivery.Message) error { return test.err }, config)
+				f.publish(delivery.Message{ID: "a", IdempotencyKey: "order-7", Recipient: "r"})
+				wait(time.Minute)
+				f.publish(delivery.Message{ID: "b", IdempotencyKey: "order-7", Recipient: "r"})
+				wait(time.Minute)
+				assert.Equal(t, test.want, records.status(t, "a"))
+				second := records.record(t, "b")
+				assert.Equal(t, delivery.StatusDuplicate, second.Status)
+				assert.Equal(t, "delivery: duplicate of message a", second.FailureReason())
+				assert.Empty(t, f.attempts("b"))
+				require.NoError(t, stop())
+				require.NoError(t, f.publisher.Close(f.t.Context()))
+			})
+		})
+	}
+}
+
+// A copy of the message itself is delivered when the message is.
+func TestACopyOfADeliveredMessageIsDelivered(t *testing.T) {
+	bubble(t, func(f *fixture) {
+		records := f.outboxed(delivery.PublisherConfig{})
+		var lose sync.Once
+		f.transport.loseAck = func(string) (lost bool) {
+			lose.Do(func() { lost = true })
+			return lost
+		}
+		config := f.config()
+		config.Store = records
+		_, stop := f.consume(func(context.Context, delivery.Message) error { return nil }, config)
+		f.publish(delivery.Message{ID: "a", IdempotencyKey: "order-7", Recipient: "r"})
+		wait(time.Minute)
+		assert.Equal(t, 1, f.processed("duplicate"))
+		assert.Equal(t, delivery.StatusDelivered, records.status(t, "a"))
+		require.NoError(t, stop())
+		require.NoError(t, f.publisher.Close(f.t.Context()))
+	})
+}
+
+// A retry that was in the transport already when the end user acknowledged does not
+// run any more.
+func TestAnAcknowledgedMessagesRetryOnItsWayDoesNotRun(t *testing.T) {
+	bubble(t, func(f *fixture) {
+		records := f.outboxed(delivery.PublisherConfig{})
+		config := f.config()
+		config.Store = delivery.RecordsOnly(records) // the retry waits in the transport
+		config.Retry = retry.Exponential{Base: time.Hour, Max: time.Hour, MaxRetries: 3}
+		_, stop := f.consume(func(context.Context, delivery.Message) error { return errDown }, config)
+		message := to("a")
+		message.RequireAck = true
+		f.publish(message)
+		wait(time.Minute)
+		_, errs := records.Store.Update(f.t.Context(), delivery.Update{ID: "a", Status: delivery.StatusDelivered, At: time.Now(), Acknowledged: true})
+		require.Empty(t, errs)
+		wait(2 * time.Hour)
+		assert.Equal(t, []int{1}, f.attempts("a"))
+		assert.Equal(t, delivery.StatusDelivered, records.status(t, "a"))
+		assert.Equal(t, 1, f.processed("duplicate"))
+		require.NoError(t, stop())
+		f.empty()
 		require.NoError(t, f.publisher.Close(f.t.Context()))
 	})
 }

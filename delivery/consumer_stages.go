@@ -17,6 +17,9 @@ import (
 // busyBackoff is how long to leave a key alone that is busy elsewhere.
 var busyBackoff = retry.Exponential{Base: 50 * time.Millisecond, Max: 2 * time.Second, Jitter: retry.JitterEqual}
 
+// lookUpTimeout bounds the look-up of a record before an attempt.
+const lookUpTimeout = time.Second
+
 var errExpired = errors.New("delivery: received after ExpiresAt")
 
 // stages take a message from its receipt to an outcome: decode, claim, breaker,
@@ -44,6 +47,9 @@ func (s *stages) process(ctx context.Context, m *inflight) (o outcome) {
 		return o
 	}
 	if o := s.claim(ctx, m); o.kind != undecided {
+		return o
+	}
+	if o := s.lookUp(ctx, m); o.kind != undecided {
 		return o
 	}
 	if o := s.admit(m); o.kind != undecided {
@@ -103,11 +109,15 @@ func (s *stages) claim(ctx context.Context, m *inflight) outcome {
 	if id == "" {
 		id = m.envelope.ID // one key for all would make duplicates of all
 	}
+	holder := ""
+	if id != m.envelope.ID { // other messages may have the key
+		holder = m.envelope.ID
+	}
 	key := idempotency.FromID(s.config.Name, id, m.envelope.Generation)
 	m.claim = nil
 	m.lease.renewed()
 	err := guarded(func() (err error) {
-		m.claim, err = s.guard.Hold(ctx, key, m.envelope.Attempt, m.lease.ended)
+		m.claim, err = s.guard.Hold(ctx, key, holder, m.envelope.Attempt, m.lease.ended)
 		return err
 	})
 	if err == nil {
@@ -124,7 +134,11 @@ func (s *stages) claim(ctx context.Context, m *inflight) outcome {
 			result = metrics.IdempotencyStale
 		}
 		s.metrics.idempotency(result)
-		return outcome{kind: outcomeDuplicate, err: err}
+		duplicate := outcome{kind: outcomeDuplicate, err: err}
+		if known.Of != m.envelope.ID {
+			duplicate.of = known.Of
+		}
+		return duplicate
 	case errors.Is(err, idempotency.ErrBusy):
 		s.keys.answered(ctx)
 		s.metrics.idempotency(metrics.IdempotencyBusy)
@@ -138,6 +152,25 @@ func (s *stages) claim(ctx context.Context, m *inflight) outcome {
 	}
 	s.metrics.idempotency(metrics.IdempotencyDown)
 	return outcome{kind: outcomeKeysDown, err: err}
+}
+
+// lookUp sees whether the end user has acknowledged a message whose retry was on its
+// way already. A first attempt comes too early for that, and a store that does not
+// answer holds up no attempt: it holds up the settlement.
+func (s *stages) lookUp(ctx context.Context, m *inflight) outcome {
+	if m.envelope.Attempt == 0 || !s.config.awaitsAck(&m.envelope.Message) {
+		return outcome{}
+	}
+	limited := within(ctx, m.tick(), lookUpTimeout)
+	defer limited.end()
+	records, errs := s.config.Store.Get(limited, m.envelope.ID)
+	if first(errs) != nil || len(records) != 1 || !records[0].Status.Final() {
+		return outcome{}
+	}
+	known := &records[0]
+	return outcome{kind: outcomeOvertaken, final: true, err: &LateError{
+		ID: known.ID, Status: known.Status, Generation: known.Generation, RetryCount: known.RetryCount,
+	}}
 }
 
 // admit asks the breaker.

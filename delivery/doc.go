@@ -47,6 +47,7 @@
 //	pending -> queued -> sent -> delivered -> read
 //	   |          \-> retrying -> queued
 //	   |          \-> failed, a dead letter
+//	   |          \-> duplicate of another message
 //	   \-> cancelled
 //
 // Publish returns when a message is saved, as pending, and sends it in the

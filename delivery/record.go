@@ -116,8 +116,8 @@ func (r *Record) Envelope() Envelope {
 // update that it is queued.
 //
 // An end user's acknowledgment (Update.Acknowledged) applies whatever the attempt.
-// Of a message that was cancelled, or given up without ever having been sent, it
-// is ErrNotAwaited.
+// Of a message that was cancelled, is a duplicate, or was given up without ever
+// having been sent, it is ErrNotAwaited.
 func (r *Record) Apply(u Update) error {
 	switch r.judge(&u) {
 	case late:
@@ -204,7 +204,7 @@ func (r *Record) judgeAcknowledgment(u *Update) effect {
 	switch {
 	case r.Status == u.Status || r.Status == StatusRead:
 		return known
-	case r.Status == StatusCancelled, r.Status == StatusFailed && r.SentAt.IsZero():
+	case r.Status == StatusCancelled, r.Status == StatusDuplicate, r.Status == StatusFailed && r.SentAt.IsZero():
 		return notAwaited
 	}
 	return applies

@@ -15,6 +15,7 @@ const (
 	StatusRead      Status = "read"      // seen by the end user
 	StatusFailed    Status = "failed"    // a dead letter
 	StatusCancelled Status = "cancelled" // withdrawn before it was sent
+	StatusDuplicate Status = "duplicate" // not handled: another message with its idempotency key was, or is about to be
 )
 
 // transitions lists what each status may become within a generation. Updates can
@@ -22,21 +23,22 @@ const (
 // transport's confirm. So stages may be skipped forwards; none leads back. A later
 // generation, which a replay begins, may start from any status that is not final.
 var transitions = map[Status][]Status{
-	StatusPending:   {StatusQueued, StatusRetrying, StatusSent, StatusDelivered, StatusRead, StatusFailed, StatusCancelled},
-	StatusQueued:    {StatusRetrying, StatusSent, StatusDelivered, StatusRead, StatusFailed},
-	StatusRetrying:  {StatusQueued, StatusRetrying, StatusSent, StatusDelivered, StatusRead, StatusFailed, StatusCancelled},
+	StatusPending:   {StatusQueued, StatusRetrying, StatusSent, StatusDelivered, StatusRead, StatusFailed, StatusCancelled, StatusDuplicate},
+	StatusQueued:    {StatusRetrying, StatusSent, StatusDelivered, StatusRead, StatusFailed, StatusDuplicate},
+	StatusRetrying:  {StatusQueued, StatusRetrying, StatusSent, StatusDelivered, StatusRead, StatusFailed, StatusCancelled, StatusDuplicate},
 	StatusSent:      {StatusRetrying, StatusDelivered, StatusRead, StatusFailed},
 	StatusFailed:    {StatusDelivered, StatusRead},
 	StatusDelivered: {StatusRead},
 	StatusRead:      nil,
 	StatusCancelled: nil,
+	StatusDuplicate: nil,
 }
 
 // Statuses lists every status, in the order of a message's life.
-func Statuses() [8]Status {
-	return [8]Status{
+func Statuses() [9]Status {
+	return [9]Status{
 		StatusPending, StatusQueued, StatusRetrying, StatusSent,
-		StatusDelivered, StatusRead, StatusFailed, StatusCancelled,
+		StatusDelivered, StatusRead, StatusFailed, StatusCancelled, StatusDuplicate,
 	}
 }
 
@@ -47,9 +49,9 @@ func (s Status) Valid() bool {
 }
 
 // Final says whether nothing more is expected to happen: the message is delivered,
-// read or cancelled.
+// read, cancelled or a duplicate.
 func (s Status) Final() bool {
-	return s == StatusDelivered || s == StatusRead || s == StatusCancelled
+	return s == StatusDelivered || s == StatusRead || s == StatusCancelled || s == StatusDuplicate
 }
 
 // canBecome says whether an update from s to next moves the message forward. An

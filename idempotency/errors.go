@@ -40,6 +40,9 @@ type DuplicateError struct {
 	// Holder is the token that completed the work or scheduled the later
 	// attempt; empty when the store can't tell.
 	Holder string
+	// Of is the holder that was given to Guard.Hold with that token; empty when
+	// none was, or the store can't tell.
+	Of string
 	// Stale is set when the work is not done, but a later attempt of it is
 	// scheduled: the asking one is an old copy.
 	Stale bool

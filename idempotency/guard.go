@@ -124,7 +124,7 @@ func (g *Guard) Claim(ctx context.Context, key Key, attempt int) (context.Contex
 		return ctx, nil, err
 	}
 	claimCtx, cancel := context.WithCancelCause(ctx)
-	claim, err := g.Hold(ctx, key, attempt, cancel)
+	claim, err := g.Hold(ctx, key, "", attempt, cancel)
 	if err != nil {
 		cancel(nil)
 		return ctx, nil, err
@@ -132,19 +132,23 @@ func (g *Guard) Claim(ctx context.Context, key Key, attempt int) (context.Contex
 	return claimCtx, claim, nil
 }
 
-// Hold is Claim for those who have a context of their own for the work. It makes
+// Hold is Claim for a caller that has a context of its own for the work. It makes
 // none, and calls ended once when the claim ends, with the cause ErrLost or
 // ErrSettled, from any goroutine; ended has to return at once. It is not called
 // when ctx ends.
-func (g *Guard) Hold(ctx context.Context, key Key, attempt int, ended func(cause error)) (*Claim, error) {
+//
+// Where several pieces of work share keys, holder names the one that claims, so
+// that the others learn by DuplicateError.Of whose duplicates they are. It may be
+// empty.
+func (g *Guard) Hold(ctx context.Context, key Key, holder string, attempt int, ended func(cause error)) (*Claim, error) {
 	if err := g.usable(ctx); err != nil {
 		return nil, err
 	}
 	if ended == nil {
 		return nil, fmt.Errorf("%w: ended is nil", ErrInvalid)
 	}
-	name, token := g.tokens.next(key)
-	if orphaned, ok := g.orphans.take(name); ok {
+	name, token := g.tokens.next(key, holder)
+	if orphaned, ok := g.orphans.take(name, holder); ok {
 		token = orphaned
 	}
 	sent := g.now()
@@ -267,9 +271,9 @@ func (g *Guard) claim(ctx context.Context, scope, name, token string, attempt in
 	case Busy:
 		return nil, ErrBusy
 	case Done:
-		return nil, &DuplicateError{Holder: answer.Holder}
+		return nil, &DuplicateError{Holder: answer.Holder, Of: holderOf(answer.Holder)}
 	case Stale:
-		return nil, &DuplicateError{Holder: answer.Holder, Stale: true}
+		return nil, &DuplicateError{Holder: answer.Holder, Of: holderOf(answer.Holder), Stale: true}
 	}
 	return nil, &UnavailableError{Op: "claim", Err: fmt.Errorf("store answered %v, which is no answer", answer.State)}
 }

@@ -426,7 +426,7 @@ func TestHoldTellsOfItsEnd(t *testing.T) {
 		guard := newGuard(t, store)
 		var ends []error
 		hold := func() *idempotency.Claim {
-			claim, err := guard.Hold(t.Context(), key, 0, func(cause error) { ends = append(ends, cause) })
+			claim, err := guard.Hold(t.Context(), key, "", 0, func(cause error) { ends = append(ends, cause) })
 			require.NoError(t, err)
 			return claim
 		}
@@ -441,9 +441,35 @@ func TestHoldTellsOfItsEnd(t *testing.T) {
 		require.ErrorIs(t, claim.Schedule(t.Context(), 1, 0), idempotency.ErrLost)
 		assert.Len(t, ends, 2, "once")
 
-		_, err := guard.Hold(t.Context(), key, 0, nil)
+		_, err := guard.Hold(t.Context(), key, "", 0, nil)
 		require.ErrorIs(t, err, idempotency.ErrInvalid)
-		_, err = new(idempotency.Guard).Hold(t.Context(), key, 0, func(error) {})
+		_, err = new(idempotency.Guard).Hold(t.Context(), key, "", 0, func(error) {})
 		require.ErrorIs(t, err, idempotency.ErrConfig)
 	})
+}
+
+// Work that shares its key with other work learns whose duplicate it is, also
+// when the answer to the other's claim was lost.
+func TestHoldNamesItsHolder(t *testing.T) {
+	ignore := func(error) {}
+	for name, settle := range map[string]struct {
+		step  func(ctx context.Context, claim *idempotency.Claim) error
+		stale bool
+	}{
+		"done":  {step: func(ctx context.Context, claim *idempotency.Claim) error { return claim.Complete(ctx) }},
+		"stale": {step: func(ctx context.Context, claim *idempotency.Claim) error { return claim.Schedule(ctx, 1, 0) }, stale: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			guard := newGuard(t, newFaulty())
+			claim, err := guard.Hold(t.Context(), key, "a/1", 0, ignore)
+			require.NoError(t, err)
+			require.NoError(t, settle.step(t.Context(), claim))
+			var duplicate *idempotency.DuplicateError
+			_, err = guard.Hold(t.Context(), key, "b", 0, ignore)
+			require.ErrorAs(t, err, &duplicate)
+			assert.Equal(t, "a/1", duplicate.Of)
+			assert.Equal(t, settle.stale, duplicate.Stale)
+			assert.Equal(t, claim.Token(), duplicate.Holder)
+		})
+	}
 }

@@ -27,14 +27,14 @@ type orphan struct {
 	expires time.Time
 }
 
-func (o *orphans) take(key string) (token string, ok bool) {
+func (o *orphans) take(key, holder string) (token string, ok bool) {
 	if o.count.Load() == 0 {
 		return "", false
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	found, ok := o.byKey[key]
-	if !ok {
+	if !ok || holderOf(found.token) != holder {
 		return "", false
 	}
 	o.remove(key)

@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"strconv"
+	"strings"
 	"sync/atomic"
 )
 
@@ -26,7 +27,7 @@ func (t *tokens) init(local bool) {
 
 // next returns key's string and a token. The two share one allocation, since
 // stores keep them together.
-func (t *tokens) next(key Key) (name, token string) {
+func (t *tokens) next(key Key, holder string) (name, token string) {
 	var space [MaxKeyBytes + 48]byte
 	text := key.appendTo(space[:0])
 	end := len(text)
@@ -35,8 +36,20 @@ func (t *tokens) next(key Key) (name, token string) {
 	} else {
 		text = strconv.AppendUint(append(text, t.prefix...), t.count.Add(1), 36)
 	}
+	if holder != "" {
+		text = append(append(text, holderMark), holder...)
+	}
 	both := string(text)
 	return both[:end], both[end:]
+}
+
+// holderMark precedes the holder in a token. It is in none of what comes before.
+const holderMark = '/'
+
+// holderOf is what the claimant with this token calls itself, if it does.
+func holderOf(token string) string {
+	_, holder, _ := strings.Cut(token, string(holderMark))
+	return holder
 }
 
 // appendRandom appends 128 random bits as text.

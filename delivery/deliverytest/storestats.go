@@ -114,9 +114,10 @@ func purges(r *storeRig) {
 	r.purge(after(1000), 100, 0)
 	r.purge(after(5000), 0, 0)
 	r.kept(settled...)
-	// Of 4 statuses those last changed at 1000 and 1001 go.
+	// Of each status that has ended those last changed at 1000 and 1001 go.
+	ended := len(settled) / 3
 	r.purge(after(1002), 3, 3)
-	r.purge(after(1002), 100, 5)
+	r.purge(after(1002), 100, 2*ended-3)
 	r.purge(after(1002), 100, 0)
 	var left []delivery.Record
 	for _, record := range settled {
@@ -136,7 +137,7 @@ func purges(r *storeRig) {
 		r.Fatalf("the first that is left is %s", touched.Status)
 	}
 	r.update(delivery.Update{ID: touched.ID, Status: delivery.StatusRead, Acknowledged: true, At: after(2000)})
-	r.purge(after(2000), 100, 3)
+	r.purge(after(2000), 100, ended-1)
 	r.purge(after(2000).Add(time.Microsecond), 100, 1)
 	r.save(touched)
 	r.kept(touched)

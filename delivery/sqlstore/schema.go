@@ -71,7 +71,7 @@ var steps = []struct { //nolint:gochecknoglobals // a constant
 		){keyed}`,
 		`CREATE INDEX {p}progress_due ON {p}progress (status, due_at) WHERE due_at IS NOT NULL`,
 		`CREATE INDEX {p}progress_claimed ON {p}progress (claimed_by) WHERE claimed_by IS NOT NULL`,
-		`CREATE INDEX {p}progress_ended ON {p}progress (updated_at) WHERE status IN (` + endedStatuses + `)`,
+		`CREATE INDEX {p}progress_ended ON {p}progress (updated_at) WHERE status IN ('delivered', 'read', 'failed', 'cancelled')`,
 		`CREATE INDEX {p}progress_rare ON {p}progress (status, created_at, id) WHERE status IN (` + rareStatuses + `)`,
 	}},
 	{name: "keys", statements: []string{
@@ -117,11 +117,15 @@ var steps = []struct { //nolint:gochecknoglobals // a constant
 			job {bytes} NOT NULL
 		)`,
 	}},
+	{"purge duplicates", []string{
+		`DROP INDEX {p}progress_ended`,
+		`CREATE INDEX {p}progress_ended ON {p}progress (updated_at) WHERE status IN (` + endedStatuses + `)`,
+	}},
 }
 
 // The predicates of partial indexes, which queries repeat word by word.
 const (
-	endedStatuses = "'delivered', 'read', 'failed', 'cancelled'"
+	endedStatuses = "'delivered', 'read', 'failed', 'cancelled', 'duplicate'"
 	rareStatuses  = "'retrying', 'failed', 'cancelled'"
 )
 
