@@ -9,7 +9,7 @@ import (
 	"github.com/cenkalti/backoff/v4"
 )
 
-// ErrConfig is what every fault of a configuration matches.
+// ErrConfig means that a configuration can't be used; the text names every field.
 var ErrConfig = errors.New("retry: invalid config")
 
 // The defaults of Exponential.
@@ -19,7 +19,7 @@ const (
 	DefaultMaxRetries = 5
 )
 
-// Jitter spreads waits, so that what failed together doesn't come back
+// Jitter spreads waits by chance, so that what failed together isn't tried again
 // together.
 type Jitter int
 
@@ -46,8 +46,8 @@ func (j Jitter) String() string {
 // Exponential is a Policy that waits min(Max, Base * 2^n) before retry n. The
 // zero value has all the defaults. It is a value: copy it freely.
 //
-// Where a field is invalid, Delay and CanRetry use its default; Validate tells
-// which one it is.
+// Where a field is invalid, Delay and CanRetry use its default, and Validate names
+// it.
 type Exponential struct {
 	// Base is the wait before the first retry. Default 5 s; negative is invalid.
 	Base time.Duration
@@ -63,8 +63,8 @@ type Exponential struct {
 
 var _ Policy = Exponential{}
 
-// Delay is min(Max, Base * 2^n), then shortened by the jitter: at least 0 and
-// at most Max whatever n is. A negative n counts as 0.
+// Delay is min(Max, Base * 2^n), shortened by the jitter. Whatever n is, it is at
+// least 0 and at most Max. A negative n counts as 0.
 func (e Exponential) Delay(n int) time.Duration {
 	e = e.withDefaults()
 	wait, limit := float64(e.Base)*math.Pow(2, float64(max(n, 0))), float64(e.Max)
@@ -74,12 +74,12 @@ func (e Exponential) Delay(n int) time.Duration {
 	return e.Jitter.shorten(time.Duration(wait))
 }
 
-// CanRetry is n < MaxRetries. A negative n counts as 0.
+// CanRetry says whether n < MaxRetries. A negative n counts as 0.
 func (e Exponential) CanRetry(n int) bool {
 	return max(n, 0) < e.withDefaults().MaxRetries
 }
 
-// Validate reports every fault at once, each matching ErrConfig.
+// Validate returns an error that names every fault and matches ErrConfig, or nil.
 func (e Exponential) Validate() error {
 	var faults []error
 	fault := func(format string, args ...any) {
@@ -131,9 +131,9 @@ func (j Jitter) shorten(d time.Duration) time.Duration {
 
 // within draws from middle * (1 ± factor), but nothing above limit.
 //
-// A backoff is stateful and not safe for concurrent use, so each draw has one
-// of its own, which never advances (Multiplier 1). MaxElapsedTime 0 keeps it
-// from answering Stop, which is a negative wait.
+// A backoff has state and is not safe for concurrent use, so each draw makes one,
+// which never advances (Multiplier 1). MaxElapsedTime 0 keeps it from returning
+// Stop, which is a negative wait.
 func within(limit, middle time.Duration, factor float64) time.Duration {
 	drawn := backoff.NewExponentialBackOff(
 		backoff.WithInitialInterval(middle),
@@ -142,7 +142,7 @@ func within(limit, middle time.Duration, factor float64) time.Duration {
 		backoff.WithMaxInterval(limit),
 		backoff.WithMaxElapsedTime(0),
 	).NextBackOff()
-	if drawn < 0 || drawn > limit { // rounding, of a few nanoseconds or of centuries
+	if drawn < 0 || drawn > limit { // by rounding, where the limit is very short or centuries
 		return limit
 	}
 	return drawn
