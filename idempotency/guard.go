@@ -12,7 +12,7 @@ import (
 type GuardConfig struct {
 	// Lease is how long a key stays claimed after its holder was last heard of:
 	// the time that a crash blocks the key for. It is renewed while the work
-	// runs, so it need not be as long as the work. At least MinLease. Default
+	// runs, so it need not be as long as the work. At least 10 ms. Default
 	// 60 s.
 	Lease time.Duration
 	// Window is how long a key stays done, and how much longer than its delay a
@@ -24,9 +24,9 @@ type GuardConfig struct {
 	Logger *slog.Logger
 }
 
-// MinLease is the shortest lease of a Guard: below it, a busy machine's
+// minLease is the shortest lease of a Guard: below it, a busy machine's
 // scheduling alone would lose leases.
-const MinLease = 10 * time.Millisecond
+const minLease = 10 * time.Millisecond
 
 const (
 	defaultLease  = 60 * time.Second
@@ -52,8 +52,8 @@ func (c GuardConfig) withDefaults() GuardConfig {
 
 func (c GuardConfig) validate() error {
 	var faults []error
-	if c.Lease < MinLease {
-		faults = append(faults, fmt.Errorf("%w: Lease is %v, want at least %v", ErrConfig, c.Lease, MinLease))
+	if c.Lease < minLease {
+		faults = append(faults, fmt.Errorf("%w: Lease is %v, want at least %v", ErrConfig, c.Lease, minLease))
 	}
 	if c.Window <= c.Lease {
 		faults = append(faults, fmt.Errorf("%w: Window is %v, want more than Lease, which is %v", ErrConfig, c.Window, c.Lease))

@@ -14,9 +14,9 @@ var ErrConfig = errors.New("retry: invalid config")
 
 // The defaults of Exponential.
 const (
-	DefaultBase       = 5 * time.Second
-	DefaultMax        = 5 * time.Minute
-	DefaultMaxRetries = 5
+	defaultBase       = 5 * time.Second
+	defaultMax        = 5 * time.Minute
+	defaultMaxRetries = 5
 )
 
 // Jitter spreads waits by chance, so that what failed together isn't tried again
@@ -86,13 +86,13 @@ func (e Exponential) Validate() error {
 		faults = append(faults, fmt.Errorf("%w: "+format, append([]any{ErrConfig}, args...)...))
 	}
 	if e.Base < 0 {
-		fault("Base is %v, want 0 (for %v) or more", e.Base, DefaultBase)
+		fault("Base is %v, want 0 (for %v) or more", e.Base, defaultBase)
 	}
 	if e.Max < 0 {
-		fault("Max is %v, want 0 (for %v) or more", e.Max, DefaultMax)
+		fault("Max is %v, want 0 (for %v) or more", e.Max, defaultMax)
 	}
 	if e.MaxRetries < 0 {
-		fault("MaxRetries is %d, want 0 (for %d) or more", e.MaxRetries, DefaultMaxRetries)
+		fault("MaxRetries is %d, want 0 (for %d) or more", e.MaxRetries, defaultMaxRetries)
 	}
 	if e.Jitter < JitterNone || e.Jitter > JitterEqual {
 		fault("Jitter is %d, want %d to %d", int(e.Jitter), int(JitterNone), int(JitterEqual))
@@ -106,13 +106,13 @@ func (e Exponential) Validate() error {
 // withDefaults has the default wherever a field is zero or invalid.
 func (e Exponential) withDefaults() Exponential {
 	if e.Base <= 0 {
-		e.Base = DefaultBase
+		e.Base = defaultBase
 	}
 	if e.Max <= 0 {
-		e.Max = DefaultMax
+		e.Max = defaultMax
 	}
 	if e.MaxRetries <= 0 {
-		e.MaxRetries = DefaultMaxRetries
+		e.MaxRetries = defaultMaxRetries
 	}
 	return e
 }

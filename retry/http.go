@@ -8,9 +8,9 @@ import (
 	"time"
 )
 
-// MaxRetryAfter is the longest wait that a Retry-After header can ask for. Longer
+// maxRetryAfter is the longest wait that a Retry-After header can ask for. Longer
 // ones are shortened to it.
-const MaxRetryAfter = 365 * 24 * time.Hour
+const maxRetryAfter = 365 * 24 * time.Hour
 
 // errNoResponse is FromResponse's error for a nil response.
 var errNoResponse = errors.New("retry: no HTTP response")
@@ -21,8 +21,8 @@ var errNoResponse = errors.New("retry: no HTTP response")
 type HTTPError struct {
 	// Status is the status code, such as 503.
 	Status int
-	// RetryAfter is the wait that the server asked for, 0 to MaxRetryAfter. It
-	// counts only with HasRetryAfter.
+	// RetryAfter is the wait that the server asked for, at least 0 and at most a
+	// year. It counts only with HasRetryAfter.
 	RetryAfter time.Duration
 	// HasRetryAfter is false where the server has not asked for a wait; it may also
 	// ask for one of 0.
@@ -61,7 +61,7 @@ func (e *HTTPError) RetryDelay() (time.Duration, bool) {
 // 10.2.3), in seconds or by a date. A date counts from the response's own Date
 // header, if that can be read, so that a wrong clock on either side doesn't matter,
 // and otherwise from now. A date in the past, and what can't be read, are ignored.
-// Waits above MaxRetryAfter are shortened to it.
+// Waits above a year are shortened to it.
 //
 // A nil response is an error as well. The body is neither read nor closed nor kept:
 // it stays the caller's.
@@ -94,7 +94,7 @@ func parseRetryAfter(value, date string, now time.Time) (time.Duration, bool) {
 	if wait < 0 {
 		return 0, false
 	}
-	return min(wait, MaxRetryAfter), true
+	return min(wait, maxRetryAfter), true
 }
 
 // parseSeconds reads RFC 9110's delay-seconds: one or more digits, however
@@ -103,7 +103,7 @@ func parseSeconds(value string) (time.Duration, bool) {
 	if value == "" {
 		return 0, false
 	}
-	const limit = int64(MaxRetryAfter / time.Second)
+	const limit = int64(maxRetryAfter / time.Second)
 	var seconds int64
 	for _, digit := range []byte(value) {
 		if digit < '0' || digit > '9' {
