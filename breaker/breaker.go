@@ -18,10 +18,10 @@ type Breaker struct {
 	fault  error
 	made   bool // by New or a Set
 
-	// mu is held around every use of gate, so that what gate calls back under
-	// its own mutex (tripped, changed) finds the rest of the state consistent
-	// with it, and a permit's generation is the one that gate gave it in. It is
-	// never held while an observer runs.
+	// mu is held around every use of gate. So its callbacks, which it runs under its
+	// own mutex (tripped, changed), find the rest of the state consistent with it,
+	// and a permit has the generation that gate gave it in. mu is never held while
+	// an observer runs.
 	mu         sync.Mutex
 	gate       *gobreaker.TwoStepCircuitBreaker
 	state      State         // gate's, as of its last change
@@ -36,11 +36,11 @@ type Breaker struct {
 	wake       chan struct{} // closed at the next change; nil if nobody waits
 	out        int           // permits that are out
 	free       *slot         // slots to be used again
-	news       news
+	observers  observers
 }
 
-// New makes a closed Breaker. It doesn't fail: a faulty config is returned by
-// Err, and by every Allow.
+// New makes a closed Breaker. It doesn't fail: a faulty config is returned by Err,
+// and by every Allow.
 func New(config Config) *Breaker {
 	config = config.withDefaults()
 	if err := config.validate(); err != nil {
@@ -53,15 +53,15 @@ func New(config Config) *Breaker {
 func newBreaker(config Config, key string) *Breaker {
 	b := &Breaker{config: config, key: key, made: true, window: newWindow(config.SampleSize)}
 	if config.OnChange != nil {
-		b.news.watch(config.OnChange)
+		b.observers.add(config.OnChange)
 	}
 	b.gate = b.newGate()
 	return b
 }
 
-// newGate makes a closed gate. How long the breaker is open is kept here, as
-// Trip and ForceOpen have a say in it: gate is asked only when that time is up,
-// and finds its own, the shortest there is, up as well.
+// newGate makes a closed gate. How long the breaker is open is kept here, because
+// Trip and ForceOpen set it, too. gate is asked only when that time is up, and has
+// the shortest one there is, which is up then as well.
 func (b *Breaker) newGate() *gobreaker.TwoStepCircuitBreaker {
 	return gobreaker.NewTwoStepCircuitBreaker(gobreaker.Settings{
 		Name:        b.config.Name,
@@ -87,7 +87,7 @@ func (b *Breaker) Err() error {
 	return nil
 }
 
-// Name is the Config's.
+// Name is Config.Name.
 func (b *Breaker) Name() string {
 	if b == nil {
 		return ""
@@ -129,9 +129,9 @@ func (b *Breaker) current() State {
 	return b.state
 }
 
-// Allow asks for one call. Either it returns a Permit, whose Done has to be
-// called when the call is over, or an *OpenError, at once. A Breaker that
-// can't be used returns what Err says.
+// Allow asks for one call and answers at once: with a Permit, whose Done has to be
+// called when the call is over, or with an *OpenError. A Breaker that can't be used
+// returns what Err says.
 func (b *Breaker) Allow() (Permit, error) {
 	if err := b.Err(); err != nil {
 		return Permit{}, err
@@ -158,11 +158,11 @@ func (b *Breaker) allow() (Permit, error) {
 	return Permit{}, b.refusal()
 }
 
-// Wait returns nil as soon as Allow has a chance to succeed: when the breaker
-// is closed, or half-open with a probe left that isn't held. That another caller takes the
-// probe first is possible; then wait again. It returns ctx's error, bare, if
-// ctx ends before or has ended already. A nil ctx never ends. A Breaker that
-// can't be used returns what Err says.
+// Wait returns nil as soon as Allow has a chance to succeed: when the breaker is
+// closed, or half-open with a probe left that isn't held. Another caller may take
+// that probe first; then wait again. Wait returns ctx's error, bare, if ctx ends
+// before or has ended already. A nil ctx never ends. A Breaker that can't be used
+// returns what Err says.
 func (b *Breaker) Wait(ctx context.Context) error {
 	if err := b.Err(); err != nil {
 		return err
@@ -185,9 +185,9 @@ func (b *Breaker) Wait(ctx context.Context) error {
 	}
 }
 
-// blocked is nil if Allow would succeed, and else a channel that is closed when
-// the state changes or probes are let go. Nothing else ends a block: gobreaker
-// counts the probes that it has let through, and gives none a second time.
+// blocked is nil if Allow would succeed, and otherwise a channel that is closed when
+// the state changes or probes are no longer held. Nothing else lets Allow succeed:
+// gobreaker counts the probes that it has let through, and gives none a second time.
 func (b *Breaker) blocked() <-chan struct{} {
 	b.mu.Lock()
 	defer b.unlock()
@@ -213,10 +213,10 @@ func (b *Breaker) refusal() error {
 	return refusal
 }
 
-// permit makes a Permit. done is for a probe, what gate wants to hear of it.
-// While closed gate allows everything, without an interval it forgets nothing,
-// and it looks at its counts at a failure only: so it is asked and told then,
-// and what succeeds need not pay for it. mu is held.
+// permit makes a Permit. done reports a probe to gate, and is nil for other calls.
+// While closed, gate allows everything, has no interval after which it forgets, and
+// looks at its counts at a failure only. So it is used at failures alone, and a call
+// that succeeds need not pay for it. mu is held.
 func (b *Breaker) permit(done func(bool)) Permit {
 	used := b.free
 	if used == nil {
@@ -234,7 +234,7 @@ func (b *Breaker) permit(done func(bool)) Permit {
 	return permit
 }
 
-// report settles a permit, once.
+// report takes a permit's outcome, once.
 func (b *Breaker) report(permit Permit, outcome Outcome) {
 	b.mu.Lock()
 	defer b.unlock()
@@ -243,14 +243,14 @@ func (b *Breaker) report(permit Permit, outcome Outcome) {
 		return
 	}
 	done, late := used.done, used.generation != b.generation
-	b.release(used)
+	b.recycle(used)
 	if !late && !b.forced {
-		b.settle(done, outcome)
+		b.count(done, outcome)
 	}
 }
 
-// settle passes an outcome of this generation on to gate. mu is held.
-func (b *Breaker) settle(done func(success bool), outcome Outcome) {
+// count passes an outcome of this generation on to gate. mu is held.
+func (b *Breaker) count(done func(success bool), outcome Outcome) {
 	if b.state == HalfOpen {
 		done(outcome == Success || outcome == Answered)
 		return
@@ -265,7 +265,7 @@ func (b *Breaker) settle(done func(success bool), outcome Outcome) {
 	}
 }
 
-// fail tells gate of one failure while closed, which makes it ask tripped. mu is
+// fail reports one failure to gate while closed, which makes it call tripped. mu is
 // held.
 func (b *Breaker) fail() {
 	if done, err := b.gate.Allow(); err == nil {
@@ -273,8 +273,8 @@ func (b *Breaker) fail() {
 	}
 }
 
-// release makes a slot free for another permit. mu is held.
-func (b *Breaker) release(used *slot) {
+// recycle makes a slot free for another permit. mu is held.
+func (b *Breaker) recycle(used *slot) {
 	if used.watchdog != nil {
 		used.watchdog.Stop()
 		used.watchdog = nil
@@ -317,11 +317,11 @@ func (b *Breaker) become(state State, cause Cause) {
 		b.wanted = false
 	}
 	b.awake()
-	b.news.add(change)
+	b.observers.enqueue(change)
 }
 
-// forget starts the state anew: nothing remembered, no end, no force, and no
-// permit of before counts. mu is held.
+// forget starts the state anew: with nothing remembered, no end and no force, and
+// with no earlier permit counting any more. mu is held.
 func (b *Breaker) forget() {
 	b.generation++
 	b.window.clear()
@@ -344,7 +344,7 @@ func (b *Breaker) endIn(d time.Duration) {
 	}
 }
 
-// awake has those who wait look again. mu is held.
+// awake has every Wait look again. mu is held.
 func (b *Breaker) awake() {
 	if b.wake != nil {
 		close(b.wake)
@@ -352,11 +352,11 @@ func (b *Breaker) awake() {
 	}
 }
 
-// unlock unlocks mu and then tells observers what changed under it.
+// unlock unlocks mu and then notifies observers of what changed under it.
 func (b *Breaker) unlock() {
-	tell := b.news.waiting()
+	notify := b.observers.due()
 	b.mu.Unlock()
-	if tell {
-		b.tell()
+	if notify {
+		b.notify()
 	}
 }

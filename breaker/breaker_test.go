@@ -327,7 +327,7 @@ func TestContention(t *testing.T) {
 	require.Eventually(t, func() bool {
 		b.mu.Lock()
 		defer b.mu.Unlock()
-		return !b.news.telling && len(b.news.queue) == 0 && b.state != Open
+		return !b.observers.notifying && len(b.observers.queue) == 0 && b.state != Open
 	}, time.Minute, time.Millisecond)
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -7,16 +7,16 @@ import (
 	"time"
 )
 
-// The defaults of Config.
-const (
-	DefaultThreshold    = 0.5
-	DefaultSampleSize   = 10
-	DefaultOpenFor      = 30 * time.Second
-	DefaultProbes       = 1
-	DefaultProbeTimeout = time.Minute
-)
+// DefaultProbeTimeout is the default of Config.ProbeTimeout, for hosts that need a
+// longer one only if their calls do.
+const DefaultProbeTimeout = time.Minute
 
 const (
+	defaultThreshold  = 0.5
+	defaultSampleSize = 10
+	defaultOpenFor    = 30 * time.Second
+	defaultProbes     = 1
+
 	maxCount = 1_000_000
 	maxWait  = 365 * 24 * time.Hour
 )
@@ -29,8 +29,8 @@ type Config struct {
 	// Threshold is the share of failures among the last SampleSize outcomes
 	// that opens the breaker. Default 0.5; above 0, at most 1.
 	Threshold float64
-	// SampleSize is how many outcomes are looked at. With fewer known the
-	// breaker stays closed. Default 10; at most 1,000,000.
+	// SampleSize is how many outcomes are looked at. The breaker stays closed while
+	// it knows fewer. Default 10; at most 1,000,000.
 	SampleSize int
 	// OpenFor is how long the breaker stays open before it lets probes through.
 	// Default 30 s; at most a year.
@@ -38,11 +38,11 @@ type Config struct {
 	// Probes is how many calls a half-open breaker lets through, and how many
 	// successes close it. Default 1; at most 1,000,000.
 	Probes int
-	// ProbeTimeout is how long a probe may take to report before it is taken for
-	// Abandoned; its own report is ignored then. It should be longer than the
-	// longest call. Default 1 min; at most a year.
+	// ProbeTimeout is how long a probe may take to report. Then it counts as
+	// Abandoned, and its own report is ignored. It should be longer than the longest
+	// call. Default 1 min; at most a year.
 	ProbeTimeout time.Duration
-	// OnChange is told of every change of state, as Watch's observers are, and
+	// OnChange is called with every change of state, as Watch's observers are, and
 	// before them. Default none.
 	OnChange func(Change)
 	// Logger is told of observers that panic. Nil discards.
@@ -51,16 +51,16 @@ type Config struct {
 
 func (c Config) withDefaults() Config {
 	if c.Threshold == 0 {
-		c.Threshold = DefaultThreshold
+		c.Threshold = defaultThreshold
 	}
 	if c.SampleSize == 0 {
-		c.SampleSize = DefaultSampleSize
+		c.SampleSize = defaultSampleSize
 	}
 	if c.OpenFor == 0 {
-		c.OpenFor = DefaultOpenFor
+		c.OpenFor = defaultOpenFor
 	}
 	if c.Probes == 0 {
-		c.Probes = DefaultProbes
+		c.Probes = defaultProbes
 	}
 	if c.ProbeTimeout == 0 {
 		c.ProbeTimeout = DefaultProbeTimeout

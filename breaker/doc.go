@@ -1,24 +1,25 @@
-// Package breaker keeps calls away from a dependency that mostly fails, and
-// lets a few through from time to time to see whether it is back. It is
-// sony/gobreaker with its sharp edges covered.
+// Package breaker is a circuit breaker: it keeps calls away from a dependency that
+// mostly fails, and lets a few through from time to time to see whether it is back.
+// It is built on sony/gobreaker, and adds outcomes without an age limit, probes that
+// can't get lost, observers that may use the breaker, and overrides.
 //
 // # Semantics
 //
 // A Breaker is in one of three states.
 //
-// Closed: every call is allowed. The last SampleSize outcomes are remembered,
-// and as soon as there are that many and at least the share Threshold of them
-// are failures, in whatever order they came, the breaker opens. The outcomes
-// have no age limit, so that calls of any length and rate count.
+// Closed: every call is allowed. The breaker remembers the last SampleSize
+// outcomes. It opens as soon as it knows that many and at least the share Threshold
+// of them are failures, in whatever order they came. Outcomes have no age limit, so
+// calls of any length and rate count.
 //
 // Open: no call is allowed, for OpenFor. Then the breaker becomes half-open by
-// itself, whether or not anybody asks.
+// itself, whether or not it is used.
 //
-// Half-open: Probes calls are allowed, no more. When all of them have
-// succeeded the breaker closes, with nothing remembered. When one of them
-// fails, is abandoned, or hasn't reported within ProbeTimeout, it opens again.
+// Half-open: Probes calls are allowed, no more. When all of them have succeeded,
+// the breaker closes, with nothing remembered. When one of them fails, is abandoned,
+// or hasn't reported within ProbeTimeout, it opens again.
 //
-// Who is allowed holds a Permit and reports what came of the call:
+// An allowed call has a Permit, by which its caller reports what came of it:
 //
 //	outcome    means                                        closed       half-open
 //	Success    it worked                                    counts       success
@@ -26,28 +27,28 @@
 //	Answered   it answered, and refused this very request   not counted  success
 //	Abandoned  the caller gave up, nothing is known         not counted  opens
 //
-// What reports late, after the breaker has changed its state, changes nothing,
-// and neither does a second report. A Permit that is never reported, because
-// its goroutine ended with runtime.Goexit for instance, costs nothing while
-// closed, and while half-open it is taken for Abandoned after ProbeTimeout.
+// A report that comes after the breaker has changed its state changes nothing, and
+// neither does a second report. A Permit may stay without a report, for instance
+// because its goroutine ended with runtime.Goexit. While closed that costs nothing;
+// while half-open it counts as Abandoned after ProbeTimeout.
 //
-// Watch and Config.OnChange tell of changes, outside all locks, so an observer
-// may use the breaker.
+// Watch and Config.OnChange tell of changes. Observers run outside all locks, so
+// they may use the breaker.
 //
-// A Set has a Breaker for each key, such as a host or a provider, and keeps
-// those used last.
+// A Set has a Breaker for each key, such as a host or a provider, and keeps those
+// that were used last.
 //
 // # Overrides
 //
 // An operator may force the state: ForceOpen and ForceClosed hold for a time or
-// until Release, whatever the calls come to. What was forced open becomes
-// half-open then, what was forced closed becomes closed.
+// until Release, whatever the outcomes are. What was forced open becomes half-open
+// then, what was forced closed becomes closed.
 //
-// What another party has found out (another instance, a health check) is passed
-// on by Trip and Reset, which do what outcomes would have done, and by
-// HoldProbes, which leaves probing to somebody else. This is what
-// breaker/redisstate shares the state of a fleet with. A force is stronger than
-// either.
+// Other code, such as another instance or a health check, may know the dependency's
+// state as well. It passes that on by Trip and Reset, which do what outcomes would
+// have done, and by HoldProbes, which leaves probing to others. With these
+// breaker/redisstate shares the state of a fleet. A force is stronger than any of
+// them.
 //
 //	event           closed     open            half-open  forced open  forced closed
 //	outcomes        may open   -               decide     -            -
@@ -58,30 +59,14 @@
 //	ForceClosed(d)  forced     closed          closed     closed       for d
 //	Release         -          -               -          half-open    closed, unforced
 //
-// All of it is local, and costs Allow nothing.
+// All of it is local to the process, and costs Allow nothing.
 //
 // # Errors
 //
-// Allow's refusals are *OpenError and match ErrOpen. A Breaker with a faulty
-// Config, a nil and a zero one allow nothing: Allow, Wait and Err return an
-// error matching ErrConfig that names every fault. Wait returns a context's
+// Allow refuses with an *OpenError, which matches ErrOpen. A Breaker with a faulty
+// Config, a nil one and a zero one allow nothing: their Allow, Wait and Err return
+// an error that matches ErrConfig and names every fault. Wait returns a context's
 // own error bare.
-//
-// # Usage
-//
-//	payments := breaker.New(breaker.Config{Name: "payments"})
-//
-//	permit, err := payments.Allow()
-//	if err != nil {
-//		return err // errors.Is(err, breaker.ErrOpen)
-//	}
-//	outcome := breaker.Abandoned
-//	defer func() { permit.Done(outcome) }() // on panic and Goexit as well
-//	if err = pay(); err != nil {
-//		outcome = breaker.Failure
-//		return err
-//	}
-//	outcome = breaker.Success
 //
 // Everything here is safe for concurrent use.
 package breaker

@@ -14,17 +14,17 @@ var (
 	ErrConfig = errors.New("breaker: invalid config")
 )
 
-// OpenError says that a breaker allows no call now, and for how long. It is
+// OpenError says that a breaker allows no call now, and for how long. It matches
 // ErrOpen.
 type OpenError struct {
 	// Name is the breaker's name.
 	Name string
-	// RetryIn is when the breaker lets probes through, if above 0. 0 means that
-	// it is half-open and its probes are all out, so that it changes as soon as
-	// they report, or are held (HoldProbes); or, with Forced, that it is open
-	// until Release. Wait waits for any of it.
+	// RetryIn is how long it is, if above 0, until the breaker lets probes through.
+	// 0 means that it is half-open, and its probes are all out or held (HoldProbes);
+	// with Forced it means that the breaker is open until Release. Wait waits for the
+	// end of any of these.
 	RetryIn time.Duration
-	// Forced says that an operator wants it so (ForceOpen).
+	// Forced says that an operator wants the breaker open (ForceOpen).
 	Forced bool
 }
 
@@ -45,5 +45,5 @@ func (e *OpenError) Error() string {
 	return text + ", waiting for probes"
 }
 
-// Is makes it ErrOpen.
+// Is makes errors.Is(e, ErrOpen) true.
 func (e *OpenError) Is(target error) bool { return target == ErrOpen }

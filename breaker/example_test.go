@@ -9,6 +9,29 @@ import (
 	"github.com/esh3artech/barid/breaker"
 )
 
+// The usual way to use a breaker: whatever happens, the permit gets an outcome.
+func Example() {
+	payments := breaker.New(breaker.Config{Name: "payments"})
+	pay := func() error { return nil }
+
+	guarded := func() error {
+		permit, err := payments.Allow()
+		if err != nil {
+			return err // errors.Is(err, breaker.ErrOpen)
+		}
+		outcome := breaker.Abandoned
+		defer func() { permit.Done(outcome) }() // on panic and Goexit as well
+		if err := pay(); err != nil {
+			outcome = breaker.Failure
+			return err
+		}
+		outcome = breaker.Success
+		return nil
+	}
+	fmt.Println(guarded())
+	// Output: <nil>
+}
+
 func ExampleBreaker() {
 	payments := breaker.New(breaker.Config{Name: "payments", SampleSize: 2, OpenFor: time.Hour})
 	pay := func() error { return errors.New("no answer") }

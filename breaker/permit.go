@@ -1,43 +1,6 @@
 package breaker
 
-import (
-	"fmt"
-	"time"
-)
-
-// Outcome is what came of a call that a Breaker allowed.
-type Outcome int
-
-// The outcomes.
-const (
-	// Abandoned: the caller gave up, by a shutdown for instance, and nothing is
-	// known of the dependency. Not counted while closed; a half-open breaker
-	// opens again, as it has learned nothing. It is the zero value, and what
-	// unknown values are taken for.
-	Abandoned Outcome = iota
-	// Success: the call worked.
-	Success
-	// Failure: the dependency failed.
-	Failure
-	// Answered: the dependency is there, but refused this request for the
-	// caller's own fault. Not counted while closed, a success while half-open.
-	Answered
-)
-
-// String is the lower-case name that logs and metrics use.
-func (o Outcome) String() string {
-	switch o {
-	case Abandoned:
-		return "abandoned"
-	case Success:
-		return "success"
-	case Failure:
-		return "failure"
-	case Answered:
-		return "answered"
-	}
-	return fmt.Sprintf("Outcome(%d)", int(o))
-}
+import "time"
 
 // Permit is the right to make one call. It is a small value; its copies are
 // one permit.
@@ -56,9 +19,9 @@ func (p Permit) Done(outcome Outcome) {
 	}
 }
 
-// slot is what a Breaker knows of one permit that is out. Slots are used
-// again, so that a permit costs no allocation of its own; the turn tells a
-// permit of an earlier use. All but breaker is guarded by the breaker's mutex.
+// slot is what a Breaker knows of one permit that is out. Slots are used again, so
+// that a permit costs no allocation of its own; by turn a permit of an earlier use
+// is known. The breaker's mutex guards all but breaker.
 type slot struct {
 	breaker    *Breaker
 	turn       uint64

@@ -7,8 +7,8 @@ import (
 	"sync"
 )
 
-// DefaultMaxKeys is the default of SetConfig.MaxKeys.
-const DefaultMaxKeys = 10_000
+// defaultMaxKeys is the default of SetConfig.MaxKeys.
+const defaultMaxKeys = 10_000
 
 // evictionScan is how many of the least recently used breakers are looked at
 // for one that can go, which bounds how long Get holds the lock.
@@ -27,13 +27,11 @@ type SetConfig struct {
 // Set has a Breaker for each key. Make it with NewSet; the breakers of a nil or
 // zero Set allow nothing.
 //
-// When a new key would exceed MaxKeys, the least recently used key that
-// matters least goes: among the 64 keys used longest ago the first whose
-// breaker is closed and has no permit out, or, if all of these are open or
-// busy, the one used longest ago. What went is forgotten: the key's next use
-// starts with a closed breaker. Who still holds the old one may go on with it,
-// but the two know nothing of each other, so call Get for each call and keep
-// no Breaker.
+// When a new key would exceed MaxKeys, another one is evicted. Among the 64 keys
+// used longest ago, that is the first whose breaker is closed and has no permit out,
+// or, if all of these are open or busy, the one used longest ago. The key's next use
+// starts with a new, closed breaker. The evicted breaker still works, but the two
+// know nothing of each other, so call Get for each call and keep no Breaker.
 //
 // Get takes one lock for a moment. A Set is safe for concurrent use.
 type Set struct {
@@ -50,7 +48,7 @@ type Set struct {
 func NewSet(config SetConfig) *Set {
 	config.Breaker = config.Breaker.withDefaults()
 	if config.MaxKeys == 0 {
-		config.MaxKeys = DefaultMaxKeys
+		config.MaxKeys = defaultMaxKeys
 	}
 	fault := config.Breaker.validate()
 	if config.MaxKeys < 1 || config.MaxKeys > maxCount {
@@ -102,7 +100,7 @@ func (s *Set) Len() int {
 	return len(s.breakers)
 }
 
-// evict lets one breaker go. mu is held.
+// evict removes one breaker. mu is held.
 func (s *Set) evict() {
 	victim := s.recent.Back()
 	for each, looked := victim, 0; each != nil && looked < evictionScan; each, looked = each.Prev(), looked+1 {

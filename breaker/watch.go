@@ -7,91 +7,92 @@ import (
 )
 
 // Watch has observer called at each change of state from now on, until stop is
-// called. The calls come one after another, in the order of the changes, from
-// the goroutine that made a change or from one that did so shortly before;
-// that one waits for the observer, so an observer should be quick. No lock is
-// held: an observer may use the breaker, and what that changes is told after
+// called. The calls are made one after another, in the order of the changes, by the
+// goroutine that made a change or by one that did so shortly before. That goroutine
+// waits for the observer, so an observer should be quick. No lock is held: an
+// observer may use the breaker, and is called with the changes that it makes after
 // it has returned. A panic of an observer is logged, and goes no further: the
 // goroutine that happens to call it has nothing to do with it.
 //
-// stop may be called more than once, and by the observer. It doesn't wait for
-// a call that is under way. A nil observer, and one of a Breaker that can't be
-// used, is never called.
+// stop may be called more than once, and by the observer. It doesn't wait for a call
+// that is under way. A nil observer is never called, nor is one of a Breaker that
+// can't be used.
 func (b *Breaker) Watch(observer func(Change)) (stop func()) {
 	if observer == nil || b.Err() != nil {
 		return func() {}
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	added := b.news.watch(observer)
+	added := b.observers.add(observer)
 	return func() {
 		b.mu.Lock()
 		defer b.mu.Unlock()
-		b.news.unwatch(added)
+		b.observers.remove(added)
 	}
 }
 
-// news is what observers are still to be told. It is guarded by the Breaker's
-// mutex.
-type news struct {
-	observers []*observer
-	queue     []call
-	telling   bool // a goroutine is in tell
+// observers are those of a Breaker, and the notifications that they have still to
+// get. The Breaker's mutex guards them.
+type observers struct {
+	all       []*observer
+	queue     []notification
+	notifying bool // a goroutine is in notify
 }
 
 type observer struct {
-	notify  func(Change)
+	call    func(Change)
 	stopped bool
 }
 
-type call struct {
+// notification is a change that one observer has to be called with.
+type notification struct {
 	to     *observer
 	change Change
 }
 
-func (n *news) watch(notify func(Change)) *observer {
-	added := &observer{notify: notify}
-	n.observers = append(n.observers, added)
+func (o *observers) add(call func(Change)) *observer {
+	added := &observer{call: call}
+	o.all = append(o.all, added)
 	return added
 }
 
-func (n *news) unwatch(gone *observer) {
-	gone.stopped = true
-	if i := slices.Index(n.observers, gone); i >= 0 {
-		n.observers = slices.Delete(n.observers, i, i+1)
+func (o *observers) remove(stopped *observer) {
+	stopped.stopped = true
+	if i := slices.Index(o.all, stopped); i >= 0 {
+		o.all = slices.Delete(o.all, i, i+1)
 	}
 }
 
-func (n *news) add(change Change) {
-	for _, each := range n.observers {
-		n.queue = append(n.queue, call{to: each, change: change})
+func (o *observers) enqueue(change Change) {
+	for _, each := range o.all {
+		o.queue = append(o.queue, notification{to: each, change: change})
 	}
 }
 
-// waiting says whether there is something to tell and nobody at it.
-func (n *news) waiting() bool { return len(n.queue) > 0 && !n.telling }
+// due says whether there are notifications and no goroutine that makes them.
+func (o *observers) due() bool { return len(o.queue) > 0 && !o.notifying }
 
-// take returns the next call.
-func (n *news) take() (call, bool) {
-	for len(n.queue) > 0 {
-		next := n.queue[0]
-		n.queue = n.queue[1:]
+// next takes the next notification out of the queue.
+func (o *observers) next() (notification, bool) {
+	for len(o.queue) > 0 {
+		next := o.queue[0]
+		o.queue = o.queue[1:]
 		if !next.to.stopped {
 			return next, true
 		}
 	}
-	n.queue = nil
-	return call{}, false
+	o.queue = nil
+	return notification{}, false
 }
 
-// tell makes the calls that wait, unless another goroutine is at it, which
-// then makes them: so the order is kept, and an observer that changes the
-// state itself isn't called inside its own call.
-func (b *Breaker) tell() {
+// notify calls the observers, unless another goroutine does, which then makes these
+// calls, too. So the order is kept, and an observer that changes the state itself
+// isn't called inside its own call.
+func (b *Breaker) notify() {
 	b.mu.Lock()
-	mine := b.news.waiting()
+	mine := b.observers.due()
 	if mine {
-		b.news.telling = true
+		b.observers.notifying = true
 	}
 	b.mu.Unlock()
 	if !mine {
@@ -101,33 +102,33 @@ func (b *Breaker) tell() {
 	defer func() {
 		if !ended { // an observer called runtime.Goexit
 			b.mu.Lock()
-			b.news.telling = false
+			b.observers.notifying = false
 			b.mu.Unlock()
-			b.tell()
+			b.notify()
 		}
 	}()
 	for {
 		b.mu.Lock()
-		next, ok := b.news.take()
+		next, ok := b.observers.next()
 		if !ok {
-			b.news.telling = false
+			b.observers.notifying = false
 		}
 		b.mu.Unlock()
 		if !ok {
 			ended = true
 			return
 		}
-		b.notify(next)
+		b.callGuarded(next)
 	}
 }
 
-// notify makes a call, and survives its panic.
-func (b *Breaker) notify(c call) {
+// callGuarded calls an observer, and survives its panic.
+func (b *Breaker) callGuarded(n notification) {
 	defer func() {
 		if value := recover(); value != nil {
-			b.config.Logger.Error("observer of the breaker panicked", "breaker", c.change.Name, "to", c.change.To.String(),
+			b.config.Logger.Error("observer of the breaker panicked", "breaker", n.change.Name, "to", n.change.To.String(),
 				"panic", fmt.Sprint(value), "stack", string(debug.Stack()))
 		}
 	}()
-	c.to.notify(c.change)
+	n.to.call(n.change)
 }

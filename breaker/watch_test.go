@@ -115,7 +115,7 @@ func TestStopFromInside(t *testing.T) {
 		b.halfOpen(t)
 		assert.Equal(t, int32(1), first.Load())
 		assert.Zero(t, second.Load())
-		assert.Empty(t, b.news.observers)
+		assert.Empty(t, b.observers.all)
 	})
 }
 

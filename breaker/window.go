@@ -26,10 +26,9 @@ func (w *window) add(failed bool) {
 	}
 }
 
-// reached says whether the window is full and at least the share threshold of
-// it failed. The quotient is compared, and not a product, because it is the
-// float nearest to the share, as the threshold written in decimal is: 3 of 10
-// reach 0.3.
+// reached says whether the window is full and at least the share threshold of it
+// failed. A quotient is compared and not a product, because it is the float nearest
+// to the share, as a threshold written in decimal is: 3 of 10 reach 0.3.
 func (w *window) reached(threshold float64) bool {
 	return w.known == len(w.failed) && float64(w.failures)/float64(len(w.failed)) >= threshold
 }

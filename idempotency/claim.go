@@ -7,27 +7,27 @@ import (
 	"time"
 )
 
-// Claim is a key that is held. It is settled once, by Complete, Schedule or
-// Release. Each may be called again after an error, this one or another: the
-// lease goes on being renewed until one has succeeded, the lease is lost, or the
-// context that the claim was made from ends. After one has succeeded all of them
-// return ErrSettled, so that a deferred Release does no harm.
+// Claim is a key that is held. It is settled once, by Complete, Schedule or Release.
+// After an error any of them may be called. The lease is renewed until one has
+// succeeded, the lease is lost, or the context ends that the claim was made with.
+// After one has succeeded all of them return ErrSettled, so that a deferred Release
+// does no harm.
 //
-// Settling asks the store even when the lease is thought to be lost: a late
-// completion that nobody has got in the way of still counts. Give the three a
-// context that outlives the work's: the claim's own is cancelled in just the
-// cases where settling matters most.
+// They ask the store even when the lease seems to be lost, because a late completion
+// counts if nobody has taken the key meanwhile. Give them a context that outlives the
+// work's: the one that Guard.Claim returned is cancelled in just the cases where it
+// matters most to settle.
 //
-// Errors: ErrSettled; ErrLost when another has taken the key, or the lease has
-// ended; ErrUnavailable when the store could not be asked, in which case the
-// step may or may not have been taken; a context's own.
+// Their errors match ErrSettled; or ErrLost when another has taken the key, or the
+// lease has ended; or ErrUnavailable when the store could not be asked, and the step
+// may or may not have been taken; or are a context's own.
 type Claim struct {
 	guard *Guard
 	scope string // of the key, for logs
 	key   string
 	token string
-	// ctx is the context that the claim was asked for with. Renewal, which no
-	// caller asks for, runs with it and ends with it.
+	// ctx is the context that the claim was made with. Renewal, which has no caller of
+	// its own, runs with it and ends with it.
 	ctx   context.Context
 	ended func(cause error)
 	phase atomic.Int32
@@ -42,7 +42,7 @@ const (
 	settled
 )
 
-// over says whether there is nothing to renew any more.
+// over says whether there is nothing left to renew.
 func (c *Claim) over() bool { return c.phase.Load() != held || c.ctx.Err() != nil }
 
 // Token is what the store knows the holder by.
@@ -53,8 +53,8 @@ func (c *Claim) Token() string {
 	return c.token
 }
 
-// Complete marks the key done for the guard's Window. It succeeds also when
-// the lease had ended but nobody else had taken the key; that is logged.
+// Complete makes the key done for the guard's Window. It also succeeds when the
+// lease had ended but nobody else had taken the key; that is logged.
 func (c *Claim) Complete(ctx context.Context) error {
 	if err := c.settleable(ctx); err != nil {
 		return err
@@ -66,9 +66,9 @@ func (c *Claim) Complete(ctx context.Context) error {
 	return c.settle(ctx, "complete", err)
 }
 
-// Schedule puts the fence for the next attempt in place of the lease: lower
-// ones are stale from now on. Call it only when the attempt is scheduled durably,
-// delay from now; the fence stays for the guard's Window beyond that.
+// Schedule puts a fence for the next attempt in place of the lease: lower ones are
+// stale from now on. Call it only after that attempt has been scheduled durably,
+// delay from now. The fence stays for the guard's Window beyond delay.
 func (c *Claim) Schedule(ctx context.Context, attempt int, delay time.Duration) error {
 	if err := c.settleable(ctx); err != nil {
 		return err
@@ -84,7 +84,7 @@ func (c *Claim) Schedule(ctx context.Context, attempt int, delay time.Duration) 
 	return c.settle(ctx, "schedule", err)
 }
 
-// Release gives the key back: whoever asks next gets it.
+// Release makes the key absent: the next claim of it gets it.
 func (c *Claim) Release(ctx context.Context) error {
 	if err := c.settleable(ctx); err != nil {
 		return err
@@ -100,7 +100,7 @@ func (c *Claim) settleable(ctx context.Context) error {
 	return c.guard.usable(ctx)
 }
 
-// settle draws the conclusion from the store's answer to a settling step.
+// settle ends the claim according to the store's answer to one of the three steps.
 func (c *Claim) settle(ctx context.Context, op string, err error) error {
 	switch {
 	case err == nil:
@@ -120,8 +120,8 @@ func (c *Claim) lose(ctx context.Context) {
 	}
 }
 
-// end stops renewal and tells whoever holds the claim. It says whether the claim moved on to
-// next: a lost one may still be settled, a settled one stays so.
+// end stops renewal and calls ended. It says whether the claim has moved on to next:
+// a lost one may still be settled, a settled one stays so.
 func (c *Claim) end(next int32, cause error) bool {
 	for {
 		phase := c.phase.Load()

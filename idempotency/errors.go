@@ -12,19 +12,19 @@ var (
 	ErrConfig = errors.New("idempotency: invalid config")
 	// ErrInvalid: an argument can't be used.
 	ErrInvalid = errors.New("idempotency: invalid argument")
-	// ErrBusy: someone else holds the key right now. Come back later; the work
-	// may yet fail there.
+	// ErrBusy: another holds the key right now. Come back later, because the work
+	// may still fail there.
 	ErrBusy = errors.New("idempotency: in progress elsewhere")
 	// ErrDuplicate: there is nothing left to do. See DuplicateError.
 	ErrDuplicate = errors.New("idempotency: duplicate")
-	// ErrLost: the lease is not held, or not any more. It is the cause of the
-	// context of a claim that lost its lease.
+	// ErrLost: the lease is not held, or not any more. It is also the cause of the
+	// context of a claim that has lost its lease.
 	ErrLost = errors.New("idempotency: lease lost")
-	// ErrSettled: the claim was completed, scheduled or released before. It is
+	// ErrSettled: the claim was completed, scheduled or released before. It is also
 	// the cause of the context of such a claim.
 	ErrSettled = errors.New("idempotency: claim is settled")
-	// ErrUnrecorded: the work succeeded, but that could not be recorded: it may
-	// run once more.
+	// ErrUnrecorded: the work succeeded, but its key could not be completed, so that
+	// it may run once more.
 	ErrUnrecorded = errors.New("idempotency: work succeeded but is not recorded as done")
 	// ErrUnavailable: the store could not be asked. See UnavailableError.
 	ErrUnavailable = errors.New("idempotency: store unavailable")
@@ -35,7 +35,7 @@ var (
 	ErrClosed = errors.New("idempotency: store is closed")
 )
 
-// DuplicateError says why there is nothing left to do. It is ErrDuplicate.
+// DuplicateError says why there is nothing left to do. It matches ErrDuplicate.
 type DuplicateError struct {
 	// Holder is the token that completed the work or scheduled the later
 	// attempt; empty when the store can't tell.
@@ -43,8 +43,8 @@ type DuplicateError struct {
 	// Of is the holder that was given to Guard.Hold with that token; empty when
 	// none was, or the store can't tell.
 	Of string
-	// Stale is set when the work is not done, but a later attempt of it is
-	// scheduled: the asking one is an old copy.
+	// Stale is set when the work is not done, but a later attempt of it is scheduled,
+	// so that this one is an old copy.
 	Stale bool
 }
 
@@ -55,16 +55,17 @@ func (e *DuplicateError) Error() string {
 	return "idempotency: duplicate: done before"
 }
 
-// Is makes it ErrDuplicate.
+// Is makes errors.Is(e, ErrDuplicate) true.
 func (e *DuplicateError) Is(target error) bool { return target == ErrDuplicate }
 
-// UnavailableError says what could not be asked, and why. It is ErrUnavailable.
+// UnavailableError says which step the store could not be asked for, and why. It
+// matches ErrUnavailable.
 type UnavailableError struct {
 	// Op is the step: claim, renew, complete, schedule, release, or a store's
 	// own word.
 	Op string
-	// Err is the store's error. It is never a context's: those are told bare, or
-	// belong to a timeout inside of the store and must not look like the
+	// Err is the store's error. It never matches a context's error: the caller's is
+	// returned bare, and that of a timeout within the store must not look like the
 	// caller's.
 	Err error
 }
@@ -73,17 +74,16 @@ func (e *UnavailableError) Error() string {
 	return ErrUnavailable.Error() + ": " + e.Op + ": " + e.Err.Error()
 }
 
-// Is makes it ErrUnavailable.
+// Is makes errors.Is(e, ErrUnavailable) true.
 func (e *UnavailableError) Is(target error) bool { return target == ErrUnavailable }
 
 // Unwrap returns Err.
 func (e *UnavailableError) Unwrap() error { return e.Err }
 
-// Unavailable gives the error of a store's driver the form that the contract
-// of Store asks for, for those who write one: nil stays nil; when ctx has ended
-// and err comes from that, it is ctx's own error, bare; an error that already
-// has its place in the contract stays as it is; anything else becomes an
-// *UnavailableError.
+// Unavailable turns the error of a store's driver into one that the contract of Store
+// allows, for authors of stores. A nil err stays nil. Where ctx has ended and err
+// comes from that, the result is ctx's own error, bare. An error that the contract
+// knows stays as it is. Anything else becomes an *UnavailableError.
 func Unavailable(ctx context.Context, op string, err error) error {
 	if err == nil {
 		return nil

@@ -10,30 +10,30 @@ import (
 
 // GuardConfig says how long a Guard holds keys. The zero value is usable.
 type GuardConfig struct {
-	// Lease is how long a key stays claimed after its holder was last heard of:
-	// the time that a crash blocks the key for. It is renewed while the work
-	// runs, so it need not be as long as the work. At least MinLease. Default
-	// 60 s.
+	// Lease is how long a key stays claimed after the last renewal, and so for how
+	// long a crash blocks it. It is renewed while the work runs, so it need not be as
+	// long as the work. At least 10 ms. Default 60 s.
 	Lease time.Duration
 	// Window is how long a key stays done, and how much longer than its delay a
-	// fence stays. It has to be longer than copies of one message may go on
-	// arriving, and longer than Lease. Default 24 h.
+	// fence stays. It has to be longer than the time over which copies of one message
+	// may arrive, and longer than Lease. Default 24 h.
 	Window time.Duration
-	// Logger gets a warning for each lease that is lost, could not be renewed or
-	// was late. Keys' IDs are not logged. Default: nothing is logged.
+	// Logger gets a warning for each lease that is lost or could not be renewed, and
+	// for each claim that is completed late or could not be released. IDs of keys are
+	// not logged. Default: nothing is logged.
 	Logger *slog.Logger
 }
 
-// MinLease is the shortest lease of a Guard: below it, a busy machine's
-// scheduling alone would lose leases.
-const MinLease = 10 * time.Millisecond
+// minLease bounds GuardConfig.Lease: on a busy machine a shorter lease would be lost
+// to scheduling alone.
+const minLease = 10 * time.Millisecond
 
 const (
 	defaultLease  = 60 * time.Second
 	defaultWindow = 24 * time.Hour
 	// settleTimeout bounds how long Do waits for its claim to be settled.
 	settleTimeout = 5 * time.Second
-	// settlePause is between two tries of that.
+	// settlePause is the time between two tries of that.
 	settlePause = 100 * time.Millisecond
 )
 
@@ -52,8 +52,8 @@ func (c GuardConfig) withDefaults() GuardConfig {
 
 func (c GuardConfig) validate() error {
 	var faults []error
-	if c.Lease < MinLease {
-		faults = append(faults, fmt.Errorf("%w: Lease is %v, want at least %v", ErrConfig, c.Lease, MinLease))
+	if c.Lease < minLease {
+		faults = append(faults, fmt.Errorf("%w: Lease is %v, want at least %v", ErrConfig, c.Lease, minLease))
 	}
 	if c.Window <= c.Lease {
 		faults = append(faults, fmt.Errorf("%w: Window is %v, want more than Lease, which is %v", ErrConfig, c.Window, c.Lease))
@@ -75,8 +75,8 @@ type Guard struct {
 	renewals renewals
 }
 
-// NewGuard returns a Guard on store. A fault in config, in store or a nil store
-// is kept: Err tells it, and every use returns it.
+// NewGuard returns a Guard on store. It doesn't fail: a faulty config or store, or a
+// nil store, is returned by Err, and by every use.
 func NewGuard(store Store, config GuardConfig) *Guard {
 	config = config.withDefaults()
 	faults := []error{config.validate()}
@@ -98,8 +98,8 @@ func NewGuard(store Store, config GuardConfig) *Guard {
 	return guard
 }
 
-// Err tells what is wrong with the configuration; nil when nothing is. A store
-// that has an Err method of its own is asked, too.
+// Err is nil, or says why the Guard can't be used; it matches ErrConfig, or is what
+// the store's own Err method returned to NewGuard.
 func (g *Guard) Err() error {
 	if g == nil || g.store == nil && g.fault == nil {
 		return fmt.Errorf("%w: Guard is empty, want one from NewGuard", ErrConfig)
@@ -109,16 +109,18 @@ func (g *Guard) Err() error {
 
 // Claim asks for key on behalf of an attempt (0 is the first run).
 //
-// On success the work has to run with the returned context, and the Claim has to
-// be settled: by Complete, Schedule or Release. Until then its lease is renewed
-// every third of it. When the lease is lost all the same, the returned context
-// is cancelled with the cause ErrLost; when the claim is settled, with the cause
-// ErrSettled. To give a claim up without settling it, end ctx: renewal stops,
-// and the lease runs out by itself. Work that may go on for a while after ctx
-// has ended therefore needs a ctx that ends later.
+// On success the work has to run with the returned context, and the Claim has to be
+// settled: by Complete, Schedule or Release. Until then the lease is renewed each
+// time that a third of it is over. When the lease is lost all the same, the returned
+// context is cancelled with the cause ErrLost; when the claim is settled, with the
+// cause ErrSettled.
 //
-// Otherwise it returns ctx, a nil Claim and an error: ErrBusy, a
-// *DuplicateError, one that matches ErrUnavailable, a context's own, or ErrConfig.
+// A claim is given up without settling it by the end of ctx: renewal stops, and the
+// lease ends by itself. So work that may go on for a while after its context has
+// ended needs a ctx that ends later.
+//
+// Otherwise Claim returns ctx, a nil Claim and an error: ErrBusy, a *DuplicateError,
+// one that matches ErrUnavailable, a context's own, or ErrConfig.
 func (g *Guard) Claim(ctx context.Context, key Key, attempt int) (context.Context, *Claim, error) {
 	if err := g.usable(ctx); err != nil {
 		return ctx, nil, err
@@ -132,10 +134,10 @@ func (g *Guard) Claim(ctx context.Context, key Key, attempt int) (context.Contex
 	return claimCtx, claim, nil
 }
 
-// Hold is Claim for a caller that has a context of its own for the work. It makes
-// none, and calls ended once when the claim ends, with the cause ErrLost or
-// ErrSettled, from any goroutine; ended has to return at once. It is not called
-// when ctx ends.
+// Hold is Claim for callers that make the work's context themselves. It makes none.
+// Instead it calls ended once, when the claim is lost or settled, with the cause
+// ErrLost or ErrSettled. ended may be called by any goroutine and has to return at
+// once. It is not called when ctx ends.
 //
 // Where several pieces of work share keys, holder names the one that claims, so
 // that the others learn by DuplicateError.Of whose duplicates they are. It may be
@@ -159,9 +161,9 @@ func (g *Guard) Hold(ctx context.Context, key Key, holder string, attempt int, e
 	return claim, err
 }
 
-// ClaimAs is Claim with a token of the caller's choice: what the Holder of a
-// DuplicateError will tell others. A key that is leased to token already is
-// claimed once more, so token must not be in use by two holders at once.
+// ClaimAs is Claim with a token of the caller's choice, which others find as the
+// Holder of their DuplicateError. A key that is leased to token already is claimed
+// once more, so two holders must not use one token at once.
 func (g *Guard) ClaimAs(ctx context.Context, key Key, token string, attempt int) (context.Context, *Claim, error) {
 	if err := g.usable(ctx); err != nil {
 		return ctx, nil, err
@@ -176,11 +178,11 @@ func (g *Guard) ClaimAs(ctx context.Context, key Key, token string, attempt int)
 }
 
 // Do claims key, runs fn and completes the claim when fn returns nil. When fn
-// returns an error, panics or ends its goroutine the claim is released, so that
-// the work may be tried again at once. It returns what Claim or fn returned.
-// When fn returned nil but that could not be recorded, the error matches
-// ErrUnrecorded and why: ErrLost or ErrUnavailable. Settling goes on for a few
-// seconds after ctx has ended.
+// returns an error, panics or ends its goroutine, the claim is released, so that the
+// work may be tried again at once. Do returns the error of Claim or of fn. When fn
+// returned nil but the claim could not be completed, the error matches ErrUnrecorded,
+// and ErrLost or ErrUnavailable for the reason. Do tries to settle the claim for a
+// few seconds even if ctx has ended.
 func (g *Guard) Do(ctx context.Context, key Key, fn func(ctx context.Context) error) error {
 	if fn == nil {
 		return fmt.Errorf("%w: fn is nil", ErrInvalid)
@@ -210,7 +212,8 @@ func (g *Guard) Do(ctx context.Context, key Key, fn func(ctx context.Context) er
 	return nil
 }
 
-// complete tries again while the store is away: what fails here runs twice.
+// complete tries again while the store is away: work that is not completed runs
+// twice.
 func (g *Guard) complete(ctx context.Context, claim *Claim) error {
 	ctx, cancel := g.settleContext(ctx)
 	defer cancel()
@@ -249,12 +252,12 @@ func (g *Guard) usable(ctx context.Context) error {
 	return nil
 }
 
-// now is for measuring time: it reads the monotonic clock only, which is half the
-// price of time.Now.
+// now is for measuring time. It reads the monotonic clock only, which costs half of
+// time.Now.
 func (g *Guard) now() time.Time { return g.made.Add(time.Since(g.made)) }
 
-// claim asks the store. The lease counts from start, before the command is sent,
-// so that it ends here before it ends in the store, never after.
+// claim asks the store. The lease counts from start, which is before the command is
+// sent, so that it never ends here after it has ended in the store.
 func (g *Guard) claim(ctx context.Context, scope, name, token string, attempt int, start time.Time, ended func(error)) (*Claim, error) {
 	answer, err := g.store.Claim(ctx, name, token, attempt, g.config.Lease)
 	if err != nil {

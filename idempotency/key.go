@@ -9,17 +9,17 @@ import (
 	"unicode/utf8"
 )
 
-// MaxKeyBytes bounds what Key.String returns. It leaves the usual scope and
-// UUID readable in a store.
+// MaxKeyBytes bounds the length of what Key.String returns. With a scope of usual
+// length and a UUID the key stays readable in a store.
 const MaxKeyBytes = 128
 
 // Key names a piece of work. Keys that differ in any field are different work.
 type Key struct {
-	// Scope keeps apart those who do different work for the same ID, for
-	// instance by the consumer's name.
+	// Scope separates different work for the same ID; for instance, it is the
+	// consumer's name.
 	Scope string
-	// ID is what duplicates share: an idempotency key that the caller chose, or
-	// one made by FromContent.
+	// ID is what duplicates have in common: an idempotency key that the caller has
+	// chosen, or one made by FromContent.
 	ID string
 	// Generation is 0, plus 1 each time that the work is replayed on purpose.
 	Generation int
@@ -30,9 +30,9 @@ func FromID(scope, id string, generation int) Key {
 	return Key{Scope: scope, ID: id, Generation: generation}
 }
 
-// FromContent returns an ID for work that has none, from what makes it the
-// same work: 64 hexadecimal digits of SHA-256. Every part counts with its
-// length, so that bytes moved from one part to the next make another ID.
+// FromContent returns an ID for work that has none, made from the parts that make it
+// the same work: 64 hexadecimal digits of SHA-256. Every part counts with its
+// length, so the ID differs when bytes move from one part to the next.
 func FromContent(parts ...[]byte) string {
 	hash := sha256.New()
 	var length [8]byte
@@ -44,12 +44,11 @@ func FromContent(parts ...[]byte) string {
 	return hex.EncodeToString(hash.Sum(nil))
 }
 
-// String is how a Store knows the key: at most MaxKeyBytes of valid UTF-8
-// without control characters, and different for different keys. It reads
-// "length of scope:scope:generation:ID", where the length makes a scope with
-// colons unambiguous; a key that is too long, or has bytes that are no text,
-// reads "sha256:" and the hash of that. Stored keys depend on it, so it stays as
-// it is.
+// String is the key as a Store has it: at most MaxKeyBytes of valid UTF-8 without
+// control characters, and different for different keys. It is
+// "length of scope:scope:generation:ID", where the length makes a scope with colons
+// unambiguous. A key that is too long, or has bytes that are no text, is "sha256:"
+// and the hash of that. Stored keys depend on this form, so it never changes.
 func (k Key) String() string {
 	var space [MaxKeyBytes]byte
 	return string(k.appendTo(space[:0]))

@@ -14,13 +14,13 @@ import (
 
 // MemoryConfig bounds a Memory. The zero value is usable.
 type MemoryConfig struct {
-	// MaxKeys is how many keys may be known at once, those leased, fenced and
-	// done together. A key takes about 120 bytes, however long it is, and a token
-	// of more than 42 bytes its own beside. Default 1,000,000.
+	// MaxKeys bounds how many keys are known at once: leased, fenced and done ones
+	// together. A key takes about 120 bytes, however long it is. A token of more than
+	// 42 bytes takes its own length in addition. Default 1,000,000.
 	MaxKeys int
-	// Shards is how many parts with a lock of their own the keys are spread
-	// over, rounded up to a power of two; at most 65,536. Default four for each
-	// processor, or more where a part would get over 65,536 keys.
+	// Shards is the number of parts, each with a lock of its own, that the keys are
+	// spread over. It is rounded up to a power of two; at most 65,536. Default: four
+	// for each processor, or more where a part would get over 65,536 keys.
 	Shards int
 }
 
@@ -53,17 +53,18 @@ func (c MemoryConfig) validate() error {
 	return errors.Join(faults...)
 }
 
-// Memory is a Store within one process: what it knows ends with the process,
-// and no other process sees it. It has no goroutine and need not be closed: keys
-// that have expired count as absent, and each new key clears a few of them away.
+// Memory is a Store within one process: what it knows ends with the process, and no
+// other process sees it. It has no goroutine and need not be closed. Keys that have
+// expired count as absent, and each new key removes a few of them.
 //
-// It is bounded. When all of MaxKeys are alive, Claim of a new key returns an
-// error that matches ErrFull and ErrUnavailable: to forget a key before its time
-// would let its duplicate run, so it fails closed. Known keys go on working.
+// It is bounded. When MaxKeys keys are known and none of them has expired, Claim of a
+// new key returns an error that matches ErrFull and ErrUnavailable. To forget a key
+// before its time would let its duplicate run, so Memory fails closed. Known keys go
+// on working.
 //
-// Keys are not kept, but 128 bits that a hash with secret seeds makes of each.
-// Two keys that share them would be taken for one. With n keys known the chance
-// that there are any such two is n*n / 2^129: 1 in 10^26 for a million.
+// Keys themselves are not kept, but a hash of 128 bits with secret seeds. Two keys
+// with the same hash would be taken for one. With n keys known, the chance that there
+// are any such two is n*n / 2^129: 1 in 10^26 for a million.
 type Memory struct {
 	config MemoryConfig
 	fault  error
@@ -72,14 +73,14 @@ type Memory struct {
 	// the wall clock neither ends a lease nor lengthens it.
 	base   time.Time
 	shards []shard
-	_      [64]byte // keeps what all claims write out of the cache line of what they read
+	_      [64]byte // separates what all claims read from what they write, by a cache line
 	known  atomic.Int64
 }
 
 var _ Store = (*Memory)(nil)
 
-// NewMemory returns an empty Memory. A fault in config is kept: Err tells it,
-// and every use returns it.
+// NewMemory returns an empty Memory. It doesn't fail: a faulty config is returned by
+// Err, and by every use.
 func NewMemory(config MemoryConfig) *Memory {
 	config = config.withDefaults()
 	m := &Memory{config: config, fault: config.validate(), base: time.Now()}
@@ -90,7 +91,7 @@ func NewMemory(config MemoryConfig) *Memory {
 	return m
 }
 
-// Err tells what is wrong with the configuration; nil when nothing is.
+// Err is nil, or says why the Memory can't be used; it matches ErrConfig.
 func (m *Memory) Err() error {
 	if m == nil || m.shards == nil && m.fault == nil {
 		return fmt.Errorf("%w: Memory is empty, want one from NewMemory", ErrConfig)
@@ -98,8 +99,8 @@ func (m *Memory) Err() error {
 	return m.fault
 }
 
-// Len is how many keys are known, those included that have expired and are not
-// cleared away yet.
+// Len is how many keys are known, including those that have expired and are not
+// removed yet.
 func (m *Memory) Len() int {
 	if m == nil {
 		return 0
@@ -115,7 +116,7 @@ func (m *Memory) Claim(ctx context.Context, key, token string, attempt int, leas
 	d, now := m.digest(key), m.now()
 	answer, room := m.claim(d, now, token, attempt, lease)
 	if !room && m.sweep(now) {
-		// Another claim may have taken the room at once. That is full, too.
+		// Another claim may take the room first. Then it is full all the same.
 		answer, room = m.claim(d, now, token, attempt, lease)
 	}
 	if !room {
@@ -124,14 +125,14 @@ func (m *Memory) Claim(ctx context.Context, key, token string, attempt int, leas
 	return answer, nil
 }
 
-// claim is one try. room is false when the key is new and there is none for it.
+// claim is one try. room is false when the key is new and there is no room for it.
 func (m *Memory) claim(d digest, now int64, token string, attempt int, lease time.Duration) (answer Answer, room bool) {
 	s := m.shard(d)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	found := m.live(s, d, now)
 	if found == nil {
-		// Two out for one in: the expired ones never gather.
+		// At most two go for one that comes, so that expired ones don't accumulate.
 		m.known.Add(-int64(s.sweep(now, 2, 8)))
 		if m.known.Add(1) > int64(m.config.MaxKeys) {
 			m.known.Add(-1)
@@ -169,9 +170,8 @@ func (m *Memory) Renew(ctx context.Context, key, token string, lease time.Durati
 	return nil
 }
 
-// Complete implements Store. A key that has expired when all of MaxKeys are
-// alive is marked all the same: work that is done is not forgotten for want of
-// room.
+// Complete implements Store. A key that has expired becomes done even when there is
+// no room for another key, so that work that is done is not forgotten.
 func (m *Memory) Complete(ctx context.Context, key, token string, window time.Duration) (Completion, error) {
 	if err := m.usable(ctx, "complete", key, token, window); err != nil {
 		return 0, err
@@ -263,7 +263,8 @@ func (m *Memory) digest(key string) digest {
 
 func (m *Memory) shard(d digest) *shard { return &m.shards[d.low&uint64(len(m.shards)-1)] }
 
-// live returns what is known of a key. What has expired is cleared away and nil.
+// live returns what is known of a key. It removes what has expired, and returns nil
+// then.
 func (m *Memory) live(s *shard, d digest, now int64) *record {
 	found := s.find(d)
 	if found == nil || found.expires > now {
@@ -274,8 +275,8 @@ func (m *Memory) live(s *shard, d digest, now int64) *record {
 	return nil
 }
 
-// sweep clears away expired keys of all shards, a bounded number of each, and
-// says whether there was any. It costs a glance at each shard when there is none.
+// sweep removes expired keys of all shards, a bounded number of each, and says
+// whether there was any. Where there is none it costs a look at each shard.
 func (m *Memory) sweep(now int64) bool {
 	const perShard = 16
 	removed := 0

@@ -1,9 +1,9 @@
 package idempotency
 
 // index finds a record's number by its digest: a table with open addressing and
-// linear probing. A slot holds half of the digest beside the number, so that
-// neither a miss nor growing looks at records, and nothing in it is a pointer
-// for the garbage collector to follow. The zero value is empty.
+// linear probing. A slot holds half of the digest beside the number, so that neither
+// a miss nor growing looks at records. Nothing in it is a pointer that the garbage
+// collector would follow. The zero value is empty.
 type index struct {
 	slots []slot // its length is a power of two, at most three quarters in use
 	used  int
@@ -53,8 +53,8 @@ func (x *index) renumber(tag, from, to uint32) {
 	x.slots[x.at(tag, from)].place = to + 1
 }
 
-// remove takes a number out, closes the gap in its probe sequence, and gives
-// memory back when little is left.
+// remove takes a number out, closes the gap in its probe sequence, and frees memory
+// when little is left.
 func (x *index) remove(tag, number uint32) {
 	gap := x.at(tag, number)
 	for at := x.next(gap); x.slots[at].place != 0; at = x.next(at) {

@@ -4,9 +4,9 @@ import "sync"
 
 // shard is a part of a Memory's keys. Its lock guards everything in it.
 //
-// Records are kept by number, without a gap: where one goes, the last takes its
-// number. Neither they nor what refers to them has pointers. A window of a day
-// keeps millions of keys, which the garbage collector would follow each time.
+// Records are kept by number, without a gap: when one is removed, the last takes its
+// number. Neither records nor what refers to them has pointers. A window of a day
+// keeps millions of keys, and the garbage collector would follow each pointer.
 type shard struct {
 	mu    sync.Mutex
 	index index
@@ -25,7 +25,7 @@ const pageRecords = 64
 // digest stands for a key. See Memory.
 type digest struct{ high, low uint64 }
 
-// tag is what the index knows of a digest. Shards are told by the other half.
+// tag is the part of a digest that the index has. The other half tells the shard.
 func (d digest) tag() uint32 { return uint32(d.high) }
 
 // record is the state of one key.
@@ -46,8 +46,8 @@ const (
 	longToken   = inlineToken + 1
 )
 
-// turn is when the heap looks at a record: not after it expires. Most records
-// get a later expiry soon after they are made, when their work is done. They
+// turn is when the heap looks at a record, which is no later than it expires. Most
+// records get a later expiry soon after they are made, when their work is done. They
 // move within the heap only when it is their turn, which most have only twice.
 type turn struct {
 	due    int64
@@ -150,8 +150,8 @@ func (s *shard) remove(r *record) {
 	s.shrink()
 }
 
-// shrink gives memory back. One page more than needed is kept, lest a record
-// that comes and goes takes one with it each time.
+// shrink frees memory. One page more than needed is kept, so that a record that
+// comes and goes does not allocate one each time.
 func (s *shard) shrink() {
 	if spare := len(s.pages)*pageRecords - int(s.count); spare >= 2*pageRecords {
 		s.pages[len(s.pages)-1] = nil
@@ -162,8 +162,9 @@ func (s *shard) shrink() {
 	}
 }
 
-// sweep removes records that have expired by now, as many as removals, and says
-// how many. Records that are due but got a later expiry cost a move each.
+// sweep removes records that have expired by now, at most as many as removals, and
+// returns how many. It moves records that are due but have a later expiry, at most as
+// many as moves.
 func (s *shard) sweep(now int64, removals, moves int) (removed int) {
 	for removed < removals && len(s.soonest) > 0 {
 		first := s.soonest[0]

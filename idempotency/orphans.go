@@ -6,16 +6,16 @@ import (
 	"time"
 )
 
-// maxOrphans bounds how many tokens are remembered. An outage makes one for
-// each piece of work in hand; what does not fit only waits for its lease to end.
+// maxOrphans bounds how many tokens are remembered. An outage makes one for each
+// claim in flight. A key whose token is not remembered waits for its lease to end.
 const maxOrphans = 4096
 
-// orphans remembers the tokens of claims that were sent and never answered.
-// Such a claim may have left a lease behind. The next one for the same key takes
-// the token over and recognises that lease as its own, instead of finding the
-// key busy for as long as a lease lasts. A token is taken by one only.
+// orphans remembers the tokens of claims that were sent and never answered. Such a
+// claim may have left a lease. The next claim of the same key takes its token and so
+// finds that lease to be its own; otherwise it would find the key busy for as long
+// as a lease lasts. A token is taken once.
 type orphans struct {
-	// count lets take return without the lock in quiet times.
+	// count lets take return without the lock while there are none.
 	count atomic.Int64
 
 	mu    sync.Mutex
@@ -54,12 +54,13 @@ func (o *orphans) put(key, token string, expires time.Time) {
 	o.count.Store(int64(len(o.byKey)))
 }
 
-// dropOne makes room: for an expired one if some glances find it, or else any.
+// dropOne makes room: it drops an expired one if it finds one among a few, and
+// otherwise any.
 func (o *orphans) dropOne() {
 	now := time.Now()
-	glances := 0
+	looked := 0
 	for key, found := range o.byKey {
-		if glances++; glances == 8 || !now.Before(found.expires) {
+		if looked++; looked == 8 || !now.Before(found.expires) {
 			o.remove(key)
 			return
 		}

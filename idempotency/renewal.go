@@ -7,19 +7,19 @@ import (
 	"time"
 )
 
-// Parts of the lease: it is renewed after a third; one try takes a sixth at the
-// most; the next comes after a twelfth. That makes several tries before the lease
-// ends, even when each of them hangs.
+// Parts of the lease: it is renewed after a third of it, one try takes a sixth at
+// most, and a twelfth passes before the next. That makes several tries before the
+// lease ends, even when each of them hangs.
 const (
 	renewAfter   = 3
 	renewTimeout = 6
 	renewPause   = 12
 )
 
-// renewals keeps the leases of a guard's claims alive. One timer, which runs
-// only while there are claims, looks through all of them every twelfth of a
-// lease: most claims are settled long before their first renewal, and a timer for
-// each would cost them more than all the rest.
+// renewals keeps the leases of a guard's claims alive. One timer, which runs only
+// while there are claims, looks through all of them each twelfth of a lease. Most
+// claims are settled long before their first renewal, and a timer for each would
+// cost more than everything else that a claim does.
 type renewals struct {
 	lease time.Duration
 
@@ -102,7 +102,7 @@ func (r *renewals) tick() {
 	}
 }
 
-// renewed notes that the lease counts from start.
+// renewed has the lease count from start.
 func (r *renewals) renewed(c *Claim, start time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -110,9 +110,9 @@ func (r *renewals) renewed(c *Claim, start time.Time) {
 	c.renewal.running = false
 }
 
-// renew tries until the lease is renewed, lost, or over as far as is known
-// here; it counts from start. It ends when there is nothing to keep alive any
-// more, whether the claim was settled, lost or given up.
+// renew tries until the lease is renewed or lost, or has ended by this process's
+// clock, counted from start. It returns at once when the claim has been settled,
+// lost or given up.
 func (c *Claim) renew(start time.Time) {
 	lease := c.guard.config.Lease
 	over, cancel := context.WithDeadline(c.ctx, start.Add(lease))

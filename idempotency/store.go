@@ -27,22 +27,24 @@ import (
 // What is not said to change stays as it is, its expiry included.
 //
 // Every step may be repeated with the same token, in case its answer was lost:
-// Claim finds its own lease, Complete finds the key done, Schedule its own
-// fence, Release nothing. A repeated step that comes after somebody else's next
-// step is refused and changes nothing. Two cells deserve a word. Release leaves
-// a fence alone, even its own: when the answer to Schedule was lost, the retry is
-// already durable, and taking the fence away would let the old copy run beside
-// it. And Complete does not mind by whom the key was done: done is done.
+// Claim finds its own lease, Complete finds the key done, Schedule finds its own
+// fence, and Release finds nothing. A repeated step that comes after another
+// holder's next step is refused and changes nothing.
 //
-// A call that ended with an error other than ErrLost may or may not have taken
-// place. A Claim like that can leave a lease behind which nobody knows of; it
-// ends by itself, or is taken over by a Claim with the same token.
+// Two cells need a reason. Release leaves a fence alone, even its own: when the
+// answer to Schedule was lost, the retry is already durable, and without the fence
+// the old copy would run beside it. And Complete succeeds whoever has completed the
+// key, because the work is done either way.
+//
+// A step that ended with an error other than ErrLost may or may not have been taken.
+// A Claim like that can leave a lease that nobody knows of. It ends by itself, or is
+// taken over by a Claim with the same token.
 //
 // Keys are opaque, binary, and not empty. So are tokens; a token belongs to one
-// holder at a time. Durations are positive; stores may round them up to whole
-// milliseconds. Calls outside of these bounds return an error that matches
-// ErrInvalid (see Validate). Other errors match ErrUnavailable, or are a
-// context's own, bare (see Unavailable).
+// holder at a time. Durations are positive, and stores may round them up to whole
+// milliseconds. Arguments outside of these bounds lead to an error that matches
+// ErrInvalid (see Validate). Other errors match ErrUnavailable, or are a context's
+// own, bare (see Unavailable).
 //
 // All methods may be called by any number of goroutines at once, and return by
 // ctx's end. The suite idempotencytest.TestStore is this contract as tests.
@@ -53,16 +55,16 @@ type Store interface {
 	// Renew lets the lease of token end after lease from now. ErrLost says that
 	// token holds no lease.
 	Renew(ctx context.Context, key, token string, lease time.Duration) error
-	// Complete marks the key done for the time of window. It says Late when the
-	// lease had ended and nobody had taken the key: the mark stands, but another
-	// could have run meanwhile. ErrLost says that another holds the key.
+	// Complete makes the key done for the time of window. It returns Late when the
+	// lease had ended and nobody had taken the key: the key is done, but another
+	// holder could have run meanwhile. ErrLost says that another holds the key.
 	Complete(ctx context.Context, key, token string, window time.Duration) (Completion, error)
-	// Schedule puts a fence in place of the lease: attempt comes next, lower ones
-	// are stale. It stays for the time of ttl, which has to be longer than the
+	// Schedule puts a fence in place of the lease: attempt comes next, and lower ones
+	// are stale. The fence stays for the time of ttl, which has to be longer than the
 	// delay of the scheduled attempt. ErrLost says that token holds no lease.
 	Schedule(ctx context.Context, key, token string, attempt int, ttl time.Duration) error
-	// Release gives the key back as if it had never been claimed. ErrLost says
-	// that there was no lease of token to give back.
+	// Release makes the key absent, as if it had never been claimed. ErrLost says
+	// that the key is leased to another, scheduled, or done.
 	Release(ctx context.Context, key, token string) error
 }
 
@@ -97,8 +99,9 @@ func (s State) String() string {
 	return fmt.Sprintf("State(%d)", int(s))
 }
 
-// Answer is what Claim found, and who brought it about.
+// Answer is what Claim found, and the token that brought it about.
 type Answer struct {
+	// State is what Claim found.
 	State State
 	// Holder is the token that holds the lease, completed the key, or scheduled
 	// the later attempt. It is the caller's own when State is Claimed, and empty
@@ -128,9 +131,9 @@ func (c Completion) String() string {
 	return fmt.Sprintf("Completion(%d)", int(c))
 }
 
-// Validate checks what every method of a Store is given, for those who write
-// one: key and token are not empty, the duration is positive. Release, which has
-// no duration, passes any positive one.
+// Validate checks the arguments of a Store's methods, for authors of stores: key and
+// token are not empty, the duration is positive. Release, which has no duration,
+// passes any positive one. The error matches ErrInvalid.
 func Validate(key, token string, duration time.Duration) error {
 	switch {
 	case key == "":

@@ -8,12 +8,12 @@ import (
 	"sync/atomic"
 )
 
-// tokens makes the tokens of a guard's claims, each used by one of them.
+// tokens makes the tokens of a guard's claims, a different one for each.
 //
-// What a store shares between processes has to have 128 random bits from the
-// operating system each time: a generator in the process would repeat itself in
-// a copy of the process, as a restored virtual machine is one. A Memory is in
-// the same copy. There the random bits are the guard's, and a count follows.
+// For a store that processes share, each token is 128 random bits from the operating
+// system. A generator in the process would repeat itself in a copy of the process,
+// such as a restored virtual machine. A Memory is copied together with the process.
+// For it the random bits are made once for the guard, and a count follows them.
 type tokens struct {
 	prefix string // empty for stores that are shared
 	count  atomic.Uint64

@@ -17,10 +17,10 @@ var ErrConfig = errors.New("metrics: invalid config")
 
 // Defaults and bounds of CollectorConfig.
 const (
-	DefaultWindow    = time.Minute
-	MinWindow        = time.Second
-	MaxWindow        = 24 * time.Hour
-	DefaultMaxSeries = 1000
+	defaultWindow    = time.Minute
+	minWindow        = time.Second
+	maxWindow        = 24 * time.Hour
+	defaultMaxSeries = 1000
 )
 
 // OtherSeries is the value of every label of the series into which a name's
@@ -29,13 +29,13 @@ const OtherSeries = "other"
 
 // CollectorConfig configures a Collector.
 type CollectorConfig struct {
-	// Window is what rates and times are computed over. Default DefaultWindow,
-	// from MinWindow to MaxWindow.
+	// Window is the time that rates and distributions are computed over. Default
+	// 1 min; 1 s to 24 h.
 	Window time.Duration
 	// MaxSeries bounds how many label sets one name may have, so that labels
 	// made from data can't fill the memory. All further ones share one series,
-	// whose label values are OtherSeries; a gauge has the value that any of them
-	// set last. Default DefaultMaxSeries, at least 1.
+	// whose label values are OtherSeries; a gauge among them has the value that any
+	// of them set last. At least 1. Default 1000.
 	MaxSeries int
 }
 
@@ -44,8 +44,8 @@ type CollectorConfig struct {
 // goroutines at once. The zero Collector has the default configuration, a nil
 // one keeps nothing.
 //
-// A counter needs some 200 bytes and a histogram, once used, 36 KB for each
-// sixth of the window and each of up to eight processors.
+// A counter takes about 200 bytes. A histogram that is used takes 36 KB for each
+// sixth of the window, and for each of up to eight processors.
 type Collector struct {
 	config CollectorConfig
 	fault  error
@@ -74,13 +74,13 @@ type series struct {
 	gauge     *gauge
 }
 
-// NewCollector returns a Collector. A config that can't be used is told by
-// Err, and the defaults stand in for its faulty fields.
+// NewCollector returns a Collector. It doesn't fail: a faulty config is returned by
+// Err, and the Collector works with defaults in place of the faulty fields.
 func NewCollector(config CollectorConfig) *Collector {
 	c := &Collector{config: config}
 	var faults []error
-	if w := config.Window; w != 0 && (w < MinWindow || w > MaxWindow) {
-		faults = append(faults, fmt.Errorf("%w: Window is %s, want %s to %s", ErrConfig, w, MinWindow, MaxWindow))
+	if w := config.Window; w != 0 && (w < minWindow || w > maxWindow) {
+		faults = append(faults, fmt.Errorf("%w: Window is %s, want %s to %s", ErrConfig, w, minWindow, maxWindow))
 		c.config.Window = 0
 	}
 	if config.MaxSeries < 0 {
@@ -95,14 +95,14 @@ func NewCollector(config CollectorConfig) *Collector {
 // ready fills in the defaults, also of a zero Collector.
 func (c *Collector) ready() {
 	c.once.Do(func() {
-		c.config.Window = cmp.Or(c.config.Window, DefaultWindow)
-		c.config.MaxSeries = cmp.Or(c.config.MaxSeries, DefaultMaxSeries)
+		c.config.Window = cmp.Or(c.config.Window, defaultWindow)
+		c.config.MaxSeries = cmp.Or(c.config.MaxSeries, defaultMaxSeries)
 		c.clock = clock{start: time.Now(), length: c.config.Window / frames}
 		c.families = make(map[string]*family)
 	})
 }
 
-// Err says what is wrong with the config, as an ErrConfig, or nil.
+// Err is nil, or says what is wrong with the config; it matches ErrConfig.
 func (c *Collector) Err() error {
 	if c == nil {
 		return nil
@@ -122,8 +122,8 @@ func (c *Collector) Counter(name string, labels ...string) Counter {
 // Histogram implements Recorder. A name that is a counter or a gauge already
 // gives an instrument that keeps nothing.
 //
-// Values are kept in millionths, with an error of at most 1 %; what is
-// negative counts as 0, what is above 1,000,000 as that, and NaN is ignored.
+// Values are kept in millionths, with an error of at most 1 %. A negative value
+// counts as 0, one above 1,000,000 as 1,000,000, and NaN is ignored.
 func (c *Collector) Histogram(name string, labels ...string) Histogram {
 	if s := c.bind(KindHistogram, name, labels); s != nil {
 		return s.histogram
@@ -141,7 +141,7 @@ func (c *Collector) Gauge(name string, labels ...string) Gauge {
 	return discard{}
 }
 
-// bind finds or makes a series; nil means that nothing is to be kept.
+// bind finds or makes a series. nil means that nothing is to be kept.
 func (c *Collector) bind(kind Kind, name string, flat []string) *series {
 	if c == nil {
 		return nil
@@ -222,7 +222,7 @@ func compareLabels(a, b Label) int {
 	return cmp.Or(strings.Compare(a.Key, b.Key), strings.Compare(a.Value, b.Value))
 }
 
-// seriesKey is different for different labels: the lengths keep their borders.
+// seriesKey is different for different labels: lengths tell where each text ends.
 func seriesKey(labels []Label) string {
 	var key []byte
 	for _, label := range labels {
@@ -234,8 +234,8 @@ func seriesKey(labels []Label) string {
 	return string(key)
 }
 
-// of returns the series of one name, in no order. Instruments are read after
-// the lock is gone.
+// of returns the series of one name, in no order. Their instruments are read
+// without the lock.
 func (c *Collector) of(name string) []*series {
 	c.mu.RLock()
 	defer c.mu.RUnlock()

@@ -30,8 +30,8 @@ func (c *counter) add(n, frame int64) {
 	}
 }
 
-// turn makes frame the current one. An Add that runs at the same time may land
-// on either side of the border.
+// turn makes frame the current one. An Add that runs at the same time may count in
+// either frame.
 func (c *counter) turn(frame int64) {
 	if frame <= c.frame.Load() {
 		return

@@ -1,21 +1,23 @@
-// Package metrics says how barid is watched: a small Recorder contract that
-// every part of the library reports to, and a Collector that keeps the figures
-// in process and tells them as a Snapshot.
+// Package metrics is how barid is watched. Every part of the library reports to a
+// Recorder, which is a small contract. A Collector is a Recorder that keeps the
+// figures in the process and returns them as a Snapshot.
 //
-// A Recorder hands out instruments: counters, histograms and gauges. They are
-// bound to their name and labels once, when a publisher, a consumer or a
-// manager is made, so that counting a message costs neither a map look-up nor
-// an allocation. Who has just read the clock passes the time on, see Timed: that
-// is the dearer half of counting. Who wants no metrics leaves the Recorder out:
-// OrDiscard turns nil into Discard.
+// A Recorder gives instruments: counters, histograms and gauges. They are bound to
+// their name and labels once, when a publisher, a consumer or a manager is made, so
+// that counting a message costs neither a map look-up nor an allocation.
+//
+// Reading the clock costs more than the rest of counting. A caller that has just
+// read it therefore passes the time on, see Timed.
+//
+// Without a Recorder nothing is kept: OrDiscard turns nil into Discard.
 //
 // # Names
 //
 // The names follow Prometheus' conventions: the unit is part of the name,
-// durations are in seconds, and what only grows ends in _total.
+// durations are in seconds, and the name of a counter ends in _total.
 //
-//	barid_messages_published_total{priority,outcome}  counter    what became of messages given to Publish
-//	barid_messages_processed_total{outcome}           counter    what became of messages received
+//	barid_messages_published_total{priority,outcome}  counter    messages given to Publish, by what became of them
+//	barid_messages_processed_total{outcome}           counter    messages received, by what became of them
 //	barid_handler_seconds                             histogram  one run of the handler
 //	barid_publish_seconds                             histogram  from Publish's call to its return
 //	barid_queue_wait_seconds                          histogram  from a message's creation to its first receipt
@@ -34,21 +36,15 @@
 //
 // # Windows
 //
-// A Collector keeps totals since it was made, and rates and times over a
-// sliding window (60 s unless configured): a rate since the start would never
-// show that an outage began, nor that it is over. The window moves in steps of
-// a sixth of its length, so it covers between five and six sixths of it. No
-// goroutine is needed for that.
+// A Collector keeps totals since it was made, and rates and distributions over a
+// sliding window, of 60 s unless configured. A rate since the start would never
+// show that an outage has begun, nor that it is over. The window moves in steps of
+// a sixth of its length, so it covers between five and six sixths of that. It needs
+// no goroutine.
 //
 // # Errors
 //
-// Reporting can't fail. A CollectorConfig that can't be used is told by
-// Collector.Err, as an ErrConfig; the Collector then works with the defaults.
-//
-// # Usage
-//
-//	collector := metrics.NewCollector(metrics.CollectorConfig{})
-//	processed := collector.Counter(metrics.MessagesProcessedTotal, metrics.LabelOutcome, metrics.OutcomeDelivered)
-//	processed.Add(1)
-//	fmt.Println(collector.Snapshot().ProcessedPerSecond)
+// Reporting can't fail. What is wrong with a CollectorConfig is returned by
+// Collector.Err and matches ErrConfig; the Collector then uses defaults in place of
+// the faulty fields.
 package metrics

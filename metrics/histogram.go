@@ -22,8 +22,8 @@ const (
 	cacheLineSize = 64
 )
 
-// histogram spreads what is observed over stripes, so that observers seldom
-// meet at a lock, and moves the stripes' content into past when a frame ends.
+// histogram spreads what is observed over stripes, so that observers seldom wait for
+// each other's lock, and moves the stripes' content into past when a frame ends.
 type histogram struct {
 	clock   *clock
 	frame   atomic.Int64
@@ -56,8 +56,8 @@ func newHistogram(clock *clock) *histogram {
 	return &histogram{clock: clock, stripes: make([]stripe, stripes)}
 }
 
-// Observe implements Histogram. NaN is ignored; what is below 0 (a clock was
-// set back) counts as 0, what is above the range as its upper end.
+// Observe implements Histogram. NaN is ignored. A value below 0, as of a clock that
+// was set back, counts as 0, and one above the range as its upper end.
 func (h *histogram) Observe(v float64) { h.observe(v, h.clock.frame()) }
 
 // ObserveAt implements TimedHistogram.
@@ -80,8 +80,8 @@ func (h *histogram) observe(v float64, frame int64) {
 	stripe.mu.Unlock()
 }
 
-// turn makes frame the current one. An Observe that runs at the same time may
-// land on either side of the border.
+// turn makes frame the current one. An Observe that runs at the same time may count
+// in either frame.
 func (h *histogram) turn(frame int64) {
 	if frame <= h.frame.Load() {
 		return

@@ -2,13 +2,12 @@ package metrics
 
 import "time"
 
-// Recorder hands out instruments. All methods may be called by any number of
-// goroutines at once, and never return nil.
+// Recorder gives instruments. All methods, those of the instruments too, may be
+// called by any number of goroutines at once. None returns nil.
 //
-// Labels are alternating keys and values. Asking again with the same name and
-// the same labels, in whatever order, gives the same instrument. Ask once and
-// keep the instrument: asking may cost a look-up and an allocation, using does
-// not.
+// Labels are keys and values in turn. The same name with the same labels, in
+// whatever order, gives the same instrument. Keep the instrument: to get it may
+// cost a look-up and an allocation, to use it costs neither.
 type Recorder interface {
 	Counter(name string, labels ...string) Counter
 	Histogram(name string, labels ...string) Histogram
@@ -17,33 +16,34 @@ type Recorder interface {
 
 // Counter is a sum that only grows.
 type Counter interface {
-	// Add adds n. What is negative is ignored.
+	// Add adds n. A negative n is ignored.
 	Add(n int64)
 }
 
 // Histogram is a distribution of values.
 type Histogram interface {
-	// Observe adds one value, in the unit that the metric's name says.
+	// Observe adds one value, in the unit that the metric's name tells.
 	Observe(v float64)
 }
 
-// TimedCounter is an ability that a Counter may have: it is told when something
-// happened, and so need not read the clock. What happened before the time that
-// it was told last counts as of then.
+// TimedCounter is an ability that a Counter may have: its caller passes the time, so
+// that it need not read the clock. A time before one that was passed earlier counts
+// as the later one.
 type TimedCounter interface {
 	Counter
-	// AddAt is Add for what happened a moment ago.
+	// AddAt is Add for what happened at a time shortly before now.
 	AddAt(n int64, at time.Time)
 }
 
-// TimedHistogram is the same of a Histogram.
+// TimedHistogram is the same ability of a Histogram.
 type TimedHistogram interface {
 	Histogram
-	// ObserveAt is Observe for what happened a moment ago.
+	// ObserveAt is Observe for what happened at a time shortly before now.
 	ObserveAt(v float64, at time.Time)
 }
 
-// Timed gives a Counter the ability, if need be one without any use of the time.
+// Timed returns c as a TimedCounter. If c has not the ability, the times that are
+// passed are ignored.
 func Timed(c Counter) TimedCounter {
 	if timed, ok := c.(TimedCounter); ok {
 		return timed

@@ -40,21 +40,21 @@ type Sample struct {
 	Kind Kind
 	// Labels are sorted by key.
 	Labels []Label
-	// Value is a counter's total since the start, a gauge's value, or how many
-	// values a histogram has seen since the start.
+	// Value is a counter's total since the start, a gauge's value, or the number of
+	// values that a histogram has been given since the start.
 	Value float64
-	// Sum is of all values that a histogram has seen since the start.
+	// Sum is the sum of those values; 0 for counters and gauges.
 	Sum float64
 	// Recent is a histogram's distribution over the window.
 	Recent Distribution
 }
 
-// Distribution describes the values seen within a window. All of it is 0 when
-// there were none.
+// Distribution describes the values that a histogram was given within a window. All
+// of it is 0 when there were none.
 type Distribution struct {
 	// Count is how many values there were.
 	Count int64 `json:"count"`
-	// Mean is exact.
+	// Mean is the mean of the values, without the error of the percentiles.
 	Mean float64 `json:"mean"`
 	// P50, P95 and P99 are the values that 50, 95 and 99 % of all values don't
 	// exceed, with an error of at most 1 %.
@@ -102,9 +102,8 @@ func (c *Collector) Samples() []Sample {
 	return samples
 }
 
-// Value returns what Sample.Value tells of one series, and whether there is
-// such a series. The labels are alternating keys and values, all of them, in
-// any order.
+// Value returns the Sample.Value of one series, and whether there is such a series.
+// The labels are keys and values in turn, all of them, in any order.
 func (c *Collector) Value(name string, labels ...string) (float64, bool) {
 	if c == nil {
 		return 0, false

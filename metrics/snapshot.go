@@ -5,14 +5,14 @@ import (
 	"time"
 )
 
-// Snapshot is how the library does at one moment. It is plain data, to be kept
-// or sent as JSON. A rate whose divisor is 0 is 0: look at the totals to tell
-// "none failed" from "nothing happened".
+// Snapshot has the figures of one moment. It is plain data, to be kept or sent as
+// JSON. A rate whose divisor is 0 is 0: the totals tell "none failed" from "nothing
+// happened".
 type Snapshot struct {
 	// At is when it was taken.
 	At time.Time `json:"at"`
-	// WindowSeconds is what rates and times are computed over, in seconds; less
-	// while the Collector is younger.
+	// WindowSeconds is the time, in seconds, that rates and distributions are
+	// computed over. While the Collector is younger than its window, it is its age.
 	WindowSeconds float64 `json:"window_seconds"`
 
 	// PublishedPerSecond is how many messages were accepted for publishing, over

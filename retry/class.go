@@ -2,17 +2,18 @@ package retry
 
 import "fmt"
 
-// Class is the kind of a failure: what is worth doing about it.
+// Class is the kind of a failure, which says what is worth doing about it.
 type Class int
 
 // The classes.
 const (
-	// ClassRecoverable takes a while: try again after a delay. It is the zero
-	// value, and what an error is that no rule knows.
+	// ClassRecoverable is a failure that takes a while to pass: try again after a
+	// delay. It is the zero value, and the class of an error that no rule knows.
 	ClassRecoverable Class = iota
-	// ClassTransient is gone in a moment: try again at once, a few times.
+	// ClassTransient is a failure that passes in a moment: try again at once, a few
+	// times.
 	ClassTransient
-	// ClassPermanent will be the same next time: don't try again.
+	// ClassPermanent is a failure that would be the same next time: don't try again.
 	ClassPermanent
 )
 

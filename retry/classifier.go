@@ -10,13 +10,14 @@ import (
 	"syscall"
 )
 
-// Rule says of which class err is, if it knows: false leaves err to the next
-// rule. err is never nil. A rule must be safe for concurrent use and must not
-// keep err; it should look through wrapping with errors.Is and errors.As.
+// Rule returns the class of err and true, or false if it does not know err, which
+// is then left to the next rule. err is never nil. A rule must be safe for
+// concurrent use and must not keep err. It should look through wrapping with
+// errors.Is and errors.As.
 type Rule func(err error) (Class, bool)
 
-// Classifier says of which class an error is. The first rule that knows the
-// error decides: Rules in their order, then this table, in its order:
+// Classifier tells the class of an error. The first rule that knows the error
+// decides: Rules in their order, then this table, in its order:
 //
 //	mark by Permanent                              permanent
 //	mark by After                                  recoverable
@@ -40,20 +41,19 @@ type Rule func(err error) (Class, bool)
 // package links none. Packages that link one have a Rule for its errors, such as
 // ClassifyError of delivery/rabbitmq, to be put into Rules behind Builtin.
 //
-// context.Canceled is not in the table: that the caller gave up is no failure,
-// so look for it before asking. Here it is recoverable, as unknown errors are.
+// context.Canceled is not in the table. That the caller gave up is no failure, so
+// look for it before asking; here it is recoverable, as unknown errors are.
 //
-// The zero value works. A Classifier is safe for concurrent use as long as
-// nobody changes Rules.
+// The zero value works. A Classifier is safe for concurrent use as long as its
+// Rules are not changed.
 type Classifier struct {
 	// Rules are the host's own, asked in order before the table. Default none.
 	// A nil Rule is passed over.
 	Rules []Rule
 }
 
-// Classify says of which class err is. A nil err is no failure and has no
-// class; for it the answer is ClassRecoverable, the zero value, and no rule is
-// asked.
+// Classify returns the class of err. A nil err is no failure and has no class:
+// for it Classify returns ClassRecoverable, the zero value, and asks no rule.
 func (c Classifier) Classify(err error) Class {
 	if err == nil {
 		return ClassRecoverable
@@ -89,7 +89,7 @@ func byMark(err error) (Class, bool) {
 	return 0, false
 }
 
-// byConnection knows what a network does in passing.
+// byConnection knows failures of a network that pass soon.
 func byConnection(err error) (Class, bool) {
 	if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() {
 		return ClassTransient, true
@@ -132,8 +132,8 @@ func byHTTPStatus(err error) (Class, bool) {
 	return 0, false
 }
 
-// bySQLState knows what PostgreSQL reports about two transactions in each
-// other's way, and about a server that is starting or stopping.
+// bySQLState knows what PostgreSQL reports when two transactions block each other,
+// and when the server is starting or stopping.
 func bySQLState(err error) (Class, bool) {
 	state, ok := errors.AsType[interface {
 		error
@@ -152,12 +152,12 @@ func bySQLState(err error) (Class, bool) {
 	return 0, false
 }
 
-// bySQLite knows SQLITE_BUSY and SQLITE_LOCKED by their text, because that is
-// all that the drivers have in common. modernc.org/sqlite has an *Error with
-// Code() int and, as its text, SQLite's own with the number behind it:
-// "database is locked (5) (SQLITE_BUSY)". mattn/go-sqlite3 has an Error, by
-// value, with Code as a field of a type of its own, and SQLite's text alone:
-// "database is locked", "database table is locked: orders".
+// bySQLite knows SQLITE_BUSY and SQLITE_LOCKED by their text, because that is all
+// that the drivers have in common. modernc.org/sqlite has an *Error with Code() int,
+// whose text is SQLite's own with the number behind it: "database is locked (5)
+// (SQLITE_BUSY)". mattn/go-sqlite3 has an Error by value, with Code as a field of a
+// type of its own, whose text is SQLite's alone: "database is locked", "database
+// table is locked: orders".
 func bySQLite(err error) (Class, bool) {
 	text := err.Error()
 	for _, known := range [...]string{

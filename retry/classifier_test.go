@@ -183,3 +183,12 @@ func BenchmarkClassify(b *testing.B) {
 		})
 	}
 }
+
+func TestBuiltinKnowsTheTableOnly(t *testing.T) {
+	class, known := Builtin(fmt.Errorf("x: %w", Permanent(io.EOF)))
+	assert.True(t, known)
+	assert.Equal(t, ClassPermanent, class)
+	class, known = Builtin(errors.New("plain"))
+	assert.False(t, known)
+	assert.Equal(t, ClassRecoverable, class)
+}

@@ -1,6 +1,7 @@
 package retry_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -19,6 +20,48 @@ func ExampleExponential() {
 	// 2s
 	// 4s
 	// 5s
+}
+
+// A failed delivery is scheduled again, if that can help and is allowed.
+func Example() {
+	policy := retry.Exponential{Base: time.Second, MaxRetries: 3}
+	var classifier retry.Classifier
+	n := 2 // retries so far, as the host has stored it
+
+	err := retry.After(time.Minute, errors.New("too many requests"))
+	if classifier.Classify(err) != retry.ClassPermanent && policy.CanRetry(n) {
+		wait := policy.Delay(n)
+		if asked, ok := retry.DelayOf(err); ok {
+			wait = min(asked, time.Hour)
+		}
+		fmt.Println("again in", wait)
+	}
+	// Output: again in 1m0s
+}
+
+// What has no bound on its tries goes on until it works, or until nobody waits for
+// it any more.
+func ExampleWait() {
+	connect := func(n int) error {
+		if n < 2 {
+			return errors.New("connection refused")
+		}
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+
+	policy := retry.Exponential{Base: time.Millisecond, Max: time.Second, Jitter: retry.JitterEqual}
+	n := 0
+	for connect(n) != nil {
+		if !retry.Wait(ctx.Done(), policy.Delay(n)) {
+			fmt.Println(ctx.Err())
+			return
+		}
+		n++
+	}
+	fmt.Println("connected after", n, "retries")
+	// Output: connected after 2 retries
 }
 
 func ExampleClassifier() {

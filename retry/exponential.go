@@ -9,17 +9,17 @@ import (
 	"github.com/cenkalti/backoff/v4"
 )
 
-// ErrConfig is what every fault of a configuration matches.
+// ErrConfig means that a configuration can't be used; the text names every field.
 var ErrConfig = errors.New("retry: invalid config")
 
 // The defaults of Exponential.
 const (
-	DefaultBase       = 5 * time.Second
-	DefaultMax        = 5 * time.Minute
-	DefaultMaxRetries = 5
+	defaultBase       = 5 * time.Second
+	defaultMax        = 5 * time.Minute
+	defaultMaxRetries = 5
 )
 
-// Jitter spreads waits, so that what failed together doesn't come back
+// Jitter spreads waits by chance, so that what failed together isn't tried again
 // together.
 type Jitter int
 
@@ -46,8 +46,8 @@ func (j Jitter) String() string {
 // Exponential is a Policy that waits min(Max, Base * 2^n) before retry n. The
 // zero value has all the defaults. It is a value: copy it freely.
 //
-// Where a field is invalid, Delay and CanRetry use its default; Validate tells
-// which one it is.
+// Where a field is invalid, Delay and CanRetry use its default, and Validate names
+// it.
 type Exponential struct {
 	// Base is the wait before the first retry. Default 5 s; negative is invalid.
 	Base time.Duration
@@ -63,8 +63,8 @@ type Exponential struct {
 
 var _ Policy = Exponential{}
 
-// Delay is min(Max, Base * 2^n), then shortened by the jitter: at least 0 and
-// at most Max whatever n is. A negative n counts as 0.
+// Delay is min(Max, Base * 2^n), shortened by the jitter. Whatever n is, it is at
+// least 0 and at most Max. A negative n counts as 0.
 func (e Exponential) Delay(n int) time.Duration {
 	e = e.withDefaults()
 	wait, limit := float64(e.Base)*math.Pow(2, float64(max(n, 0))), float64(e.Max)
@@ -74,25 +74,25 @@ func (e Exponential) Delay(n int) time.Duration {
 	return e.Jitter.shorten(time.Duration(wait))
 }
 
-// CanRetry is n < MaxRetries. A negative n counts as 0.
+// CanRetry says whether n < MaxRetries. A negative n counts as 0.
 func (e Exponential) CanRetry(n int) bool {
 	return max(n, 0) < e.withDefaults().MaxRetries
 }
 
-// Validate reports every fault at once, each matching ErrConfig.
+// Validate returns an error that names every fault and matches ErrConfig, or nil.
 func (e Exponential) Validate() error {
 	var faults []error
 	fault := func(format string, args ...any) {
 		faults = append(faults, fmt.Errorf("%w: "+format, append([]any{ErrConfig}, args...)...))
 	}
 	if e.Base < 0 {
-		fault("Base is %v, want 0 (for %v) or more", e.Base, DefaultBase)
+		fault("Base is %v, want 0 (for %v) or more", e.Base, defaultBase)
 	}
 	if e.Max < 0 {
-		fault("Max is %v, want 0 (for %v) or more", e.Max, DefaultMax)
+		fault("Max is %v, want 0 (for %v) or more", e.Max, defaultMax)
 	}
 	if e.MaxRetries < 0 {
-		fault("MaxRetries is %d, want 0 (for %d) or more", e.MaxRetries, DefaultMaxRetries)
+		fault("MaxRetries is %d, want 0 (for %d) or more", e.MaxRetries, defaultMaxRetries)
 	}
 	if e.Jitter < JitterNone || e.Jitter > JitterEqual {
 		fault("Jitter is %d, want %d to %d", int(e.Jitter), int(JitterNone), int(JitterEqual))
@@ -106,13 +106,13 @@ func (e Exponential) Validate() error {
 // withDefaults has the default wherever a field is zero or invalid.
 func (e Exponential) withDefaults() Exponential {
 	if e.Base <= 0 {
-		e.Base = DefaultBase
+		e.Base = defaultBase
 	}
 	if e.Max <= 0 {
-		e.Max = DefaultMax
+		e.Max = defaultMax
 	}
 	if e.MaxRetries <= 0 {
-		e.MaxRetries = DefaultMaxRetries
+		e.MaxRetries = defaultMaxRetries
 	}
 	return e
 }
@@ -131,9 +131,9 @@ func (j Jitter) shorten(d time.Duration) time.Duration {
 
 // within draws from middle * (1 ± factor), but nothing above limit.
 //
-// A backoff is stateful and not safe for concurrent use, so each draw has one
-// of its own, which never advances (Multiplier 1). MaxElapsedTime 0 keeps it
-// from answering Stop, which is a negative wait.
+// A backoff has state and is not safe for concurrent use, so each draw makes one,
+// which never advances (Multiplier 1). MaxElapsedTime 0 keeps it from returning
+// Stop, which is a negative wait.
 func within(limit, middle time.Duration, factor float64) time.Duration {
 	drawn := backoff.NewExponentialBackOff(
 		backoff.WithInitialInterval(middle),
@@ -142,7 +142,7 @@ func within(limit, middle time.Duration, factor float64) time.Duration {
 		backoff.WithMaxInterval(limit),
 		backoff.WithMaxElapsedTime(0),
 	).NextBackOff()
-	if drawn < 0 || drawn > limit { // rounding, of a few nanoseconds or of centuries
+	if drawn < 0 || drawn > limit { // by rounding, where the limit is very short or centuries
 		return limit
 	}
 	return drawn

@@ -8,23 +8,24 @@ import (
 	"time"
 )
 
-// MaxRetryAfter is the longest wait that a Retry-After header is believed.
-const MaxRetryAfter = 365 * 24 * time.Hour
+// maxRetryAfter is the longest wait that a Retry-After header can ask for. Longer
+// ones are shortened to it.
+const maxRetryAfter = 365 * 24 * time.Hour
 
-// errNoResponse is what FromResponse makes of a nil response.
+// errNoResponse is FromResponse's error for a nil response.
 var errNoResponse = errors.New("retry: no HTTP response")
 
-// HTTPError is an answer of an HTTP server that means failure. Classifier
-// knows it by StatusCode, DelayOf by RetryDelay. It holds nothing of the
-// request and nothing of the body.
+// HTTPError is an HTTP server's answer that means failure. Classifier knows it by
+// StatusCode, DelayOf by RetryDelay. It holds nothing of the request and nothing of
+// the body.
 type HTTPError struct {
 	// Status is the status code, such as 503.
 	Status int
-	// RetryAfter is the wait that the server asked for, 0 to MaxRetryAfter. It
-	// counts only if HasRetryAfter.
+	// RetryAfter is the wait that the server asked for, at least 0 and at most a
+	// year. It counts only with HasRetryAfter.
 	RetryAfter time.Duration
-	// HasRetryAfter tells a server that asks for no wait from one that doesn't
-	// ask.
+	// HasRetryAfter is false where the server has not asked for a wait; it may also
+	// ask for one of 0.
 	HasRetryAfter bool
 }
 
@@ -55,15 +56,15 @@ func (e *HTTPError) RetryDelay() (time.Duration, bool) {
 	return e.RetryAfter, true
 }
 
-// FromResponse is nil for a status below 400, and else an *HTTPError with the
-// status and the wait that a Retry-After header asks for (RFC 9110, section
-// 10.2.3), given in seconds or as a date. A date is taken relative to the
-// response's own Date header if there is a readable one, so that a wrong clock
-// on either side doesn't matter, and else to now. A date in the past and what
-// can't be read are ignored; waits above MaxRetryAfter are shortened to it.
+// FromResponse returns nil for a status below 400, and otherwise an *HTTPError with
+// the status and the wait that a Retry-After header asks for (RFC 9110, section
+// 10.2.3), in seconds or by a date. A date counts from the response's own Date
+// header, if that can be read, so that a wrong clock on either side doesn't matter,
+// and otherwise from now. A date in the past, and what can't be read, are ignored.
+// Waits above a year are shortened to it.
 //
-// A nil response is an error too. The body is neither read nor closed nor
-// kept: it stays the caller's.
+// A nil response is an error as well. The body is neither read nor closed nor kept:
+// it stays the caller's.
 func FromResponse(response *http.Response) error {
 	if response == nil {
 		return errNoResponse
@@ -93,7 +94,7 @@ func parseRetryAfter(value, date string, now time.Time) (time.Duration, bool) {
 	if wait < 0 {
 		return 0, false
 	}
-	return min(wait, MaxRetryAfter), true
+	return min(wait, maxRetryAfter), true
 }
 
 // parseSeconds reads RFC 9110's delay-seconds: one or more digits, however
@@ -102,7 +103,7 @@ func parseSeconds(value string) (time.Duration, bool) {
 	if value == "" {
 		return 0, false
 	}
-	const limit = int64(MaxRetryAfter / time.Second)
+	const limit = int64(maxRetryAfter / time.Second)
 	var seconds int64
 	for _, digit := range []byte(value) {
 		if digit < '0' || digit > '9' {

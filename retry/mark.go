@@ -3,8 +3,8 @@ package retry
 import "time"
 
 // Permanent marks err as ClassPermanent: trying again can't help. The mark is
-// found through any wrapping, by %w and by errors.Join; where there are
-// several, the outermost decides, because who wrapped last knew most. The text
+// found through any wrapping, by %w and by errors.Join. Where there are several,
+// the outermost decides, because the code that wrapped last knew most. The text
 // stays err's. A nil err stays nil.
 func Permanent(err error) error {
 	if err == nil {
@@ -13,10 +13,10 @@ func Permanent(err error) error {
 	return &mark{err: err, class: ClassPermanent}
 }
 
-// After marks err as ClassRecoverable, to be tried again in d; a negative d is
-// 0. It is found as Permanent's mark is. Whoever schedules the retry may
-// shorten d to a maximum of their own. The text stays err's. A nil err stays
-// nil.
+// After marks err as ClassRecoverable, to be tried again after d; a negative d
+// counts as 0. The mark is found as Permanent's is. The code that schedules the
+// retry may shorten d to a maximum of its own. The text stays err's. A nil err
+// stays nil.
 func After(d time.Duration, err error) error {
 	if err == nil {
 		return nil
@@ -36,21 +36,22 @@ func (m *mark) Error() string { return m.err.Error() }
 
 func (m *mark) Unwrap() error { return m.err }
 
-// RetryDelay makes it found by DelayOf.
+// RetryDelay is what DelayOf looks for.
 func (m *mark) RetryDelay() (time.Duration, bool) { return m.wait, m.waits }
 
-// DelayOf finds the wait that err asks for, by After, by an HTTPError's
-// Retry-After, or by any error of the host's own with the method
+// DelayOf returns the wait that err asks for and true, or false if it asks for
+// none. An error asks by After, by an HTTPError's Retry-After, or by a method of its
+// own that returns true:
 //
 //	RetryDelay() (time.Duration, bool)
 //
-// that answers true. It looks through all wrapping; the outermost that asks
-// decides, and of joined errors the first. The wait is never negative. It says
-// nothing about whether err is worth a retry: see Classifier.
+// DelayOf looks through all wrapping. The outermost error that asks decides, and of
+// joined errors the first. The wait is never negative. Whether err is worth a retry
+// at all is for Classifier to say.
 func DelayOf(err error) (time.Duration, bool) {
 	for err != nil {
-		// errors.As would stop at the first that has the method, though it may answer
-		// false.
+		// errors.As would stop at the first error that has the method, even if that
+		// returns false.
 		if asks, ok := err.(interface{ RetryDelay() (time.Duration, bool) }); ok {
 			if wait, ok := asks.RetryDelay(); ok {
 				return max(wait, 0), true

@@ -2,15 +2,15 @@ package retry
 
 import "time"
 
-// Policy says how often, and after which wait, something is tried again. In
-// both methods n is the number of the retry, 0 for the first one.
+// Policy says how often something is tried again, and after which waits. In both
+// methods n is the number of the retry, 0 for the first one.
 //
-// The answers depend on n alone (and on chance, where a policy has jitter), so
-// an attempt that was counted in one process can be scheduled by another. Both
+// The answers depend on n alone, and on chance where a policy has jitter. So an
+// attempt that was counted in one process can be scheduled by another. Both
 // methods are safe for concurrent use, return at once and accept any n.
 type Policy interface {
-	// Delay is the wait before retry n. It is never negative. It is answered
-	// whether or not the retry is allowed.
+	// Delay is the wait before retry n, whether or not that is allowed. It is never
+	// negative.
 	Delay(n int) time.Duration
 	// CanRetry says whether retry n is allowed.
 	CanRetry(n int) bool

@@ -13,7 +13,7 @@ import (
 
 func TestWait(t *testing.T) {
 	for name, test := range map[string]struct {
-		done bool          // there is somebody who may end the wait
+		done bool          // done is not nil
 		ends time.Duration // when that happens
 		want bool
 		took time.Duration

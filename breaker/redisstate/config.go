@@ -12,10 +12,10 @@ import (
 
 // The defaults of Config.
 const (
-	DefaultPrefix  = "barid:breaker:"
-	DefaultEvery   = time.Second
-	DefaultTimeout = time.Second
-	DefaultLease   = 5 * time.Second
+	defaultPrefix  = "barid:breaker:"
+	defaultEvery   = time.Second
+	defaultTimeout = time.Second
+	defaultLease   = 5 * time.Second
 )
 
 const (
@@ -56,7 +56,7 @@ type Config struct {
 
 func (c Config) withDefaults() Config {
 	if c.Prefix == "" {
-		c.Prefix = DefaultPrefix
+		c.Prefix = defaultPrefix
 	}
 	if c.Instance == "" {
 		host, err := os.Hostname()
@@ -66,13 +66,13 @@ func (c Config) withDefaults() Config {
 		c.Instance = host + "/" + strconv.Itoa(os.Getpid()) + "-" + rand.Text()[:4]
 	}
 	if c.Every == 0 {
-		c.Every = DefaultEvery
+		c.Every = defaultEvery
 	}
 	if c.Timeout == 0 {
-		c.Timeout = DefaultTimeout
+		c.Timeout = defaultTimeout
 	}
 	if c.Lease == 0 {
-		c.Lease = max(DefaultLease, c.leastLease())
+		c.Lease = max(defaultLease, c.leastLease())
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

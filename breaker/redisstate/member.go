@@ -107,7 +107,7 @@ func (m *member) next(f *Fleet, now time.Time) command {
 func (m *member) probe(f *Fleet, c *command, status breaker.Status, now time.Time) {
 	switch {
 	case m.leased && m.asked && status.Probing == 0 && now.Sub(m.since) >= f.config.Lease<<min(m.unused, maxUnused):
-		// As of now nobody here can probe, unless somebody just has.
+		// As of now no call here can become a probe, unless one just has.
 		m.breaker.HoldProbes(true)
 		if m.breaker.Status().Probing == 0 {
 			m.unused++

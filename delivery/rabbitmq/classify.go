@@ -14,7 +14,7 @@ var _ delivery.ErrorClassifier = (*Transport)(nil)
 // ClassifyError is a retry.Rule for the errors of the AMQP client, found through
 // any wrapping. Replies 403 (access refused), 404 (not found) and 406
 // (precondition failed) are permanent: somebody has to change something first.
-// Every other *amqp091.Error is recoverable. What is none it does not know.
+// Every other *amqp091.Error is recoverable. The rule knows no other error.
 //
 // A consumer on a Transport has this rule by itself. Any other consumer whose
 // handler talks to RabbitMQ names it in its Classifier, behind retry.Builtin so

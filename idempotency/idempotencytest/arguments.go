@@ -10,7 +10,7 @@ import (
 	"github.com/esh3artech/barid/idempotency"
 )
 
-// strange is text that stores have been seen to stumble over.
+// strange is text that stores may take for something else or cut off.
 func strange() []string {
 	return []string{
 		"a", "A", "a ", " a", "a\x00", "a\x00b", "\x00", "a\n", "a\r\n", "\xff\xfe", "é", "e\u0301", "ß", "ss",

@@ -46,8 +46,8 @@ func testConcurrentClaims(h *harness) {
 	}
 }
 
-// Holders give a few keys back while others ask for them. There is never more
-// than one, and every key ends up done once.
+// Workers claim and release a few keys again and again. No key ever has more than one
+// holder, and each is completed once.
 func testContention(h *harness) {
 	const workers, keys, rounds = 8, 4, 20
 	names := make([]string, keys)

@@ -1,7 +1,7 @@
-// Package idempotencytest tests any idempotency.Store against the contract that
-// its documentation states: every cell of the table of steps and states, expiry,
-// lost leases, repeated commands, the fence, concurrent claimers, unusual keys,
-// contexts, and long random sequences compared with a model.
+// Package idempotencytest tests any idempotency.Store against the contract that its
+// documentation states: every cell of the table of steps and states, expiry, lost
+// leases, repeated commands, the fence, concurrent claimers, unusual keys, contexts,
+// and long random sequences compared with a model.
 //
 // A store of your own is tested like this:
 //
@@ -11,6 +11,6 @@
 //		})
 //	}
 //
-// A store that lives within the process and tells the time by package time alone
-// can run in time bubbles, see TestStoreInBubbles: nothing really waits then.
+// A store that is within the process and knows the time by package time alone can
+// be tested by TestStoreInBubbles, which does not really wait.
 package idempotencytest

@@ -86,7 +86,7 @@ func testScheduleExtends(h *harness) {
 	})
 }
 
-// Whoever asks in vain, again and again, must not keep the state alive.
+// Steps that are refused must not extend the state.
 func testRefusedStepsKeepExpiry(h *harness) {
 	h.within(func(key string, lease time.Duration) error {
 		leased := key + "/leased"
@@ -130,7 +130,7 @@ func testStepsAfterExpiry(h *harness) {
 	})
 }
 
-// The one that was too slow must not disturb the one that took over.
+// A holder whose lease has ended must not disturb the one that has taken over.
 func testLeasePassesOn(h *harness) {
 	h.within(func(key string, lease time.Duration) error {
 		return first(

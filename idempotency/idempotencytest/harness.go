@@ -11,14 +11,13 @@ import (
 
 // Harness is a store under test.
 type Harness struct {
-	// Store is the store. Required. It may hold other keys: the suite makes keys
-	// that no earlier run has used.
+	// Store is the store. Required. It may hold other keys, because the suite makes
+	// keys that no earlier run has used.
 	Store idempotency.Store
 	// Advance lets d pass for the store. Default: really waiting.
 	Advance func(d time.Duration)
-	// Short is a lease that the suite waits for the end of. A machine that is too
-	// slow to do two steps within it makes the suite try longer ones. Default
-	// 100 ms.
+	// Short is the lease of the tests that wait for its end. On a machine that is too
+	// slow to take two steps within it, the suite tries longer ones. Default 100 ms.
 	Short time.Duration
 }
 
@@ -30,9 +29,9 @@ func TestStore(t *testing.T, open func(t *testing.T) Harness) {
 	}
 }
 
-// TestStoreInBubbles is TestStore with each test, open included, in a bubble of
-// testing/synctest, where waiting takes no time. The store must not reach out of
-// the process.
+// TestStoreInBubbles is TestStore with each test, including open, in a bubble of
+// testing/synctest, where waiting takes no time. The store must not communicate with
+// anything outside of the bubble.
 func TestStoreInBubbles(t *testing.T, open func(t *testing.T) Harness) {
 	for _, test := range tests() {
 		t.Run(test.name, func(t *testing.T) {

@@ -41,8 +41,8 @@ func testFenceBounds(h *harness) {
 	}
 }
 
-// Clients send a command again when its answer got lost: each step of a life
-// is taken twice here, or comes again after the next one.
+// Clients send a command again when its answer got lost. So each step is taken twice
+// here, or comes again after the next one.
 func testReplays(h *harness) {
 	completed := h.newKey()
 	h.must(
@@ -64,7 +64,7 @@ func testReplays(h *harness) {
 		h.renew(scheduled, own, long, idempotency.ErrLost),
 		h.claim(scheduled, own, 0, long, idempotency.Stale, own),
 		h.isIn(scheduled, "retry", own),
-		h.schedule(scheduled, own, fence, long, idempotency.ErrLost), // the looker has it now
+		h.schedule(scheduled, own, fence, long, idempotency.ErrLost), // looker holds it now
 		h.claim(scheduled, another, fence, long, idempotency.Busy, looker),
 	)
 	released := h.newKey()
@@ -77,7 +77,7 @@ func testReplays(h *harness) {
 		h.release(released, own, idempotency.ErrLost),
 		h.isIn(released, "leased", another),
 	)
-	// The work turned out done after all, after an unanswered Schedule.
+	// After a Schedule without an answer the work turns out to be done.
 	changed := h.newKey()
 	h.must(
 		h.claim(changed, own, 0, long, idempotency.Claimed, own),
@@ -98,7 +98,7 @@ func testDurations(h *harness) {
 		h.complete(key, own, years, idempotency.InTime, nil),
 		h.isIn(key, "done", own),
 	)
-	// Rounded to nothing it would never be claimed, or never end.
+	// Rounded down to 0 it would never be leased, or never end.
 	tiny := h.newKey()
 	h.must(
 		h.claim(tiny, own, 0, time.Nanosecond, idempotency.Claimed, own),

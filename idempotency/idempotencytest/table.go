@@ -7,8 +7,8 @@ import (
 	"github.com/esh3artech/barid/idempotency"
 )
 
-// The tokens of the table: the one that brought the state about, another, and
-// one that only looks.
+// The tokens of the table: the one that brought the state about, another one, and
+// the one by which the suite looks at a key's state.
 const (
 	own     = "own"
 	another = "another"
@@ -47,7 +47,7 @@ type cell struct {
 	step  string
 	token string
 	do    func(h *harness, key, token string) error
-	// then is the state after it, and holder whose it is then.
+	// then is the state after it, and holder the token that this state remembers.
 	then   string
 	holder string
 }

@@ -87,7 +87,7 @@ func TestAClaimAgainExtendsItsLease(t *testing.T) {
 		require.Equal(t, idempotency.Claimed, answer.State)
 		assert.InDelta(t, lease, client.PTTL(t.Context(), prefix+"key").Val(), float64(time.Minute))
 	}
-	// Those who are turned away leave it as it is.
+	// A claim that is refused leaves it as it is.
 	_, err := store.Claim(t.Context(), "key", "other", 0, 4*long)
 	require.NoError(t, err)
 	assert.InDelta(t, 2*long, client.PTTL(t.Context(), prefix+"key").Val(), float64(time.Minute))
