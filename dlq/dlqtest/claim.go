@@ -190,8 +190,8 @@ func testClaimsAtOnce(t *testing.T, store dlq.Store) {
 }
 
 // testEverythingAtOnce lets several goroutines requeue the same entries, while
-// others put, delete and read. No entry may be removed twice, and what nobody removed
-// must still be there.
+// others put, delete and read. No entry may be removed twice, and what nobody
+// removed must still be there.
 func testEverythingAtOnce(t *testing.T, store dlq.Store) {
 	const requeuers, count = 4, 60
 	ctx := context.Background()
@@ -240,9 +240,9 @@ func testEverythingAtOnce(t *testing.T, store dlq.Store) {
 	}
 }
 
-// requeueEach claims ids one after another, beginning with the one at first. Of the
-// entries that it could claim, it releases every third and removes the others, which
-// it counts.
+// requeueEach claims ids one after another, beginning with the one at first. Of
+// the entries that it could claim, it releases every third and removes the
+// others, which it counts.
 func requeueEach(t *testing.T, store dlq.Store, ids []string, first int, removed []atomic.Int32) {
 	ctx := context.Background()
 	for i := range ids {

@@ -24,8 +24,8 @@ var later = start.Add(time.Hour)
 
 const lease = time.Minute
 
-// maxPages is more than any test needs. A store that returns pages without end fails
-// instead of hanging.
+// maxPages is more than any test needs. A store that returns pages without end
+// fails instead of hanging.
 const maxPages = 1000
 
 // numbered returns the ids of n entries, the oldest first.
@@ -98,8 +98,8 @@ func claim(t *testing.T, store dlq.Store, token string, now time.Time, ids ...st
 	wantErrors(t, "Claim", errs, ids)
 }
 
-// wantErrors checks what a method for several ids returned. want has one error for
-// each id, or is empty when all have to be nil.
+// wantErrors checks what a method for several ids returned. want has one error
+// for each id, or is empty when all have to be nil.
 func wantErrors(t *testing.T, method string, errs []error, ids []string, want ...error) {
 	t.Helper()
 	if len(want) == 0 {

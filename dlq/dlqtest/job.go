@@ -17,8 +17,8 @@ import (
 	"github.com/esh3artech/barid/dlq"
 )
 
-// TestJobStore runs the suite of dlq.JobStore. It calls open for each of its parts.
-// open returns an empty store that nobody else uses.
+// TestJobStore runs the suite of dlq.JobStore. It calls open for each of its
+// parts. open returns an empty store that nobody else uses.
 func TestJobStore(t *testing.T, open func(t *testing.T) dlq.JobStore) {
 	for _, part := range []struct {
 		name string
@@ -234,8 +234,8 @@ func testJobDeleted(t *testing.T, store dlq.JobStore) {
 	wantJobs(t, store, second, saved(t, store, job(1)))
 }
 
-// testJobSavedAtOnce lets several goroutines change the same job. Of those that have
-// read the same version one succeeds, so that no change gets lost.
+// testJobSavedAtOnce lets several goroutines change the same job. Of those that
+// have read the same version one succeeds, so that no change gets lost.
 func testJobSavedAtOnce(t *testing.T, store dlq.JobStore) {
 	const writers, rounds = 8, 10
 	ctx := context.Background()

@@ -162,8 +162,8 @@ func testListEqualTimes(t *testing.T, store dlq.Store) {
 	}
 }
 
-// testListWhileRowsChange reads page by page while entries are put and deleted. Those
-// that stay must be listed once and in order all the same.
+// testListWhileRowsChange reads page by page while entries are put and deleted.
+// Those that stay must be listed once and in order all the same.
 func testListWhileRowsChange(t *testing.T, store dlq.Store) {
 	for _, order := range []dlq.Order{dlq.NewestFirst, dlq.OldestFirst} {
 		// The even ones stay. The odd ones are put and deleted meanwhile.

@@ -14,8 +14,8 @@ import (
 	"github.com/esh3artech/barid/dlq"
 )
 
-// TestStore runs the suite of dlq.Store. It calls open for each of its parts. open
-// returns an empty Store that nobody else uses.
+// TestStore runs the suite of dlq.Store. It calls open for each of its parts.
+// open returns an empty Store that nobody else uses.
 func TestStore(t *testing.T, open func(t *testing.T) dlq.Store) {
 	for _, part := range []struct {
 		name string
@@ -229,8 +229,8 @@ func testBig(t *testing.T, store dlq.Store) {
 	wantKept(t, store)
 }
 
-// testIsolation changes entries after Put, and entries that the store returned. The
-// store's own must stay the same.
+// testIsolation changes entries after Put, and entries that the store returned.
+// The store's own must stay the same.
 func testIsolation(t *testing.T, store dlq.Store) {
 	ctx := context.Background()
 	spoil := func(e *dlq.Entry) {

@@ -11,11 +11,12 @@ import (
 	"github.com/esh3artech/barid/dlq"
 )
 
-// hashFields are the fields of an entry's hash, beside those of its claim: token,
-// until (in microseconds since 1970) and replaced. What the index is made of has
-// fields of its own, so that filters and counts need not read the rest. Bodies have,
-// because in JSON they would be a third larger. All else is JSON, in the field
-// entry. The first six are what described returns in scripts, which know the order.
+// hashFields are the fields of an entry's hash, beside those of its claim:
+// token, until (in microseconds since 1970) and replaced. What the index is
+// made of has fields of its own, so that filters and counts need not read the
+// rest. Bodies have, because in JSON they would be a third larger. All else is
+// JSON, in the field entry. The first six are what described returns in
+// scripts, which know the order.
 var hashFields = [...]string{
 	"at", "reason", "recipient", "type", "fingerprint", "source", "error", "size", "entry", "body", "raw",
 }
@@ -52,8 +53,9 @@ func (r *entryHash) size() int {
 	return len(r.rest) + len(r.entry.Envelope.Body) + len(r.entry.Raw) + len(r.entry.Error)
 }
 
-// arguments returns what the script put takes. They share no bytes with the entry: a
-// caller whose context ends gets it back while the client may still be sending them.
+// arguments returns what the script put takes. They share no bytes with the
+// entry: a caller whose context ends gets it back while the client may still be
+// sending them.
 func (r *entryHash) arguments() []any {
 	e := r.entry
 	return []any{
@@ -63,8 +65,8 @@ func (r *entryHash) arguments() []any {
 	}
 }
 
-// parseEntry decodes the answer to HMGET of hashFields. There is no entry when found
-// is false.
+// parseEntry decodes the answer to HMGET of hashFields. There is no entry when
+// found is false.
 func parseEntry(id string, values []any) (entry dlq.Entry, place string, found bool, err error) {
 	fields := make([]string, len(hashFields))
 	for i := range min(len(fields), len(values)) {

@@ -14,9 +14,9 @@ import (
 
 var _ dlq.JobStore = (*Store)(nil)
 
-// SaveJob implements dlq.JobStore. Comparing and replacing is one script. When Redis
-// is out of memory, it is dlq.ErrFull for a new job. The progress of others is
-// stored even then, because a replay makes room.
+// SaveJob implements dlq.JobStore. Comparing and replacing is one script. When
+// Redis is out of memory, it is dlq.ErrFull for a new job. The progress of
+// others is stored even then, because a replay makes room.
 func (s *Store) SaveJob(ctx context.Context, job dlq.Job) error {
 	if err := s.usable(ctx); err != nil {
 		return err

@@ -26,10 +26,11 @@ import (
 //	0 place ID              by time
 //	n digest place ID       by the n-th value that described returns, then by time
 //
-// A place is the entry's DeadAt in 16 hexadecimal digits that sort as the times do.
-// A digest is 16 digits of the value's SHA-1. Two values that share a digest are
-// told apart when the entries are read. So each page of a filter by one field is
-// one range of the index, and Redis counts a range without reading entries.
+// A place is the entry's DeadAt in 16 hexadecimal digits that sort as the times
+// do. A digest is 16 digits of the value's SHA-1. Two values that share a
+// digest are told apart when the entries are read. So each page of a filter by
+// one field is one range of the index, and Redis counts a range without reading
+// entries.
 //
 // All this outlives the program, so its form must not change.
 type keys struct {
@@ -93,8 +94,8 @@ const beyond = "g"
 
 const signBit = 1 << 63
 
-// placeOf returns the place of a time. A time that 64 bits of microseconds can't
-// hold gets the first or the last place.
+// placeOf returns the place of a time. A time that 64 bits of microseconds
+// can't hold gets the first or the last place.
 func placeOf(at time.Time) string {
 	micros := at.UnixMicro()
 	switch year := at.Year(); {

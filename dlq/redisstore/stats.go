@@ -9,9 +9,10 @@ import (
 	"github.com/esh3artech/barid/dlq"
 )
 
-// Count implements dlq.Store. If the filter has one field at most, beside a time
-// range, it asks the index and reads no entry. With several fields it reads small
-// parts of the entries that fit the field which fits the fewest. ctx bounds that.
+// Count implements dlq.Store. If the filter has one field at most, beside a
+// time range, it asks the index and reads no entry. With several fields it
+// reads small parts of the entries that fit the field which fits the fewest.
+// ctx bounds that.
 func (s *Store) Count(ctx context.Context, filter dlq.Filter) (int, error) {
 	if err := s.usable(ctx); err != nil {
 		return 0, err
@@ -49,8 +50,8 @@ func (s *Store) Count(ctx context.Context, filter dlq.Filter) (int, error) {
 	}
 }
 
-// Stats implements dlq.Store. The counts are those of one moment. Redis keeps them
-// with every change, so no entry is read except for the example of each
+// Stats implements dlq.Store. The counts are those of one moment. Redis keeps
+// them with every change, so no entry is read except for the example of each
 // fingerprint. That is the newest error, or empty when its entry was deleted
 // meanwhile.
 func (s *Store) Stats(ctx context.Context, top int) (dlq.Stats, error) {
@@ -76,8 +77,8 @@ func (s *Store) Stats(ctx context.Context, top int) (dlq.Stats, error) {
 	return stats, nil
 }
 
-// parseStats decodes the answer of the script stats. newest has for each fingerprint
-// the id of its newest entry, or "".
+// parseStats decodes the answer of the script stats. newest has for each
+// fingerprint the id of its newest entry, or "".
 func parseStats(answer []any) (stats dlq.Stats, newest []string, err error) {
 	stats = dlq.Stats{ByReason: make(map[delivery.Reason]int), ByType: make(map[string]int)}
 	r := reader{values: answer}
@@ -130,8 +131,8 @@ func (s *Store) addExamples(ctx context.Context, stats *dlq.Stats, newest []stri
 	return nil
 }
 
-// reader returns one value after another of what a script answered, and zero where
-// there is none.
+// reader returns one value after another of what a script answered, and zero
+// where there is none.
 type reader struct{ values []any }
 
 func (r *reader) more() bool { return len(r.values) > 0 }
