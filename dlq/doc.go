@@ -41,11 +41,11 @@
 //
 // # Bulk replays
 //
-// A bulk replay is a Job: a filter, a rate, and its progress. Preview counts
-// what a filter picks, StartReplay stores a job, and RunJobs, which hosts call
-// beside their consumers, runs it. Job and Jobs return the progress, and
-// CancelReplay ends it. All this needs a Store that is a JobStore too, as
-// Memory, redisstore and sqlstore are. See the example of StartReplay.
+// A bulk replay is a Job: a filter, a rate, and its progress. Preview counts what
+// a filter picks, StartReplay stores a job, and RunJobs, which hosts call beside
+// their consumers, runs it. Job and Jobs return the progress, and CancelReplay
+// ends it. Except for Preview, this needs a Store that is a JobStore too, as those
+// of Memory, redisstore and sqlstore are. See the example of StartReplay.
 //
 //   - A job survives its process, if the store does, and another runner goes on
 //     with it: at once when its runner was stopped, and after Config.Lease when

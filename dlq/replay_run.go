@@ -39,10 +39,10 @@ type replayRun struct {
 	poison   poisonCheck
 }
 
-// run returns when the job is done or cancelled, or when stopping ends, which
-// stop makes it do. From then on what is being sent has finishTimeout, and
-// storing what became of it has as long again. Otherwise what was confirmed at
-// the last moment would be sent once more.
+// run returns when the job is done or cancelled, or when stopping ends. stop
+// ends it. From then on sending has finishTimeout to end, and storing what
+// became of the batch has as long again. Otherwise what was confirmed at the
+// last moment would be sent once more.
 func (r *replayRun) run(stopping context.Context, stop context.CancelFunc) {
 	sending, sent := withGrace(stopping, finishTimeout)
 	defer sent()
