@@ -61,7 +61,8 @@ func (e *ResultsError) Unwrap() []error {
 	return errs
 }
 
-// resultsError is NewResultsError where the IDs are not in a slice of their own.
+// resultsError is NewResultsError where the IDs are not in a slice of their
+// own.
 func resultsError(n int, id func(i int) string, errs []error) error {
 	if !slices.ContainsFunc(errs, func(err error) bool { return err != nil }) {
 		return nil

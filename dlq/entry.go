@@ -9,8 +9,9 @@ import (
 	"github.com/esh3artech/barid/delivery"
 )
 
-// Entry is a dead letter in a Store. Its JSON form is complete and stable, so that
-// stores may keep entries as JSON. Every string and byte comes back as it was.
+// Entry is a dead letter in a Store. Its JSON form is complete and stable, so
+// that stores may keep entries as JSON. Every string and byte comes back as it
+// was.
 type Entry struct {
 	// ID is the dead letter's, not the message's.
 	ID string

@@ -31,8 +31,8 @@ func (f *Filter) Match(entry *Entry) bool {
 		(f.Until.IsZero() || entry.DeadAt.Before(f.Until))
 }
 
-// CheckFilter returns ErrQuery when no time can be within filter's bounds. Stores
-// call it in Count.
+// CheckFilter returns ErrQuery when no time can be within filter's bounds.
+// Stores call it in Count.
 func CheckFilter(filter *Filter) error {
 	if !filter.Since.IsZero() && !filter.Until.IsZero() && !filter.Since.Before(filter.Until) {
 		return fmt.Errorf("%w: Since is not before Until", ErrQuery)

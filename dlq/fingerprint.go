@@ -31,8 +31,8 @@ var (
 	number       = regexp.MustCompile(`(?i)\b(?:status|code|http)(?: code)?[ :=/(]+\d{3}\b|\d+(?:[.,]\d+)*`)
 )
 
-// Fingerprint returns 16 hexadecimal digits that are the same for error texts of
-// the same kind. It ignores differences in:
+// Fingerprint returns 16 hexadecimal digits that are the same for error texts
+// of the same kind. It ignores differences in:
 //
 //   - what stands in double, single or back quotes
 //   - UUIDs
@@ -43,15 +43,15 @@ var (
 //   - the amount of white space
 //
 // It compares the first 256 bytes of what is left, and reads no more than the
-// first 1024 bytes of text. The empty text has a fingerprint too. The digits are
-// stable between releases as long as these rules are.
+// first 1024 bytes of text. The empty text has a fingerprint too. The digits
+// are stable between releases as long as these rules are.
 func Fingerprint(text string) string {
 	sum := sha256.Sum256([]byte(normalize(text)))
 	return hex.EncodeToString(sum[:fingerprintBytes])
 }
 
-// normalize puts a placeholder for everything that differs between two errors of
-// the same cause.
+// normalize puts a placeholder for everything that differs between two errors
+// of the same cause.
 func normalize(text string) string {
 	text = text[:min(len(text), fingerprintRead)]
 	text = doubleQuoted.ReplaceAllLiteralString(text, "<text>")

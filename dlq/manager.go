@@ -16,8 +16,8 @@ import (
 const topFingerprints = 10
 
 // Manager puts dead letters in a Store, and lists, requeues and deletes them
-// there. Any number of goroutines may call all methods at once, and any number of
-// Managers may share a Store.
+// there. Any number of goroutines may call all methods at once, and any number
+// of Managers may share a Store.
 type Manager struct {
 	store  Store
 	config Config
@@ -35,9 +35,9 @@ var (
 	_ delivery.Resolver     = (*Manager)(nil)
 )
 
-// NewManager returns a Manager of store. Without a sender Requeue and RunJobs are
-// ErrNoSender, and everything else works. If store or config can't be used, Err
-// and every method return what is wrong.
+// NewManager returns a Manager of store. Without a sender Requeue and RunJobs
+// are ErrNoSender, and everything else works. If store or config can't be used,
+// Err and every method return what is wrong.
 func NewManager(store Store, sender Sender, config Config) *Manager {
 	config = config.withDefaults()
 	m := &Manager{store: store, config: config, fault: config.validate()}
@@ -71,9 +71,9 @@ func (m *Manager) Err() error {
 	return m.fault
 }
 
-// DeadLetter implements delivery.DeadLetterer. It returns nil when all letters are
-// durable in the store. If one of them has no ID, it is ErrInvalid and stores
-// none. A letter without a time gets the present one.
+// DeadLetter implements delivery.DeadLetterer. It returns nil when all letters
+// are durable in the store. If one of them has no ID, it is ErrInvalid and
+// stores none. A letter without a time gets the present one.
 func (m *Manager) DeadLetter(ctx context.Context, letters ...delivery.DeadLetter) error {
 	if err := m.Err(); err != nil {
 		return err
@@ -138,10 +138,10 @@ func (m *Manager) Get(ctx context.Context, ids ...string) ([]Entry, error) {
 	return found, delivery.NewResultsError(ids, errs)
 }
 
-// Delete deletes entries for good. The results are one for each id, in order. The
-// error is a *delivery.ResultsError with the same results when one of them has an
-// error. It is ErrNotFound for an id without an entry, and ErrClaimed for an entry
-// that is being requeued and might be sent.
+// Delete deletes entries for good. The results are one for each id, in order.
+// The error is a *delivery.ResultsError with the same results when one of them
+// has an error. It is ErrNotFound for an id without an entry, and ErrClaimed
+// for an entry that is being requeued and might be sent.
 func (m *Manager) Delete(ctx context.Context, ids ...string) ([]delivery.Result, error) {
 	if err := m.Err(); err != nil {
 		return nil, err
@@ -151,10 +151,10 @@ func (m *Manager) Delete(ctx context.Context, ids ...string) ([]delivery.Result,
 	})
 }
 
-// Resolve implements delivery.Resolver. It deletes entries whose messages turned
-// out to be delivered after all. An id without an entry is no error. Other errors
-// of single ids are in a *delivery.ResultsError. With ErrClaimed the entry is being
-// requeued: resolve it again a little later.
+// Resolve implements delivery.Resolver. It deletes entries whose messages
+// turned out to be delivered after all. An id without an entry is no error.
+// Other errors of single ids are in a *delivery.ResultsError. With ErrClaimed
+// the entry is being requeued: resolve it again a little later.
 func (m *Manager) Resolve(ctx context.Context, ids ...string) error {
 	results, err := m.Delete(ctx, ids...)
 	var failed *delivery.ResultsError
@@ -183,10 +183,10 @@ func (m *Manager) Stats(ctx context.Context) (Stats, error) {
 	return stats, err
 }
 
-// Purge deletes for good all entries that were given up longer ago than olderThan,
-// except for those that are being requeued. It returns how many it deleted. A host
-// that wants a retention calls it regularly. An olderThan that is not more than 0
-// is ErrInvalid.
+// Purge deletes for good all entries that were given up longer ago than
+// olderThan, except for those that are being requeued. It returns how many it
+// deleted. A host that wants a retention calls it regularly. An olderThan that
+// is not more than 0 is ErrInvalid.
 func (m *Manager) Purge(ctx context.Context, olderThan time.Duration) (int, error) {
 	if err := m.Err(); err != nil {
 		return 0, err
@@ -245,8 +245,8 @@ func (m *Manager) inBatches(ctx context.Context, ids []string, event string, do 
 }
 
 // aligned returns errs with one error for each of n ids, whatever a store
-// returned. Where their number is wrong it is an error of each id, so that nothing
-// counts as done that may not be.
+// returned. Where their number is wrong it is an error of each id, so that
+// nothing counts as done that may not be.
 func aligned(errs []error, n int) []error {
 	switch len(errs) {
 	case n:

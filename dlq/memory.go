@@ -24,9 +24,9 @@ type MemoryConfig struct {
 	MaxEntries int
 }
 
-// Memory is a Store and a JobStore in the process's memory. It is for tests, and
-// for hosts that can bear to lose their dead letters with the process. The zero
-// Memory has the default configuration.
+// Memory is a Store and a JobStore in the process's memory. It is for tests,
+// and for hosts that can bear to lose their dead letters with the process. The
+// zero Memory has the default configuration.
 type Memory struct {
 	config MemoryConfig
 	fault  error

@@ -49,9 +49,10 @@ func positionOf(entry *Entry) delivery.Position {
 	return delivery.Position{At: entry.DeadAt, ID: entry.ID}
 }
 
-// Scan is a checked Query, with its defaults filled in and its cursor decoded. It
-// is what a Store works with. A cursor is the position of the last entry seen,
-// not a count of entries, so that pages stay stable while entries come and go.
+// Scan is a checked Query, with its defaults filled in and its cursor decoded.
+// It is what a Store works with. A cursor is the position of the last entry
+// seen, not a count of entries, so that pages stay stable while entries come
+// and go.
 type Scan struct {
 	Filter
 	Order Order
@@ -61,7 +62,8 @@ type Scan struct {
 	After delivery.Position
 }
 
-// Scan checks the query. It reports all faults at once, as ErrQuery or ErrCursor.
+// Scan checks the query. It reports all faults at once, as ErrQuery or
+// ErrCursor.
 func (q *Query) Scan() (Scan, error) {
 	scan := Scan{Filter: q.Filter, Order: q.Order, Limit: q.Limit}
 	var faults []error
@@ -93,8 +95,8 @@ func (s *Scan) Cursor(last *Entry) string {
 	return delivery.EncodeCursor(positionOf(last), s.digest())
 }
 
-// digest identifies the queries whose cursors s takes: those with the same filter
-// and order.
+// digest identifies the queries whose cursors s takes: those with the same
+// filter and order.
 func (s *Scan) digest() uint64 {
 	return delivery.CursorDigest("dead letters", string(s.Reason), s.Recipient, s.Type, s.Fingerprint, s.Source,
 		s.Since.UTC().String(), s.Until.UTC().String(), strconv.Itoa(int(s.Order)))

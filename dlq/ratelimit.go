@@ -6,16 +6,16 @@ import "time"
 // the rate allows groups of more than one entry.
 const groupsPerSecond = 10
 
-// rateLimit spreads the entries of a replay job over time. The zero rateLimit has
-// no limit.
+// rateLimit spreads the entries of a replay job over time. The zero rateLimit
+// has no limit.
 type rateLimit struct {
 	rate float64   // entries per second
 	next time.Time // when the next group may be sent
 }
 
-// newRateLimit returns one that goes on with the next of the run before. That may
-// have had another clock: no group of up to maxGroup entries waits longer than
-// the time that such a group takes.
+// newRateLimit returns the limit of a run that goes on after another one, which
+// stored next. The other may have had another clock. So no group of up to
+// maxGroup entries waits longer than the time that such a group takes.
 func newRateLimit(rate float64, maxGroup int, next, now time.Time) rateLimit {
 	l := rateLimit{rate: rate}
 	if rate == 0 {
@@ -41,8 +41,8 @@ func (l *rateLimit) groupSize(limit int) int {
 	return min(limit, max(1, int(l.rate/groupsPerSecond)))
 }
 
-// sent is told that n entries were sent at a time, and moves next on by the time
-// that they take. A delay of up to half of that time is made up for, so that the
+// sent moves next on by the time that n entries take, which were sent at the
+// time given. A delay of up to half of that time is made up for, so that the
 // rate is that of the limit and not a little less. A longer delay is lost.
 func (l *rateLimit) sent(n int, at time.Time) {
 	if l.rate == 0 {

@@ -30,10 +30,10 @@ const (
 // ReplayConfig configures a bulk replay.
 type ReplayConfig struct {
 	// Rate is how many entries are sent per second at most, from MinRate to
-	// MaxRate. Ten times a second a group of entries is sent, or single entries
-	// when the rate is less than ten. Time that was lost in a pause is not caught
-	// up. The rate holds over a change of runners, except for the batch that a
-	// runner had sent when it died. Default 0: no limit.
+	// MaxRate. It is exact over time: ten times a second a group of entries is
+	// sent, or single entries when the rate is less than ten. Time that was lost
+	// in a pause is not caught up. The rate holds over a change of runners, except
+	// for the batch that a runner had sent when it died. Default 0: no limit.
 	Rate float64
 }
 
@@ -68,8 +68,8 @@ func (m *Manager) jobStore() (JobStore, error) {
 	return m.replays.jobs, nil
 }
 
-// Preview returns what a replay of filter would begin with, and changes nothing. A
-// filter that CheckFilter rejects is ErrQuery.
+// Preview returns what a replay of filter would begin with, and changes
+// nothing. A filter that CheckFilter rejects is ErrQuery.
 func (m *Manager) Preview(ctx context.Context, filter Filter) (Preview, error) {
 	if err := m.Err(); err != nil {
 		return Preview{}, err
@@ -95,8 +95,8 @@ func (m *Manager) Preview(ctx context.Context, filter Filter) (Preview, error) {
 	return preview, nil
 }
 
-// firstDeadAt returns the DeadAt of the first entry in an order, or zero when there
-// is none.
+// firstDeadAt returns the DeadAt of the first entry in an order, or zero when
+// there is none.
 func firstDeadAt(ctx context.Context, store Store, filter Filter, order Order) (time.Time, error) {
 	page, err := store.List(ctx, Query{Filter: filter, Order: order, Limit: 1})
 	if err != nil || len(page.Entries) == 0 {
@@ -106,13 +106,13 @@ func firstDeadAt(ctx context.Context, store Store, filter Filter, order Order) (
 }
 
 // StartReplay stores a job that requeues all entries that filter picks and that
-// were given up before now. It does not run the job: RunJobs does. A RunJobs in this
-// process begins at once, one in another process within some seconds.
+// were given up before now. It does not run the job: RunJobs does. A RunJobs in
+// this process begins at once, one in another process within some seconds.
 //
 // Two jobs that pick the same entries send each of them once. A filter that
-// CheckFilter rejects is ErrQuery, and a Rate that is out of range is ErrInvalid.
-// With MaxRunningJobs unfinished jobs it is ErrTooManyJobs. After an error of the
-// store the job may have been started all the same.
+// CheckFilter rejects is ErrQuery, and a Rate that is out of range is
+// ErrInvalid. With MaxRunningJobs unfinished jobs it is ErrTooManyJobs. After
+// an error of the store the job may have been started all the same.
 func (m *Manager) StartReplay(ctx context.Context, filter Filter, config ReplayConfig) (Job, error) {
 	store, err := m.jobStore()
 	if err != nil {
@@ -147,8 +147,9 @@ func (m *Manager) StartReplay(ctx context.Context, filter Filter, config ReplayC
 	return job, nil
 }
 
-// deleteOldJobs makes room for a new job: it deletes the oldest finished jobs beyond
-// KeptJobs. It returns ErrTooManyJobs when there are too many unfinished ones.
+// deleteOldJobs makes room for a new job: it deletes the oldest finished jobs
+// beyond KeptJobs. It returns ErrTooManyJobs when there are too many unfinished
+// ones.
 func deleteOldJobs(ctx context.Context, store JobStore) error {
 	jobs, err := store.Jobs(ctx)
 	if err != nil {
@@ -181,8 +182,8 @@ func (m *Manager) Job(ctx context.Context, id string) (Job, error) {
 	return store.Job(ctx, id)
 }
 
-// Jobs returns all jobs, newest first: the unfinished ones, and about KeptJobs that
-// are finished.
+// Jobs returns all jobs, newest first: the unfinished ones, and about KeptJobs
+// that are finished.
 func (m *Manager) Jobs(ctx context.Context) ([]Job, error) {
 	store, err := m.jobStore()
 	if err != nil {
@@ -193,8 +194,8 @@ func (m *Manager) Jobs(ctx context.Context) ([]Job, error) {
 
 // CancelReplay ends a job for good. A runner in this process begins no further
 // batch, and has 5 s to finish the one that it is sending. A runner in another
-// process learns of it within a second when it waits, and otherwise when it stores
-// the progress of a batch. By then it may be sending the next one.
+// process learns of it within a second when it waits, and otherwise when it
+// stores the progress of a batch. By then it may be sending the next one.
 //
 // What was sent is counted, and what was not sent is kept. It returns nil for a
 // job that is cancelled already, ErrJobFinished for one that is done, and

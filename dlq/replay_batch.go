@@ -11,7 +11,8 @@ import (
 	"github.com/esh3artech/barid/retry"
 )
 
-// errNotPicked: the entry was put again, and the job's filter no longer picks it.
+// errNotPicked: the entry was put again, and the job's filter no longer picks
+// it.
 var errNotPicked = errors.New("dlq: entry was put again")
 
 // replayBatch is a number of a job's entries that are sent together.
@@ -35,8 +36,8 @@ type replayBatch struct {
 	requeued, skipped, failed int
 }
 
-// conclude counts the outcomes. Entries behind one that has to be tried again are
-// read again. So those of them that were not sent are counted then.
+// conclude counts the outcomes. Entries behind one that has to be tried again
+// are read again. So those of them that were not sent are counted then.
 func (b *replayBatch) conclude() {
 	for i, err := range b.errs {
 		outcome := outcomeOf(err)
@@ -90,8 +91,8 @@ func outcomeOf(err error) replayOutcome {
 	return outcomeRetry
 }
 
-// batchFinisher removes the entries of a batch that were sent, releases the claims
-// of the others, and stores the progress of the job.
+// batchFinisher removes the entries of a batch that were sent, releases the
+// claims of the others, and stores the progress of the job.
 type batchFinisher struct {
 	store Store
 	lease *jobLease
@@ -168,8 +169,8 @@ func (f *batchFinisher) remove(ctx context.Context, b *replayBatch) bool {
 	return false
 }
 
-// release releases the claims of what was not sent. It returns true when it could
-// not.
+// release releases the claims of what was not sent. It returns true when it
+// could not.
 func (f *batchFinisher) release(ctx context.Context, b *replayBatch) bool {
 	if len(b.claimed) == 0 {
 		return false

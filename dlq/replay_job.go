@@ -21,8 +21,8 @@ const (
 	JobCancelled JobStatus = "cancelled"
 )
 
-// Job is a bulk replay: which entries, how fast, and how far it is. Its JSON form is
-// complete and stable, so that stores may keep jobs as JSON.
+// Job is a bulk replay: which entries, how fast, and how far it is. Its JSON
+// form is complete and stable, so that stores may keep jobs as JSON.
 type Job struct {
 	ID string
 	// Filter picks the entries. Its Until is CreatedAt at the latest. So the job

@@ -83,8 +83,8 @@ func (j Job) MarshalJSON() ([]byte, error) {
 }
 
 // UnmarshalJSON implements json.Unmarshaler. It ignores fields that it does not
-// know. What no Manager could have written is an error: taken for a job, it could
-// send entries that nobody picked.
+// know. What no Manager could have written is an error: taken for a job, it
+// could send entries that nobody picked.
 func (j *Job) UnmarshalJSON(data []byte) error {
 	var stored jobJSON
 	if err := json.Unmarshal(data, &stored); err != nil {

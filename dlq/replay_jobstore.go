@@ -7,14 +7,14 @@ import (
 	"github.com/esh3artech/barid/delivery"
 )
 
-// JobStore keeps jobs. A Manager whose Store is a JobStore too can run them. Memory
-// is one. The suite dlqtest.TestJobStore is this contract as tests.
+// JobStore keeps jobs. A Manager whose Store is a JobStore too can run them.
+// Memory is one. The suite dlqtest.TestJobStore is this contract as tests.
 //
 // There are few jobs: at most MaxRunningJobs that are not finished, and about
-// KeptJobs that are. A store needs to understand nothing of a job but ID, Version
-// and CreatedAt, and may keep the rest as JSON. The rules of Store hold here too:
-// any number of goroutines and processes at once, nothing retained or shared, no
-// clock read, and the error of a ctx that has ended.
+// KeptJobs that are. A store needs to understand nothing of a job but ID,
+// Version and CreatedAt, and may keep the rest as JSON. The rules of Store hold
+// here too: any number of goroutines and processes at once, nothing retained or
+// shared, no clock read, and the error of a ctx that has ended.
 type JobStore interface {
 	// SaveJob returns nil when job is durable, with its Version raised by one.
 	//
@@ -36,8 +36,8 @@ type JobStore interface {
 	DeleteJobs(ctx context.Context, ids ...string) error
 }
 
-// CheckJob returns ErrInvalid for a job without an ID or with a negative Version.
-// Stores call it in SaveJob.
+// CheckJob returns ErrInvalid for a job without an ID or with a negative
+// Version. Stores call it in SaveJob.
 func CheckJob(job *Job) error {
 	switch {
 	case job.ID == "":
@@ -48,8 +48,8 @@ func CheckJob(job *Job) error {
 	return nil
 }
 
-// CompareJobs orders jobs as JobStore.Jobs does: newest first by CreatedAt, and by
-// ID, the greater one first, where that is the same.
+// CompareJobs orders jobs as JobStore.Jobs does: newest first by CreatedAt, and
+// by ID, the greater one first, where that is the same.
 func CompareJobs(a, b Job) int {
 	return delivery.Position{At: b.CreatedAt, ID: b.ID}.Compare(delivery.Position{At: a.CreatedAt, ID: a.ID})
 }

@@ -19,7 +19,8 @@ var (
 	errLost = errors.New("dlq: replay is someone else's")
 )
 
-// jobLease is a job in the hands of its runner. It stores what the runner changes.
+// jobLease is a job that a runner owns for a while. Through it the runner
+// stores its changes, each with a new lease.
 type jobLease struct {
 	jobs     JobStore
 	id       string // of job
@@ -38,10 +39,10 @@ func (l *jobLease) take(ctx context.Context) error {
 	return l.save(ctx, func(job *Job) { job.Owner = l.token })
 }
 
-// save stores the job with a change and with a new lease. The change has to be the
-// same when it is made twice. It returns errCancelled when the change was stored
-// but the job is cancelled, and errLost when nothing was stored because token does
-// not own the job.
+// save stores the job with a change and with a new lease. The change has to be
+// the same when it is made twice. It returns errCancelled when the change was
+// stored but the job is cancelled, and errLost when nothing was stored because
+// token does not own the job.
 func (l *jobLease) save(ctx context.Context, change func(*Job)) error {
 	ctx, cancel := l.bounded(ctx)
 	defer cancel()
@@ -77,8 +78,8 @@ func (l *jobLease) save(ctx context.Context, change func(*Job)) error {
 	}
 }
 
-// sameProgress reports whether j has all that a run changes as other has it, but
-// for the times.
+// sameProgress reports whether j has all that a run changes as other has it,
+// but for the times.
 func (j *Job) sameProgress(other *Job) bool {
 	return j.Status == other.Status && j.Owner == other.Owner && j.After.Compare(other.After) == 0 && j.LastError == other.LastError &&
 		j.Requeued == other.Requeued && j.Skipped == other.Skipped && j.Failed == other.Failed
@@ -99,8 +100,8 @@ func (l *jobLease) persist(ctx context.Context, change func(*Job)) error {
 	}
 }
 
-// checkCancelled reads the job anew, and returns errCancelled or errLost when the
-// run has to end.
+// checkCancelled reads the job anew, and returns errCancelled or errLost when
+// the run has to end.
 func (l *jobLease) checkCancelled(ctx context.Context) error {
 	ctx, cancel := l.bounded(ctx)
 	defer cancel()
@@ -148,8 +149,8 @@ func (l *jobLease) giveBack(ctx context.Context, err error, claimsUntil time.Tim
 		slog.Int("skipped", l.job.Skipped), slog.Int("failed", l.job.Failed), slog.Bool("stored", !errors.Is(stored, errStopped)))
 }
 
-// bounded returns a context for one call of the store, so that a store that hangs
-// does not use up the lease.
+// bounded returns a context for one call of the store, so that a store that
+// hangs does not use up the lease.
 func (l *jobLease) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(ctx, l.duration/4)
 }
@@ -160,8 +161,8 @@ const (
 	storeWaits  = "replay waits for its store"
 )
 
-// logWait logs why the job waits: as a warning after the first failure in a row,
-// and for debugging after the others.
+// logWait logs why the job waits: as a warning after the first failure in a
+// row, and for debugging after the others.
 func (l *jobLease) logWait(ctx context.Context, event string, failures int, err error) {
 	level := slog.LevelDebug
 	if failures == 0 {

@@ -12,12 +12,12 @@ import (
 // maxTries is how often an entry is tried that fails while others are sent.
 const maxTries = 5
 
-// maxRemembered bounds how many entries that failed are remembered, beside those
-// of a batch.
+// maxRemembered bounds how many entries that failed are remembered, beside
+// those of a batch.
 const maxRemembered = MaxBatchSize
 
-// poisonCheck tells entries that can't be sent (poison messages) from a transport
-// that is down, where the error does not.
+// poisonCheck tells entries that can't be sent (poison messages) from a
+// transport that is down, where the error does not.
 type poisonCheck struct {
 	// tries counts how often an entry failed while others were sent.
 	tries   map[string]int
@@ -26,9 +26,9 @@ type poisonCheck struct {
 
 // unclearFailures are entries that failed while no other was sent: either they
 // can't be sent, or nothing can. Until others are sent, every other batch is a
-// probe: a batch of entries behind them, where each probe begins at the end of the
-// one before. A probe only tells whether others are sent. The job does not pass
-// its entries.
+// probe: a batch of entries behind them, where each probe begins at the end of
+// the one before. A probe only tells whether others are sent. The job does not
+// pass its entries.
 type unclearFailures struct {
 	ids     []string // of the batch before the probes
 	cause   error

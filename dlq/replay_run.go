@@ -14,13 +14,13 @@ import (
 // cancelled.
 const cancelInterval = time.Second
 
-// replayRun is one run of a job, by one runner. While one batch is being finished
-// in the background, the next one is read and sent. There are never more than
-// these two.
+// replayRun is one run of a job, by one runner. While one batch is being
+// finished in the background, the next one is read and sent. There are never
+// more than these two.
 //
-// No claim lasts longer than the lease of the job. So a runner that takes the job
-// over when the lease has ended finds its entries free, and it does not get in the
-// way of an owner that only was slow.
+// No claim lasts longer than the lease of the job. So a runner that takes the
+// job over when the lease has ended finds its entries free, and it does not get
+// in the way of an owner that only was slow.
 type replayRun struct {
 	requeuer  *requeuer
 	batchSize int
@@ -39,10 +39,10 @@ type replayRun struct {
 	poison   poisonCheck
 }
 
-// run returns when the job is done or cancelled, or when stopping ends, which stop
-// makes it do. From then on what is being sent has finishTimeout, and storing what
-// became of it has as long again. Otherwise what was confirmed at the last moment
-// would be sent once more.
+// run returns when the job is done or cancelled, or when stopping ends. stop
+// ends it. From then on sending has finishTimeout to end, and storing what
+// became of the batch has as long again. Otherwise what was confirmed at the
+// last moment would be sent once more.
 func (r *replayRun) run(stopping context.Context, stop context.CancelFunc) {
 	sending, sent := withGrace(stopping, finishTimeout)
 	defer sent()
@@ -127,8 +127,8 @@ func (r *replayRun) retryDelay(ctx context.Context, b *replayBatch) time.Duratio
 	return backoff.Delay(r.failures - 1)
 }
 
-// ready waits until at, and until the lease is long enough for a batch. Meanwhile
-// it looks at intervals whether the job was cancelled.
+// ready waits until at, and until the lease is long enough for a batch.
+// Meanwhile it looks at intervals whether the job was cancelled.
 func (r *replayRun) ready(stopping context.Context, at time.Time) error {
 	for failures := 0; stopping.Err() == nil; {
 		now := time.Now()
@@ -174,8 +174,8 @@ func (r *replayRun) endsRun(err error) bool {
 	return false
 }
 
-// read reads the next batch. It keeps no entries, because claiming returns them as
-// they are by then.
+// read reads the next batch. It keeps no entries, because claiming returns them
+// as they are by then.
 func (r *replayRun) read(ctx context.Context) *replayBatch {
 	b := &replayBatch{passed: r.after}
 	from := r.after

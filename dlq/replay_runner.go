@@ -13,38 +13,39 @@ import (
 	"github.com/esh3artech/barid/retry"
 )
 
-// lookInterval is how often a runner looks for jobs that were started in another
-// process, or that another runner left.
+// lookInterval is how often a runner looks for jobs that were started in
+// another process, or that another runner left.
 const lookInterval = 5 * time.Second
 
-// backoff is how long a job, or the search for jobs, waits after a failure of the
-// store or the transport. There is no limit of tries.
+// backoff is how long a job, or the search for jobs, waits after a failure of
+// the store or the transport. There is no limit of tries.
 var backoff = retry.Exponential{Base: 100 * time.Millisecond, Max: 30 * time.Second, Jitter: retry.JitterEqual}
 
-// RunJobs runs the jobs that StartReplay stored, all at once, until ctx ends. Call
-// it beside the consumer, in any number of processes. Each job is run by one of
-// them, under a lease of Config.Lease. Another takes it over when that one stops
-// or dies.
+// RunJobs runs the jobs that StartReplay stored, all at once, until ctx ends.
+// Call it beside the consumer, in any number of processes. Each job is run by
+// one of them, under a lease of Config.Lease. Another takes it over when that
+// one stops or dies.
 //
 // A job requeues its entries as Requeue does, from the oldest on, in batches of
 // Config.BatchSize at most. Its progress is stored with every batch, so that it
 // goes on from there after a restart.
 //
-//   - An entry that can't be sent, or that someone else is requeueing, is counted
-//     and left where it is.
+//   - An entry that can't be sent, or that someone else is requeueing, is
+//     counted and left where it is.
 //   - While the transport or the store is down, the job waits. It tries again
 //     after 0.1 s to 30 s, and no entry counts as failed.
-//   - An entry that fails while others are sent is tried 5 times before it counts
-//     as failed. Where no other is sent, the job tries some entries behind it, to
-//     tell whether the entry can't be sent or the transport is down.
-//   - No entry is sent twice, unless a process dies, or can't be stopped in time,
-//     between the confirm and the removal. The second time it is the same
+//   - An entry that fails while others are sent is tried 5 times before it
+//     counts as failed. Where no other is sent, the job tries some entries
+//     behind it, to tell whether the entry can't be sent or the transport is
+//     down.
+//   - No entry is sent twice, unless a process dies, or can't be stopped in
+//     time, between the confirm and the removal. The second time it is the same
 //     generation, as with Requeue. The job's counts lack that batch.
 //
-// When ctx ends, batches that are being sent have 5 s to end. The store has 5 s
-// more to record what became of them. The jobs are left for other runners, and
-// RunJobs returns nil. Otherwise it returns ErrNoSender, ErrNoJobs or what Err
-// returns, at once.
+// When ctx ends, batches that are being sent have 5 s to end, and storing what
+// became of them has 5 s more. The jobs are left for other runners, and RunJobs
+// returns nil. Otherwise it returns ErrNoSender, ErrNoJobs or what Err returns,
+// at once.
 func (m *Manager) RunJobs(ctx context.Context) error {
 	if _, err := m.jobStore(); err != nil {
 		return err
@@ -118,8 +119,8 @@ func (r *replayRunner) leave(id string) {
 	delete(r.stops, id)
 }
 
-// run takes and runs jobs until ctx ends, and returns when all of them have been
-// left.
+// run takes and runs jobs until ctx ends, and returns when all of them have
+// been left.
 func (r *replayRunner) run(ctx context.Context) {
 	var running sync.WaitGroup
 	defer running.Wait()

@@ -12,15 +12,15 @@ import (
 	"github.com/esh3artech/barid/delivery"
 )
 
-// Requeue sends entries again, and removes those that the sender confirmed. Each
-// is sent as the next generation, with no attempt counted and with its history.
-// An ExpiresAt that has passed is cleared. Entries are sent in batches, with one
-// call of Forward for each batch.
+// Requeue sends entries again, and removes those that the sender confirmed.
+// Each is sent as the next generation, with no attempt counted and with its
+// history. An ExpiresAt that has passed is cleared. Entries are sent in
+// batches, with one call of Forward for each batch.
 //
 // The results are one for each id, in order. The error is a
 // *delivery.ResultsError with the same results when one of them has an error.
-// Except with ErrNotRemoved, an entry with an error was not confirmed. It is still
-// kept. The errors are:
+// Except with ErrNotRemoved, an entry with an error was not confirmed. It is
+// still kept. The errors are:
 //
 //   - nil: sent and removed
 //   - ErrNotFound: there is no such entry
@@ -82,9 +82,9 @@ func (r *requeuer) claim(ctx context.Context, claim Claim, ids []string) ([]Entr
 	return entries, errs
 }
 
-// send sends the entries that have no error, within half of the claim's lease. It
-// sets the errors of those that were not confirmed, and returns how many it gave
-// to the sender.
+// send sends the entries that have no error, within half of the claim's lease.
+// It sets the errors of those that were not confirmed, and returns how many it
+// gave to the sender.
 func (r *requeuer) send(ctx context.Context, claim Claim, entries []Entry, errs []error) int {
 	var sendable []int
 	var envelopes []delivery.Envelope
@@ -108,7 +108,8 @@ func (r *requeuer) send(ctx context.Context, claim Claim, entries []Entry, errs 
 	return len(envelopes)
 }
 
-// nextEnvelope returns the envelope to be sent for an entry, or ErrNotReplayable.
+// nextEnvelope returns the envelope to be sent for an entry, or
+// ErrNotReplayable.
 func nextEnvelope(entry *Entry, now time.Time) (delivery.Envelope, error) {
 	if entry.Reason == delivery.ReasonMalformed {
 		return delivery.Envelope{}, fmt.Errorf("%w: it is malformed", ErrNotReplayable)

@@ -14,11 +14,11 @@ import (
 // a fraction of a lease.
 //
 // A method for several ids answers for each of them, in the order of ids. Its
-// errors are nil when all went well. Otherwise there is one for each id, nil
-// where it went well. A failure of the store itself is every id's error. No ids
-// at all is no error, and nothing is done. An id that is given twice is as two
-// calls. Times are kept to the microsecond. When ctx has ended, the error is
-// ctx's, bare or wrapped.
+// errors are nil when all went well. Otherwise there is one for each id, which
+// is nil where it went well. A failure of the store itself is every id's error.
+// No ids at all is no error, and nothing is done. An id that is given twice is
+// as two calls. Times are kept to the microsecond. When ctx has ended, the
+// error is ctx's, bare or wrapped.
 type Store interface {
 	// Put returns nil when all entries are durable. It replaces an entry that has
 	// the same ID. A claim on the replaced entry goes on, so that nobody else can
@@ -59,8 +59,8 @@ type Store interface {
 	// Release ends the claims of token. It is ErrClaimLost where token has none.
 	Release(ctx context.Context, token string, ids ...string) []error
 
-	// Remove deletes entries that token has claimed. Even after the lease it
-	// does, as long as nobody else has claimed them. It is ErrClaimLost where
+	// Remove deletes entries that token has claimed. The lease may have ended, as
+	// long as nobody else has claimed the entry since. It is ErrClaimLost where
 	// token has no claim, and ErrReplaced where the entry was put again since it
 	// was claimed. What is not removed stays as it is, claimed or not.
 	Remove(ctx context.Context, token string, ids ...string) []error

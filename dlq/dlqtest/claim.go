@@ -48,7 +48,7 @@ func testClaimInvalid(t *testing.T, store dlq.Store) {
 			t.Errorf("Claim with %s: %v, want ErrInvalid", name, errs)
 		}
 	}
-	// No token is not the token of those that nobody claimed.
+	// An empty token is not the token of entries that nobody claimed.
 	wantErrors(t, "Release", store.Release(ctx, "", ids...), ids, dlq.ErrClaimLost)
 	wantErrors(t, "Remove", store.Remove(ctx, "", ids...), ids, dlq.ErrClaimLost)
 	wantKept(t, store, ids...)
@@ -62,7 +62,7 @@ func testClaimExpires(t *testing.T, store dlq.Store) {
 	_, errs := store.Claim(ctx, dlq.Claim{Token: "second", Now: later.Add(lease - time.Microsecond), Lease: lease}, ids...)
 	wantErrors(t, "Claim just before the lease ends", errs, ids, dlq.ErrClaimed)
 	claim(t, store, "second", later.Add(lease), ids...)
-	// And the second holds it for a lease of its own.
+	// The second claim has a lease of its own.
 	_, errs = store.Claim(ctx, dlq.Claim{Token: "third", Now: later.Add(lease + lease/2), Lease: lease}, ids...)
 	wantErrors(t, "Claim within the second lease", errs, ids, dlq.ErrClaimed)
 }
@@ -102,7 +102,7 @@ func testRemove(t *testing.T, store dlq.Store) {
 	wantErrors(t, "Remove again", store.Remove(ctx, "first", ids[0]), ids[:1], dlq.ErrNotFound)
 	wantKept(t, store, "entry-0001", "entry-0002", "entry-0003")
 
-	// The lease has no part in it, as long as nobody else came.
+	// Even after its lease, a claim entitles to Remove until someone else claims.
 	wantErrors(t, "Remove", store.Remove(ctx, "first", "entry-0003"), []string{"entry-0003"})
 	wantKept(t, store, "entry-0001", "entry-0002")
 }
@@ -119,7 +119,7 @@ func testRemoveAfterAnotherClaim(t *testing.T, store dlq.Store) {
 	wantErrors(t, "Remove by the second", store.Remove(ctx, "second", ids...), ids)
 	wantKept(t, store)
 
-	// Nor may it remove what came after the removal.
+	// A claim on a removed entry does not entitle to remove a later one.
 	put(t, store, entry(0))
 	wantErrors(t, "Remove of a later entry", store.Remove(ctx, "second", ids...), ids, dlq.ErrClaimLost)
 	wantKept(t, store, ids...)
@@ -189,9 +189,9 @@ func testClaimsAtOnce(t *testing.T, store dlq.Store) {
 	}
 }
 
-// testEverythingAtOnce lets requeuers take turns with a putter, a deleter and
-// readers. No removal may be counted twice, and what nobody removed must still
-// be there.
+// testEverythingAtOnce lets several goroutines requeue the same entries, while
+// others put, delete and read. No entry may be removed twice, and what nobody
+// removed must still be there.
 func testEverythingAtOnce(t *testing.T, store dlq.Store) {
 	const requeuers, count = 4, 60
 	ctx := context.Background()
@@ -200,23 +200,7 @@ func testEverythingAtOnce(t *testing.T, store dlq.Store) {
 	var removed [count]atomic.Int32
 	var group sync.WaitGroup
 	for r := range requeuers {
-		group.Go(func() {
-			for i := range ids {
-				i = (i + r*count/requeuers) % count
-				token := fmt.Sprintf("token-%d-%d", r, i)
-				_, errs := store.Claim(ctx, dlq.Claim{Token: token, Now: later, Lease: lease}, ids[i])
-				if len(errs) > 0 && errs[0] != nil {
-					continue
-				}
-				if i%3 == 0 {
-					wantErrors(t, "Release", store.Release(ctx, token, ids[i]), ids[i:i+1])
-					continue
-				}
-				if errs := store.Remove(ctx, token, ids[i]); len(errs) == 0 || errs[0] == nil {
-					removed[i].Add(1)
-				}
-			}
-		})
+		group.Go(func() { requeueEach(t, store, ids, r*count/requeuers, removed[:]) })
 	}
 	group.Go(func() {
 		for i := range count {
@@ -252,6 +236,28 @@ func testEverythingAtOnce(t *testing.T, store dlq.Store) {
 		_, errs := store.Get(ctx, ids[i])
 		if gone := len(errs) > 0 && errors.Is(errs[0], dlq.ErrNotFound); gone != (want == 1) {
 			t.Errorf("%s: gone is %t, want %t", ids[i], gone, want == 1)
+		}
+	}
+}
+
+// requeueEach claims ids one after another, beginning with the one at first. Of
+// the entries that it could claim, it releases every third and removes the
+// others, which it counts.
+func requeueEach(t *testing.T, store dlq.Store, ids []string, first int, removed []atomic.Int32) {
+	ctx := context.Background()
+	for i := range ids {
+		i = (i + first) % len(ids)
+		token := fmt.Sprintf("token-%d-%d", first, i)
+		_, errs := store.Claim(ctx, dlq.Claim{Token: token, Now: later, Lease: lease}, ids[i])
+		if len(errs) > 0 && errs[0] != nil {
+			continue
+		}
+		if i%3 == 0 {
+			wantErrors(t, "Release", store.Release(ctx, token, ids[i]), ids[i:i+1])
+			continue
+		}
+		if errs := store.Remove(ctx, token, ids[i]); len(errs) == 0 || errs[0] == nil {
+			removed[i].Add(1)
 		}
 	}
 }

@@ -1,5 +1,5 @@
-// Package dlqtest is the contracts of dlq.Store and dlq.JobStore as test suites.
-// A store of your own is tested with:
+// Package dlqtest tests implementations of dlq.Store and dlq.JobStore against
+// these contracts. A store of your own is tested with:
 //
 //	func TestStore(t *testing.T) {
 //		dlqtest.TestStore(t, func(t *testing.T) dlq.Store {
@@ -11,7 +11,7 @@
 //		dlqtest.TestJobStore(t, func(t *testing.T) dlq.JobStore { return newStore(t) })
 //	}
 //
-// The suite needs nothing but package testing, takes no server of its own and
-// does not depend on the clock: the times that it gives to the store lie in
-// the year 2026.
+// The suites need nothing but package testing, start no server, and do not
+// depend on the clock: the times that they give to the store are in the year
+// 2026.
 package dlqtest

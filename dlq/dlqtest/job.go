@@ -17,8 +17,8 @@ import (
 	"github.com/esh3artech/barid/dlq"
 )
 
-// TestJobStore runs the suite of dlq.JobStore. open is called for each part of
-// it and returns an empty store, which must not be shared with anyone.
+// TestJobStore runs the suite of dlq.JobStore. It calls open for each of its
+// parts. open returns an empty store that nobody else uses.
 func TestJobStore(t *testing.T, open func(t *testing.T) dlq.JobStore) {
 	for _, part := range []struct {
 		name string
@@ -38,7 +38,7 @@ func TestJobStore(t *testing.T, open func(t *testing.T) dlq.JobStore) {
 	}
 }
 
-// job is one with something in every field, not yet saved.
+// job returns one with something in every field. It is not yet saved.
 func job(i int) dlq.Job {
 	at := start.Add(time.Duration(i) * time.Second)
 	return dlq.Job{
@@ -64,7 +64,7 @@ func job(i int) dlq.Job {
 	}
 }
 
-// saved saves a job and returns it as it is kept.
+// saved saves a job and returns it as the store has it then.
 func saved(t *testing.T, store dlq.JobStore, job dlq.Job) dlq.Job {
 	t.Helper()
 	if err := store.SaveJob(context.Background(), job); err != nil {
@@ -74,7 +74,7 @@ func saved(t *testing.T, store dlq.JobStore, job dlq.Job) dlq.Job {
 	return job
 }
 
-// wantJob compares everything, times as moments.
+// wantJob checks all fields. Times may be in different zones.
 func wantJob(t *testing.T, got, want dlq.Job) {
 	t.Helper()
 	gotText, gotErr := json.Marshal(got)
@@ -87,7 +87,7 @@ func wantJob(t *testing.T, got, want dlq.Job) {
 	}
 }
 
-// wantJobs checks that exactly these are there, in this order.
+// wantJobs checks that exactly these jobs are in the store, in this order.
 func wantJobs(t *testing.T, store dlq.JobStore, want ...dlq.Job) {
 	t.Helper()
 	got, err := store.Jobs(context.Background())
@@ -130,7 +130,7 @@ func testJobSaved(t *testing.T, store dlq.JobStore) {
 	}
 	wantJobs(t, store, full, plain)
 
-	// What is zero again is stored as such.
+	// A field that is set back to zero is stored as such.
 	plain.Requeued, plain.After = 7, delivery.Position{At: start, ID: "entry"}
 	plain = saved(t, store, plain)
 	full.Filter, full.After, full.LastError, full.Owner, full.LeaseUntil = dlq.Filter{}, delivery.Position{}, "", "", time.Time{}
@@ -180,7 +180,7 @@ func testJobInvalid(t *testing.T, store dlq.JobStore) {
 	wantJobs(t, store)
 }
 
-// testJobOdd saves what JSON, SQL and key patterns may stumble over.
+// testJobOdd saves texts that JSON, SQL or key patterns may get wrong.
 func testJobOdd(t *testing.T, store dlq.JobStore) {
 	for _, text := range []string{
 		" ", "'; DROP TABLE jobs; --", `"\`, "{a}:b*?[c]%_", "سلام 📮", "line\nfeed\x00nul\r", "bad \xff utf8", "base64:AAAA", strings.Repeat("long ", 90),
@@ -230,12 +230,12 @@ func testJobDeleted(t *testing.T, store dlq.JobStore) {
 	if err := store.SaveJob(context.Background(), first); !errors.Is(err, dlq.ErrJobNotFound) {
 		t.Errorf("SaveJob of what was deleted: %v, want ErrJobNotFound", err)
 	}
-	// The name is free again.
+	// The ID may be used again.
 	wantJobs(t, store, second, saved(t, store, job(1)))
 }
 
-// testJobSavedAtOnce lets several change the same job: of those that saw the
-// same version one wins, so that no change gets lost.
+// testJobSavedAtOnce lets several goroutines change the same job. Of those that
+// have read the same version one succeeds, so that no change gets lost.
 func testJobSavedAtOnce(t *testing.T, store dlq.JobStore) {
 	const writers, rounds = 8, 10
 	ctx := context.Background()

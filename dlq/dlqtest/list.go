@@ -30,7 +30,7 @@ func testListOrder(t *testing.T, store dlq.Store) {
 		}
 	}
 	if page := list(t, store, dlq.Query{Limit: 10}); page.Next != "" {
-		t.Error("the last page, full to the brim, has a Next")
+		t.Error("the last page, which is full, has a Next")
 	}
 	if page := list(t, store, dlq.Query{Limit: 9}); page.Next == "" || len(page.Entries) != 9 {
 		t.Errorf("a page of 9 out of 10 has %d entries and Next %q", len(page.Entries), page.Next)
@@ -38,14 +38,7 @@ func testListOrder(t *testing.T, store dlq.Store) {
 }
 
 func testListFilters(t *testing.T, store dlq.Store) {
-	all := entries(40)
-	for i := range all {
-		all[i].Reason = []delivery.Reason{delivery.ReasonExhausted, delivery.ReasonPermanent}[i%2]
-		all[i].Envelope.Recipient = fmt.Sprintf("recipient-%d", i%3)
-		all[i].Envelope.Type = fmt.Sprintf("type-%d", i%4)
-		all[i].Fingerprint = fmt.Sprintf("fingerprint-%d", i%5)
-		all[i].Source = fmt.Sprintf("source-%d", i%7)
-	}
+	all := mixedEntries(40)
 	put(t, store, all...)
 	for name, filter := range map[string]dlq.Filter{
 		"all":         {},
@@ -88,6 +81,19 @@ func testListFilters(t *testing.T, store dlq.Store) {
 			t.Errorf("filter by %s, newest first: %q, want %q", name, got, want)
 		}
 	}
+}
+
+// mixedEntries returns n entries that differ in all fields of a Filter.
+func mixedEntries(n int) []dlq.Entry {
+	all := entries(n)
+	for i := range all {
+		all[i].Reason = []delivery.Reason{delivery.ReasonExhausted, delivery.ReasonPermanent}[i%2]
+		all[i].Envelope.Recipient = fmt.Sprintf("recipient-%d", i%3)
+		all[i].Envelope.Type = fmt.Sprintf("type-%d", i%4)
+		all[i].Fingerprint = fmt.Sprintf("fingerprint-%d", i%5)
+		all[i].Source = fmt.Sprintf("source-%d", i%7)
+	}
+	return all
 }
 
 func testListLimits(t *testing.T, store dlq.Store) {
@@ -156,11 +162,11 @@ func testListEqualTimes(t *testing.T, store dlq.Store) {
 	}
 }
 
-// testListWhileRowsChange reads page by page while others are put and deleted:
-// what stays must come once, in order, whatever goes on around it.
+// testListWhileRowsChange reads page by page while entries are put and deleted.
+// Those that stay must be listed once and in order all the same.
 func testListWhileRowsChange(t *testing.T, store dlq.Store) {
 	for _, order := range []dlq.Order{dlq.NewestFirst, dlq.OldestFirst} {
-		// The even ones stay; the odd ones come and go.
+		// The even ones stay. The odd ones are put and deleted meanwhile.
 		var want []string
 		for i := 0; i < 40; i += 2 {
 			put(t, store, entry(i))
@@ -185,7 +191,7 @@ func testListWhileRowsChange(t *testing.T, store dlq.Store) {
 				break
 			}
 			query.Cursor = page.Next
-			// The entry that the cursor names goes too, if it is an odd one.
+			// This may delete the entry at the cursor, if it is an odd one.
 			for i := 1; i < 40; i += 2 {
 				if (i+round)%4 == 1 {
 					put(t, store, entry(i))

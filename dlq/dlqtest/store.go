@@ -14,8 +14,8 @@ import (
 	"github.com/esh3artech/barid/dlq"
 )
 
-// TestStore runs the whole suite. open is called for each part of it and
-// returns an empty Store, which must not be shared with anyone.
+// TestStore runs the suite of dlq.Store. It calls open for each of its parts.
+// open returns an empty Store that nobody else uses.
 func TestStore(t *testing.T, open func(t *testing.T) dlq.Store) {
 	for _, part := range []struct {
 		name string
@@ -142,7 +142,7 @@ func testPutReplaces(t *testing.T, store dlq.Store) {
 		t.Errorf("Stats after a replacement is %+v, %v", stats, err)
 	}
 
-	// Of one call the last counts.
+	// Of two entries of one call with the same ID, the last one counts.
 	first, second := entry(7), entry(7)
 	second.Error = "second"
 	put(t, store, first, second)
@@ -160,7 +160,7 @@ func testPutInvalid(t *testing.T, store dlq.Store) {
 	wantKept(t, store)
 }
 
-// testOdd puts what JSON, SQL and key patterns may stumble over.
+// testOdd puts texts that JSON, SQL or key patterns may get wrong.
 func testOdd(t *testing.T, store dlq.Store) {
 	every := make([]byte, 256)
 	for i := range every {
@@ -229,7 +229,8 @@ func testBig(t *testing.T, store dlq.Store) {
 	wantKept(t, store)
 }
 
-// testIsolation changes what was given and what was got.
+// testIsolation changes entries after Put, and entries that the store returned.
+// The store's own must stay the same.
 func testIsolation(t *testing.T, store dlq.Store) {
 	ctx := context.Background()
 	spoil := func(e *dlq.Entry) {
@@ -271,7 +272,7 @@ func testDelete(t *testing.T, store dlq.Store) {
 		dlq.ErrNotFound, nil, dlq.ErrNotFound, nil)
 	wantKept(t, store, "entry-0000", "entry-0002")
 
-	// What was deleted may come again, and is not claimed then.
+	// What was deleted may be put again, and is not claimed then.
 	claim(t, store, "token", later, "entry-0000")
 	wantErrors(t, "Remove", store.Remove(context.Background(), "token", "entry-0000"), ids[:1])
 	put(t, store, entry(0), entry(1))
@@ -385,7 +386,7 @@ func testContextEnded(t *testing.T, store dlq.Store) {
 	claim(t, store, "another", later, ids...)
 }
 
-// deadAt is an entry of another time.
+// deadAt returns entry i with another time.
 func deadAt(i int, at time.Time) dlq.Entry {
 	e := entry(i)
 	e.DeadAt = at

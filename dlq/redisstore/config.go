@@ -9,19 +9,19 @@ import (
 
 // Config says how a Store uses Redis. The zero value is usable.
 type Config struct {
-	// Prefix begins every key of the store, in braces: the default "barid:dlq"
-	// makes keys such as "{barid:dlq}:index". The braces keep all keys of a store
-	// on one node of a cluster. Stores with the same prefix share their entries.
-	// It must not contain braces, and is at most 256 bytes long.
+	// Prefix begins every key of the store, in braces: with the default
+	// "barid:dlq" there are keys such as "{barid:dlq}:index". The braces keep all
+	// keys of a store on one node of a cluster. Stores with the same prefix share
+	// their entries. It must not contain braces, and is at most 256 bytes long.
 	Prefix string
-	// Timeout bounds each round trip, with all that the client does to get
-	// through: dialing, waiting for a connection, sending again. A call takes a
-	// few round trips, and more for many entries; its context bounds all of them
-	// together. At least 1 ms. Default 5 s.
+	// Timeout bounds each round trip, with all that the client does for it:
+	// waiting for a connection, dialing, sending again. A call takes a few round
+	// trips, and more for many entries. Its context bounds all of them together.
+	// At least 1 ms. Default 5 s.
 	Timeout time.Duration
-	// AllowEviction accepts that Redis may evict keys, and loses dead letters
-	// with them. The policy is not asked for then. It is for servers that keep
-	// their policy secret.
+	// AllowEviction accepts that Redis may evict keys, so that dead letters get
+	// lost. The policy is not asked for then. It is for servers that do not tell
+	// their policy.
 	AllowEviction bool
 }
 

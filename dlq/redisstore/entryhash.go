@@ -12,15 +12,16 @@ import (
 )
 
 // hashFields are the fields of an entry's hash, beside those of its claim:
-// token, until (in microseconds since 1970) and replaced. What the index is made
-// of stands by itself, so that filters and counts need not read the rest; bodies
-// do, because in JSON they would be a third larger; all else is in entry, as
-// JSON. The first six are what scripts call described; scripts know the order.
+// token, until (in microseconds since 1970) and replaced. What the index is
+// made of has fields of its own, so that filters and counts need not read the
+// rest. Bodies have, because in JSON they would be a third larger. All else is
+// JSON, in the field entry. The first six are what described returns in
+// scripts, which know the order.
 var hashFields = [...]string{
 	"at", "reason", "recipient", "type", "fingerprint", "source", "error", "size", "entry", "body", "raw",
 }
 
-// entryHash is an entry in the form in which it is put.
+// entryHash is an entry in the form in which it is stored.
 type entryHash struct {
 	id    string
 	entry *dlq.Entry // for body and raw
@@ -28,7 +29,7 @@ type entryHash struct {
 	rest  []byte // JSON
 }
 
-// newEntryHash fails with dlq.ErrInvalid.
+// newEntryHash returns dlq.ErrInvalid for an entry that can't be stored.
 func newEntryHash(entry *dlq.Entry) (entryHash, error) {
 	if entry.ID == "" {
 		return entryHash{}, fmt.Errorf("%w: Entry.ID is empty", dlq.ErrInvalid)
@@ -36,7 +37,7 @@ func newEntryHash(entry *dlq.Entry) (entryHash, error) {
 	rest := *entry
 	rest.DeadAt = microseconds(entry.DeadAt)
 	rest.FirstFailedAt = microseconds(entry.FirstFailedAt)
-	// What has a field of its own.
+	// These have fields of their own.
 	rest.ID, rest.Error, rest.Reason, rest.Fingerprint, rest.Source, rest.Raw = "", "", "", "", "", nil
 	rest.Envelope.Recipient, rest.Envelope.Type, rest.Envelope.Body = "", "", nil
 	encoded, err := json.Marshal(rest)
@@ -52,8 +53,9 @@ func (r *entryHash) size() int {
 	return len(r.rest) + len(r.entry.Envelope.Body) + len(r.entry.Raw) + len(r.entry.Error)
 }
 
-// arguments are what the script put wants. They share no bytes with the entry:
-// a caller whose context ends gets it back while they may still be on their way.
+// arguments returns what the script put takes. They share no bytes with the
+// entry: a caller whose context ends gets it back while the client may still be
+// sending them.
 func (r *entryHash) arguments() []any {
 	e := r.entry
 	return []any{
@@ -63,8 +65,8 @@ func (r *entryHash) arguments() []any {
 	}
 }
 
-// parseEntry reads the answer to HMGET of hashFields. There is no entry when found
-// is false.
+// parseEntry decodes the answer to HMGET of hashFields. There is no entry when
+// found is false.
 func parseEntry(id string, values []any) (entry dlq.Entry, place string, found bool, err error) {
 	fields := make([]string, len(hashFields))
 	for i := range min(len(fields), len(values)) {
@@ -74,7 +76,7 @@ func parseEntry(id string, values []any) (entry dlq.Entry, place string, found b
 	if place == "" {
 		return dlq.Entry{}, "", false, nil
 	}
-	// A fault of the JSON can repeat parts of what it should have been.
+	// The error is left out: it could show parts of the message.
 	if json.Unmarshal([]byte(fields[8]), &entry) != nil {
 		return dlq.Entry{}, place, true, fmt.Errorf("%w: %s", ErrDamaged, id)
 	}
@@ -85,7 +87,7 @@ func parseEntry(id string, values []any) (entry dlq.Entry, place string, found b
 	return entry, place, true, nil
 }
 
-// describe sets what has a field of its own and can be filtered by.
+// describe sets what can be filtered by.
 func describe(entry *dlq.Entry, id string, fields []string) {
 	entry.ID = id
 	entry.Reason = delivery.Reason(fields[0])
@@ -102,8 +104,7 @@ func unlessEmpty(text string) []byte {
 	return []byte(text)
 }
 
-// headFields are enough to filter an entry, and to know how much reading it
-// takes.
+// headFields are the fields that filters look at, and how large the entry is.
 var headFields = [...]string{"at", "reason", "recipient", "type", "fingerprint", "source", "size"}
 
 // head is an entry without what can be large.

@@ -14,7 +14,7 @@ import (
 	"github.com/esh3artech/barid/dlq"
 )
 
-// answer is what HMGET of recordFields returns after arguments were put.
+// answer is what HMGET of hashFields returns after arguments were put.
 func answer(r *entryHash) []any {
 	var values []any
 	for _, argument := range r.arguments()[1:] {

@@ -15,20 +15,20 @@ import (
 var (
 	// ErrConfig: a configuration can't be used; the text names every field.
 	ErrConfig = errors.New("dlq/redisstore: invalid config")
-	// ErrUnavailable: Redis is away, too slow, or refuses. An *UnavailableError
-	// tells more. What was asked for may have been done all the same.
+	// ErrUnavailable: Redis is down, too slow, or refuses. An *UnavailableError
+	// tells more. Redis may have done what it was asked for all the same.
 	ErrUnavailable = errors.New("dlq/redisstore: Redis is unavailable")
-	// ErrDamaged: what Redis holds for an entry is no entry, or one of a newer
-	// release. The text names the id. It can be deleted like any other.
+	// ErrDamaged: what Redis holds for an entry or a job is none, or one of a
+	// newer release. The text names the id. It can be deleted like any other.
 	ErrDamaged = errors.New("dlq/redisstore: entry can't be read")
 )
 
 // UnavailableError says that Redis did not do what it was asked for, or that
 // its answer did not arrive. It matches ErrUnavailable.
 type UnavailableError struct {
-	// Op is the method, for instance "put".
+	// Op is what the store did, for instance "put".
 	Op string
-	// Err is why. It never matches a context's error, because the caller's
+	// Err is the reason. It never matches a context's error, because the caller's
 	// context has not ended.
 	Err error
 }
@@ -43,11 +43,11 @@ func (e *UnavailableError) Is(target error) bool { return target == ErrUnavailab
 // Unwrap returns Err.
 func (e *UnavailableError) Unwrap() error { return e.Err }
 
-// errTimeout stands for the end of Config.Timeout.
+// errTimeout is the reason when Config.Timeout is over.
 var errTimeout = errors.New("no answer within Config.Timeout")
 
-// unavailable is ctx's error where that is the cause of err, and else an
-// *UnavailableError.
+// unavailable returns ctx's error if that is the cause of err, and otherwise an
+// *UnavailableError. An *EvictionError stays as it is.
 func unavailable(ctx context.Context, op string, err error) error {
 	var eviction *EvictionError
 	if err == nil || errors.As(err, &eviction) {
@@ -59,7 +59,7 @@ func unavailable(ctx context.Context, op string, err error) error {
 		if ended := ctx.Err(); ended != nil {
 			return ended
 		}
-		// The socket got the deadline too, and can be ahead of the context.
+		// The socket has the same deadline, and can notice it before the context.
 		if deadline, ok := ctx.Deadline(); ok && timeout && !time.Now().Before(deadline) {
 			return context.DeadlineExceeded
 		}
@@ -70,7 +70,8 @@ func unavailable(ctx context.Context, op string, err error) error {
 	return &UnavailableError{Op: op, Err: err}
 }
 
-// outOfMemory also knows how Redis 6 tells it from within a script.
+// outOfMemory reports whether Redis refused for lack of memory. Within a script
+// Redis 6 says so in words of its own.
 func outOfMemory(err error) bool {
 	return err != nil && (redis.IsOOMError(err) || strings.Contains(err.Error(), "-OOM command not allowed"))
 }

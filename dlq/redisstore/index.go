@@ -26,8 +26,8 @@ type indexRange struct {
 	exact bool
 }
 
-// newIndexRange returns the range of a part of the index that fits the times and the
-// cursor of scan.
+// newIndexRange returns the range of a part of the index that fits the times
+// and the cursor of scan.
 func newIndexRange(scan *dlq.Scan, part string) indexRange {
 	r := indexRange{part: part, min: "[" + part, max: "(" + part + beyond, newest: scan.Order == dlq.NewestFirst}
 	if !scan.Since.IsZero() {
@@ -59,8 +59,8 @@ func ceil(t time.Time) time.Time {
 	return t
 }
 
-// narrowest returns the range of the index that has the fewest entries of all ranges
-// that contain everything that scan picks.
+// narrowest returns the range of the index that has the fewest entries of all
+// ranges that contain everything that scan picks.
 func (s *Store) narrowest(ctx context.Context, op string, scan *dlq.Scan) (indexRange, error) {
 	var ranges []indexRange
 	add := func(by int, value string) {
@@ -127,9 +127,9 @@ func (s *Store) readIndex(ctx context.Context, op string, r indexRange, count in
 	return found, nil
 }
 
-// matching returns those that the filter picks, in order. It leaves out entries that
-// are gone or have moved. Where a member of the index points to no entry, because
-// someone deleted the entry's key by hand, it removes the member.
+// matching returns those that the filter picks, in order. It leaves out entries
+// that are gone or have moved. Where a member of the index points to no entry,
+// because someone deleted the entry's key by hand, it removes the member.
 func (s *Store) matching(ctx context.Context, op string, scan *dlq.Scan, found []indexedEntry) ([]wanted, error) {
 	if len(found) == 0 {
 		return nil, nil
@@ -155,8 +155,9 @@ func (s *Store) matching(ctx context.Context, op string, scan *dlq.Scan, found [
 	return matching, s.prune(ctx, stale)
 }
 
-// prune removes members of the index that point to no entry. It changes nothing for
-// an entry that was deleted or moved meanwhile: its old members are gone already.
+// prune removes members of the index that point to no entry. It changes nothing
+// for an entry that was deleted or moved meanwhile: its old members are gone
+// already.
 func (s *Store) prune(ctx context.Context, stale []indexedEntry) error {
 	for _, batch := range roundTrips(stale, func(*indexedEntry) int { return 0 }) {
 		ids := make([]string, len(batch))

@@ -14,9 +14,9 @@ import (
 
 var _ dlq.JobStore = (*Store)(nil)
 
-// SaveJob implements dlq.JobStore. Compare and change are one script. When Redis
-// is out of memory it is dlq.ErrFull for a new job; the progress of others is
-// stored even then, so that they can make room.
+// SaveJob implements dlq.JobStore. Comparing and replacing is one script. When
+// Redis is out of memory, it is dlq.ErrFull for a new job. The progress of
+// others is stored even then, because a replay makes room.
 func (s *Store) SaveJob(ctx context.Context, job dlq.Job) error {
 	if err := s.usable(ctx); err != nil {
 		return err
@@ -95,7 +95,7 @@ func (s *Store) Jobs(ctx context.Context) ([]dlq.Job, error) {
 	return jobs, nil
 }
 
-// parseJob is ErrDamaged for what is no job, or not this one.
+// parseJob returns ErrDamaged for what is no job, or another one.
 func parseJob(id, encoded string) (dlq.Job, error) {
 	var job dlq.Job
 	if json.Unmarshal([]byte(encoded), &job) != nil || job.ID != id {

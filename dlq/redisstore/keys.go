@@ -24,19 +24,20 @@ import (
 // keeps them in the order of their bytes:
 //
 //	0 place ID              by time
-//	n digest place ID       by the n-th of described, and by time within
+//	n digest place ID       by the n-th value that described returns, then by time
 //
 // A place is the entry's DeadAt in 16 hexadecimal digits that sort as the times
-// do. A digest is 16 digits of the value's SHA-1: two values that share one are
-// told apart when the entries are read. So every page, of any single filter, is
-// one range of the index, and how long a range is can be asked without reading
-// it.
+// do. A digest is 16 digits of the value's SHA-1. Two values that share a
+// digest are told apart when the entries are read. So each page of a filter by
+// one field is one range of the index, and Redis counts a range without reading
+// entries.
 //
-// All this outlives the program, so its form stays as it is.
+// All this outlives the program, so its form must not change.
 type keys struct {
 	prefix      string // in braces, with a colon
 	entryPrefix string
-	// common are the keys that every script gets before those of entries.
+	// common are the keys that every script on entries gets before those of the
+	// entries.
 	common [4]string
 }
 
@@ -49,7 +50,7 @@ func newKeys(prefix string) keys {
 	}
 }
 
-// jobs are the keys of the jobs and of their versions.
+// jobs returns the keys of the jobs and of their versions.
 func (k *keys) jobs() []string { return []string{k.prefix + "jobs", k.prefix + "job-versions"} }
 
 func (k *keys) index() string { return k.common[0] }
@@ -66,7 +67,7 @@ func (k *keys) with(ids []string) []string {
 	return all
 }
 
-// The parts of the index. Scripts number them in the same way.
+// The parts of the index, with the numbers that scripts use.
 const (
 	byTime = iota
 	byReason
@@ -78,7 +79,8 @@ const (
 
 const digits = 16
 
-// part is how the members of a part of the index begin.
+// part returns what the members of a part of the index begin with: those of one
+// value, except byTime.
 func part(by int, value string) string {
 	if by == byTime {
 		return "0"
@@ -87,14 +89,13 @@ func part(by int, value string) string {
 	return strconv.Itoa(by) + hex.EncodeToString(sum[:digits/2])
 }
 
-// beyond is behind all members of a part, because places have hexadecimal
-// digits.
+// beyond sorts behind all places, because these have hexadecimal digits.
 const beyond = "g"
 
 const signBit = 1 << 63
 
-// placeOf writes a time so that it sorts. Times that 64 bits of microseconds
-// don't reach are as the last ones that they do.
+// placeOf returns the place of a time. A time that 64 bits of microseconds
+// can't hold gets the first or the last place.
 func placeOf(at time.Time) string {
 	micros := at.UnixMicro()
 	switch year := at.Year(); {

@@ -7,10 +7,10 @@ import (
 	"github.com/esh3artech/barid/dlq"
 )
 
-// List implements dlq.Store. It reads the index of the field that fits the fewest
-// entries, and filters those by small parts of them. Bodies are read for the page
-// only. Where few entries fit all fields, but many fit each single one, that takes
-// many round trips. ctx bounds them.
+// List implements dlq.Store. It reads the index of the field that fits the
+// fewest entries, and filters those by small parts of them. Bodies are read for
+// the page only. Where few entries fit all fields, but many fit each single
+// one, that takes many round trips. ctx bounds them.
 func (s *Store) List(ctx context.Context, query dlq.Query) (dlq.Page, error) {
 	if err := s.usable(ctx); err != nil {
 		return dlq.Page{}, err

@@ -11,9 +11,9 @@ import (
 	"github.com/esh3artech/barid/dlq"
 )
 
-// How much one round trip carries at most. Redis serves nobody else while a script
-// runs, and a client's timeouts are for a whole round trip. A larger entry is
-// carried alone.
+// How much one round trip carries at most. Redis serves nobody else while a
+// script runs, and a client's timeouts are for a whole round trip. A larger
+// entry is carried alone.
 const (
 	tripEntries = 256
 	tripBytes   = 4 << 20
@@ -37,8 +37,8 @@ func roundTrips[T any](all []T, size func(*T) int) [][]T {
 	return batches
 }
 
-// runScript runs a script on entries. It returns nil for a script that answers no
-// list of numbers.
+// runScript runs a script on entries. It returns nil for a script that answers
+// no list of numbers.
 func (s *Store) runScript(ctx context.Context, op string, script *redis.Script, ids []string, arguments ...any) ([]int64, error) {
 	names := s.keys.with(ids)
 	return exchange(ctx, s, op, func(ctx context.Context) ([]int64, error) {
@@ -51,9 +51,9 @@ func (s *Store) runScript(ctx context.Context, op string, script *redis.Script, 
 	})
 }
 
-// exchange does one round trip. It returns when ctx ends or Config.Timeout is over,
-// whatever the client does. So do may still run when the caller has its slices
-// back, and must not use them.
+// exchange does one round trip. It returns when ctx ends or Config.Timeout is
+// over, whatever the client does. So do may still run when the caller has its
+// slices back, and must not use them.
 func exchange[T any](ctx context.Context, s *Store, op string, do func(ctx context.Context) (T, error)) (T, error) {
 	type answer struct {
 		value T

@@ -2,7 +2,7 @@ package redisstore
 
 import "github.com/redis/go-redis/v9"
 
-// What scripts answer for an entry.
+// What scripts answer for an entry or a job.
 const (
 	answerMissing  = 0
 	answerDone     = 1
@@ -11,19 +11,20 @@ const (
 	answerReplaced = 4
 )
 
-// scripts are the changes. Each is one command for any number of entries: Redis
-// does all of it or nothing, whoever dies when. The first thing that each
-// writes decides whether Redis, when it is out of memory, lets it go on: put
-// begins with what needs memory, and is refused as a whole; the others begin
-// with what needs none, so that a full store can still be emptied.
+// scripts are all changes that a Store makes, and the reading of Stats. Each is
+// one command for any number of entries: Redis does all of it or nothing,
+// whichever process dies when. When Redis is out of memory, the first write of
+// a script decides whether Redis lets it go on. put begins with a write that
+// needs memory, and is refused as a whole. The others begin with one that needs
+// none, so that a full store can still be emptied.
 type scripts struct {
 	put, claim, release, remove, discard, prune, stats, saveJob, deleteJobs *redis.Script
 }
 
-// common begins every script. What described returns is the order in which
-// scripts know what the index and the counts are made of; see the constants by….
-// The reads at the end fail when one of the keys is something else's, before
-// anything is changed.
+// common begins every script on entries. described returns what the index and
+// the counts are made of, in the order of the constants byTime to bySource. The
+// reads at the end fail if a key is of another kind, before anything is
+// changed.
 const common = `
 local index, reasons, types, fingerprints = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local before = 4 -- keys that are not an entry's
@@ -97,7 +98,7 @@ func newScripts() scripts {
 	}
 }
 
-// putSource: ARGV for each entry: id, and the values of hashFields.
+// putSource takes as ARGV, for each entry, its id and the values of hashFields.
 const putSource = `
 local fields = {'at', 'reason', 'recipient', 'type', 'fingerprint', 'source', 'error', 'size', 'entry', 'body', 'raw'}
 local width = 1 + #fields
@@ -121,8 +122,8 @@ end
 return redis.status_reply('OK')
 `
 
-// claimSource: ARGV token, now, until. Answers two numbers for each entry, the second
-// its size.
+// claimSource takes as ARGV a token, now, and until. It answers two numbers for
+// each entry, of which the second is its size.
 const claimSource = `
 local answers = {}
 for i = before + 1, #KEYS do
@@ -143,7 +144,7 @@ end
 return answers
 `
 
-// releaseSource: ARGV token.
+// releaseSource takes as ARGV a token.
 const releaseSource = `
 local answers = {}
 for i = before + 1, #KEYS do
@@ -162,7 +163,7 @@ end
 return answers
 `
 
-// removeSource: ARGV token, and the id of each entry.
+// removeSource takes as ARGV a token, and the id of each entry.
 const removeSource = `
 local answers = {}
 for i = before + 1, #KEYS do
@@ -184,8 +185,9 @@ end
 return answers
 `
 
-// discardSource: ARGV now, and for each entry its id and the place that it must still be
-// at, or nothing for any.
+// discardSource deletes entries that nobody has claimed. It takes as ARGV now,
+// and for each entry its id and the place that it must still have, or "" for
+// any.
 const discardSource = `
 local answers = {}
 for i = before + 1, #KEYS do
@@ -206,8 +208,8 @@ end
 return answers
 `
 
-// pruneSource: ARGV for each entry: a member of the index, and the place in it. Takes out
-// of the index what points to no entry.
+// pruneSource removes members of the index that point to no entry. It takes as
+// ARGV, for each entry, a member of the index and the place in it.
 const pruneSource = `
 local pruned = 0
 for i = before + 1, #KEYS do
@@ -219,9 +221,10 @@ end
 return pruned
 `
 
-// statsSource: ARGV how many fingerprints. Answers how many entries there are, the
-// member of the oldest, the counts of reasons and of types, fingerprints
-// with counts, and the member of the newest entry of each.
+// statsSource takes as ARGV how many fingerprints to return. It answers how
+// many entries there are, the member of the oldest, the counts of reasons and
+// of types, fingerprints with counts, and the member of the newest entry of
+// each.
 const statsSource = `
 local top, newest = {}, {}
 if tonumber(ARGV[1]) > 0 then
@@ -241,8 +244,8 @@ return {
 }
 `
 
-// saveJobSource: KEYS jobs, job-versions. ARGV id, the version to be replaced or 0 for a new
-// job, its own version, and its JSON.
+// saveJobSource takes as KEYS jobs and job-versions. It takes as ARGV an id,
+// the version to be replaced or 0 for a new job, the new version, and the JSON.
 const saveJobSource = `
 local MISSING, DONE, LOST = 0, 1, 3
 redis.call('HLEN', KEYS[1])
@@ -260,7 +263,7 @@ redis.call('HSET', KEYS[1], ARGV[1], ARGV[4])
 return DONE
 `
 
-// deleteJobsSource: KEYS jobs, job-versions. ARGV ids.
+// deleteJobsSource takes as KEYS jobs and job-versions, and as ARGV ids.
 const deleteJobsSource = `
 for _, id in ipairs(ARGV) do
   redis.call('HDEL', KEYS[1], id)

@@ -9,10 +9,10 @@ import (
 	"github.com/esh3artech/barid/dlq"
 )
 
-// Count implements dlq.Store. With one field in the filter at most, and a time
-// range, it asks the index and reads no entry. With several it looks at small
-// parts of the entries that fit the field which fits the fewest: ctx bounds
-// that.
+// Count implements dlq.Store. If the filter has one field at most, beside a
+// time range, it asks the index and reads no entry. With several fields it
+// reads small parts of the entries that fit the field which fits the fewest.
+// ctx bounds that.
 func (s *Store) Count(ctx context.Context, filter dlq.Filter) (int, error) {
 	if err := s.usable(ctx); err != nil {
 		return 0, err
@@ -50,9 +50,10 @@ func (s *Store) Count(ctx context.Context, filter dlq.Filter) (int, error) {
 	}
 }
 
-// Stats implements dlq.Store. The counts are those of one moment, and kept with
-// every change: no entry is read, except for the example of each fingerprint,
-// which is the newest error, or empty when its entry went meanwhile.
+// Stats implements dlq.Store. The counts are those of one moment. Redis keeps
+// them with every change, so no entry is read except for the example of each
+// fingerprint. That is the newest error, or empty when its entry was deleted
+// meanwhile.
 func (s *Store) Stats(ctx context.Context, top int) (dlq.Stats, error) {
 	if err := s.usable(ctx); err != nil {
 		return dlq.Stats{}, err
@@ -76,8 +77,8 @@ func (s *Store) Stats(ctx context.Context, top int) (dlq.Stats, error) {
 	return stats, nil
 }
 
-// parseStats reads the answer of the script stats: the numbers, and for each
-// fingerprint the id of its newest entry, or nothing.
+// parseStats decodes the answer of the script stats. newest has for each
+// fingerprint the id of its newest entry, or "".
 func parseStats(answer []any) (stats dlq.Stats, newest []string, err error) {
 	stats = dlq.Stats{ByReason: make(map[delivery.Reason]int), ByType: make(map[string]int)}
 	r := reader{values: answer}
@@ -112,7 +113,7 @@ func parseStats(answer []any) (stats dlq.Stats, newest []string, err error) {
 	return stats, newest, nil
 }
 
-// addExamples reads the error of an entry of each fingerprint.
+// addExamples sets the example of each fingerprint.
 func (s *Store) addExamples(ctx context.Context, stats *dlq.Stats, newest []string) error {
 	if len(newest) == 0 {
 		return nil
@@ -130,8 +131,8 @@ func (s *Store) addExamples(ctx context.Context, stats *dlq.Stats, newest []stri
 	return nil
 }
 
-// reader takes one value after another from what a script answered; zero where
-// there is none.
+// reader returns one value after another of what a script answered, and zero
+// where there is none.
 type reader struct{ values []any }
 
 func (r *reader) more() bool { return len(r.values) > 0 }

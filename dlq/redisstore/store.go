@@ -14,8 +14,8 @@ import (
 	"github.com/esh3artech/barid/dlq"
 )
 
-// Store keeps dead letters in Redis. Any number of goroutines may use it at once. It
-// has nothing to close, because the client stays the host's.
+// Store keeps dead letters in Redis. Any number of goroutines may use it at
+// once. It has nothing to close, because the client stays the host's.
 type Store struct {
 	client  redis.UniversalClient
 	config  Config
@@ -74,10 +74,10 @@ func (s *Store) usable(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// Put implements dlq.Store. Up to 256 entries, of up to 4 MiB together, are put in
-// one round trip, all or none. When Redis is out of memory, the error is dlq.ErrFull
-// and nothing was put. If that happens after a part was put, the error is an
-// *UnavailableError.
+// Put implements dlq.Store. Up to 256 entries, of up to 4 MiB together, are put
+// in one round trip, all or none. When Redis is out of memory, the error is
+// dlq.ErrFull and nothing was put. If that happens after a part was put, the
+// error is an *UnavailableError.
 func (s *Store) Put(ctx context.Context, entries ...dlq.Entry) error {
 	if err := s.usable(ctx); err != nil {
 		return err
@@ -212,8 +212,8 @@ func (s *Store) Delete(ctx context.Context, now time.Time, ids ...string) []erro
 	})
 }
 
-// change runs a script on ids in batches. step returns the script and its arguments.
-// The script answers a number for each entry.
+// change runs a script on ids in batches. step returns the script and its
+// arguments. The script answers a number for each entry.
 func (s *Store) change(ctx context.Context, op string, ids []string, step func(batch []string) (*redis.Script, []any)) []error {
 	errs := make([]error, len(ids))
 	if err := s.usable(ctx); err != nil {

@@ -18,12 +18,13 @@ import (
 // start is the time of the first entry; each further one is a second later.
 var start = time.Date(2026, time.March, 4, 5, 6, 7, 123456000, time.UTC)
 
-// later is when everything that happens to entries happens.
+// later is the time of all claims, deletions and purges, unless a test says
+// otherwise.
 var later = start.Add(time.Hour)
 
 const lease = time.Minute
 
-// maxPages is more than any test needs, so that a store that goes in circles
+// maxPages is more than any test needs. A store that returns pages without end
 // fails instead of hanging.
 const maxPages = 1000
 
@@ -36,7 +37,7 @@ func numbered(n int) []string {
 	return ids
 }
 
-// entry is one with something in every field.
+// entry returns the i-th entry, with something in every field.
 func entry(i int) dlq.Entry {
 	at := start.Add(time.Duration(i) * time.Second)
 	text := fmt.Sprintf("provider said %d", i)
@@ -83,7 +84,7 @@ func entries(n int) []dlq.Entry {
 	return all
 }
 
-// put fails the test if it can't.
+// put puts entries, or fails the test.
 func put(t *testing.T, store dlq.Store, all ...dlq.Entry) {
 	t.Helper()
 	if err := store.Put(context.Background(), all...); err != nil {
@@ -97,7 +98,7 @@ func claim(t *testing.T, store dlq.Store, token string, now time.Time, ids ...st
 	wantErrors(t, "Claim", errs, ids)
 }
 
-// wantErrors compares the answers of a method for several ids: want has one
+// wantErrors checks what a method for several ids returned. want has one error
 // for each id, or is empty when all have to be nil.
 func wantErrors(t *testing.T, method string, errs []error, ids []string, want ...error) {
 	t.Helper()
@@ -117,7 +118,7 @@ func wantErrors(t *testing.T, method string, errs []error, ids []string, want ..
 	}
 }
 
-// wantKept checks that exactly ids are there, oldest first.
+// wantKept checks that exactly these entries are in the store, oldest first.
 func wantKept(t *testing.T, store dlq.Store, ids ...string) {
 	t.Helper()
 	count, err := store.Count(context.Background(), dlq.Filter{})
@@ -129,7 +130,7 @@ func wantKept(t *testing.T, store dlq.Store, ids ...string) {
 	}
 }
 
-// walk reads all pages of a query.
+// walk reads all pages of a query and returns the ids.
 func walk(t *testing.T, store dlq.Store, query dlq.Query) []string {
 	t.Helper()
 	var ids []string
@@ -159,7 +160,7 @@ func list(t *testing.T, store dlq.Store, query dlq.Query) dlq.Page {
 	return page
 }
 
-// wantEntry compares everything, times as moments.
+// wantEntry checks all fields. Times may be in different zones.
 func wantEntry(t *testing.T, got, want dlq.Entry) {
 	t.Helper()
 	gotText, gotErr := json.Marshal(got)
