@@ -123,7 +123,7 @@ func (r *rig) pipeline(s setup) *pipeline {
 func (p *pipeline) openTransport() {
 	p.Helper()
 	p.config = rabbitmq.Config{
-		URL: p.setup.amqp, Name: servers.Unique(p.T), Lanes: lanes, Window: window,
+		URL: p.setup.amqp, Name: servers.Unique(p.T), PublishConnections: lanes, Window: window,
 		DialTimeout: 5 * time.Second, WriteTimeout: 5 * time.Second, Heartbeat: 5 * time.Second,
 		MaxReconnectDelay: time.Second, Logger: p.log.logger(),
 	}

@@ -37,11 +37,12 @@ func (t *tappedTransport) Subscribe(ctx context.Context, config delivery.Subscri
 	if err != nil || t.onAck == nil {
 		return subscription, err
 	}
-	return &tappedSubscription{Subscription: subscription.(*rabbitmq.Subscription), onAck: t.onAck}, nil
+	return &tappedSubscription{Subscription: subscription, Pauser: subscription.(delivery.Pauser), onAck: t.onAck}, nil
 }
 
 type tappedSubscription struct {
-	*rabbitmq.Subscription
+	delivery.Subscription
+	delivery.Pauser
 	onAck func(id string, in delivery.Incoming) bool
 }
 
