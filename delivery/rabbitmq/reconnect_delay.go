@@ -3,7 +3,7 @@ package rabbitmq
 import (
 	"time"
 
-	"github.com/cenkalti/backoff/v4"
+	"github.com/esh3artech/barid/retry"
 )
 
 const (
@@ -18,33 +18,31 @@ const (
 // a row, is jittered, and never exceeds the longest. It is not safe for
 // concurrent use.
 type reconnectDelay struct {
-	exponential *backoff.ExponentialBackOff
-	longest     time.Duration
+	policy   retry.Exponential
+	failures int // in a row
 }
 
 func newReconnectDelay(longest time.Duration) *reconnectDelay {
-	const jitter = 0.5
-	return &reconnectDelay{longest: longest, exponential: backoff.NewExponentialBackOff(
-		backoff.WithInitialInterval(min(shortestReconnectDelay, longest)),
-		backoff.WithMultiplier(2),
-		backoff.WithRandomizationFactor(jitter),
-		// The limit counts before the jitter, which adds up to one half.
-		backoff.WithMaxInterval(time.Duration(float64(longest)/(1+jitter))),
-		backoff.WithMaxElapsedTime(0),
-	)}
+	return &reconnectDelay{policy: retry.Exponential{
+		Base:   min(shortestReconnectDelay, longest),
+		Max:    longest,
+		Jitter: retry.JitterEqual,
+	}}
 }
 
 // next is how long to wait after one more failure. A permanent one is not worth
 // an early try: it waits for the longest delay at once, and does not count.
 func (d *reconnectDelay) next(permanent bool) time.Duration {
 	if permanent {
-		return d.longest
+		return d.policy.Max
 	}
-	return d.exponential.NextBackOff()
+	delay := d.policy.Delay(d.failures)
+	d.failures++
+	return delay
 }
 
 // reset starts again from the shortest delay.
-func (d *reconnectDelay) reset() { d.exponential.Reset() }
+func (d *reconnectDelay) reset() { d.failures = 0 }
 
 // endedAfter starts again from the shortest delay if what began then has lived
 // long enough. What breaks soon after it was made is a failure like the others.
