@@ -190,6 +190,8 @@ func workerPaused(r *rowTest, db *database) {
 	}
 	other := r.child(config)
 	r.wait(10*time.Second - time.Since(begin))
+	// A worker that finds messages when it goes on would hold them until the end.
+	p.awaitEffects(config.LogFile)
 	assert.Empty(r, r.readChildLog(config.LogFile)[lostLine])
 	overlaps := r.overlaps(config.LogFile)
 	assert.Equal(r, held, overlaps, "what the paused worker held was not taken over")
