@@ -3,23 +3,24 @@ package rabbitmq
 import "slices"
 
 // acks collects the acks of one AMQP channel, so that one frame acks many
-// messages. It knows every delivery that the broker awaits an ack for. Those
-// that are acked from the oldest one on, without a gap, need a single frame, an
-// ack of the last one of them with the flag multiple. Behind a gap, the message
-// that somebody is slow with, each needs a frame of its own, so they wait for
-// the gap to close, but not for long.
+// messages. It knows every delivery that the broker awaits an ack for.
+//
+// Those acked from the oldest on, without a gap, go in a single frame: an ack of
+// the last of them, with the flag multiple. A gap is a message that its handler is
+// slow with. Each message after it needs a frame of its own. So their acks wait
+// for the gap to close, but not for long.
 //
 // It is not safe for concurrent use.
 type acks struct {
-	wire settler
-	// So many acks that wait are sent if there is no gap before them, and so many
-	// are sent in any case.
+	channel settler
+	// prefixLimit is how many acks that wait cause those without a gap to be sent,
+	// and singleLimit how many cause all to be sent.
 	prefixLimit, singleLimit int
 
-	open   []*receipt // what is not settled on the wire, by tag
-	unsent int        // how many of them are acked
-	nacked int        // how many of them were nacked, at most
-	round  uint32     // flushes by time so far
+	open   []*receipt // not settled on the channel, by tag
+	unsent int        // how many of open are acked
+	nacked int        // how many of open were nacked, at most
+	round  uint32     // how many ticks there were
 }
 
 // settler is what acks uses of an AMQP channel.
@@ -28,29 +29,29 @@ type settler interface {
 	Nack(tag uint64, multiple, requeue bool) error
 }
 
-// receipt is one delivery.
+// receipt is what acks knows of one delivery.
 type receipt struct {
 	tag   uint64
 	state receiptState
-	round uint32 // when it was acked
+	round uint32 // in which it was acked
 }
 
 type receiptState uint8
 
 const (
-	inHand receiptState = iota
-	acked               // not yet sent
-	gone                // acked or nacked on the wire, or stale
+	inHand  receiptState = iota
+	acked                // the ack is not yet sent
+	settled              // acked or nacked on the channel, or stale
 )
 
-func newAcks(wire settler, prefetch int) *acks {
-	return &acks{wire: wire, prefixLimit: max(1, prefetch/4), singleLimit: max(1, prefetch/2)}
+func newAcks(channel settler, prefetch int) *acks {
+	return &acks{channel: channel, prefixLimit: max(1, prefetch/4), singleLimit: max(1, prefetch/2)}
 }
 
-// delivered adds the newest delivery.
-func (a *acks) delivered(r *receipt) { a.open = append(a.open, r) }
+// add adds the newest delivery.
+func (a *acks) add(r *receipt) { a.open = append(a.open, r) }
 
-// ack takes an ack and sends what has become enough. r is in hand.
+// ack acks r, which is in hand. It sends acks when there are enough of them.
 func (a *acks) ack(r *receipt) error {
 	r.state, r.round = acked, a.round
 	a.unsent++
@@ -66,19 +67,20 @@ func (a *acks) ack(r *receipt) error {
 	return nil
 }
 
-// nack gives a delivery back at once. r is in hand. Behind a gap, nothing else
-// would drop what is given back again and again.
+// nack nacks r, which is in hand, at once. Now and then it forgets those nacked
+// before: behind a gap nothing else does, and messages may be nacked again and
+// again.
 func (a *acks) nack(r *receipt) error {
-	r.state = gone
+	r.state = settled
 	if a.nacked++; a.nacked >= a.singleLimit {
 		a.nacked = 0
-		a.open = slices.DeleteFunc(a.open, func(r *receipt) bool { return r.state == gone })
+		a.open = slices.DeleteFunc(a.open, func(r *receipt) bool { return r.state == settled })
 	}
-	return a.wire.Nack(r.tag, false, true)
+	return a.channel.Nack(r.tag, false, true)
 }
 
-// tick sends what is acked without a gap, and behind one what waits since the
-// tick before. It says whether anything is left to be sent.
+// tick sends what is acked without a gap, and what is acked behind one since
+// before the last tick. It says whether anything is left to be sent.
 func (a *acks) tick() (more bool, err error) {
 	if err := a.sendPrefix(); err != nil {
 		return false, err
@@ -98,15 +100,15 @@ func (a *acks) flush() error {
 	return a.sendSingles(a.round + 1)
 }
 
-// sendPrefix acks all from the oldest to the last before the first in hand. What
-// was nacked is not the broker's any more, and neither may be the tag of the
-// frame.
+// sendPrefix sends the acks of all before the first in hand. The frame's tag is
+// the last acked one, not a nacked one: the broker knows that no longer, and would
+// close the channel.
 func (a *acks) sendPrefix() error {
 	var last uint64
 	count, end := 0, 0
 	for end < len(a.open) && a.open[end].state != inHand {
 		if r := a.open[end]; r.state == acked {
-			r.state = gone
+			r.state = settled
 			last = r.tag
 			count++
 		}
@@ -122,27 +124,27 @@ func (a *acks) sendPrefix() error {
 	if count == 0 {
 		return nil
 	}
-	return a.wire.Ack(last, count > 1)
+	return a.channel.Ack(last, count > 1)
 }
 
-// sendSingles acks one by one what was acked before the given round.
+// sendSingles sends one by one the acks of rounds before the given one.
 func (a *acks) sendSingles(before uint32) error {
 	if a.unsent == 0 {
 		return nil
 	}
 	kept := a.open[:0]
-	var fault error
+	var failure error
 	for _, r := range a.open {
-		if r.state == acked && int32(r.round-before) < 0 && fault == nil {
-			r.state = gone
+		if r.state == acked && int32(r.round-before) < 0 && failure == nil {
+			r.state = settled
 			a.unsent--
-			fault = a.wire.Ack(r.tag, false)
+			failure = a.channel.Ack(r.tag, false)
 		}
-		if r.state != gone {
+		if r.state != settled {
 			kept = append(kept, r)
 		}
 	}
 	clear(a.open[len(kept):])
 	a.open = kept
-	return fault
+	return failure
 }

@@ -80,7 +80,7 @@ func TestAcksSendExactlyWhatWasAcked(t *testing.T) {
 					return
 				}
 				r := broker.deliver()
-				acks.delivered(r)
+				acks.add(r)
 				held = append(held, r)
 			},
 			"ack": func(t *rapid.T) {
@@ -134,7 +134,7 @@ func TestAcksGoTogether(t *testing.T) {
 		var batch []*receipt
 		for range prefetch {
 			r := broker.deliver()
-			acks.delivered(r)
+			acks.add(r)
 			batch = append(batch, r)
 		}
 		for _, r := range batch {
@@ -149,10 +149,10 @@ func TestAcksDoNotWaitForASlowMessage(t *testing.T) {
 	broker := newBrokerChannel()
 	acks := newAcks(broker, 100)
 	slow := broker.deliver()
-	acks.delivered(slow)
+	acks.add(slow)
 	for range 10 {
 		r := broker.deliver()
-		acks.delivered(r)
+		acks.add(r)
 		require.NoError(t, acks.ack(r))
 	}
 	more, err := acks.tick()
@@ -165,7 +165,7 @@ func TestAcksDoNotWaitForASlowMessage(t *testing.T) {
 	assert.Len(t, broker.acked, 10)
 	for range 50 {
 		r := broker.deliver()
-		acks.delivered(r)
+		acks.add(r)
 		require.NoError(t, acks.ack(r))
 	}
 	assert.Len(t, broker.acked, 60, "half the prefetch is not waited with")
@@ -211,8 +211,8 @@ func TestAcksTellFailures(t *testing.T) {
 			broker := newBrokerChannel()
 			acks := newAcks(broker, 1)
 			receipts := []*receipt{broker.deliver(), broker.deliver()}
-			acks.delivered(receipts[0])
-			acks.delivered(receipts[1])
+			acks.add(receipts[0])
+			acks.add(receipts[1])
 			clear(broker.outstanding)
 			assert.Error(t, fail(acks, receipts))
 		})
@@ -228,12 +228,13 @@ func BenchmarkAcks(b *testing.B) {
 		tag++
 		r := &receipts[tag%256]
 		*r = receipt{tag: tag}
-		acks.delivered(r)
+		acks.add(r)
 		acks.ack(r) //nolint:errcheck // never fails
 	}
 }
 
 type discard struct{}
 
-func (discard) Ack(uint64, bool) error        { return nil }
+func (discard) Ack(uint64, bool) error { return nil }
+
 func (discard) Nack(uint64, bool, bool) error { return nil }

@@ -32,10 +32,10 @@ const benchmarkCallers = 64
 // Transport with 64 callers of a bare channel with the same window, confirms
 // awaited, to a quorum queue. The two take turns; ratio is ours to theirs.
 func BenchmarkPublish(b *testing.B) {
-	for _, lanes := range []int{1, 2, 4} {
-		b.Run("lanes="+strconv.Itoa(lanes), func(b *testing.B) {
+	for _, connections := range []int{1, 2, 4} {
+		b.Run("connections="+strconv.Itoa(connections), func(b *testing.B) {
 			url, name := shared.AMQP(b), servers.Unique(b)
-			transport := open(b, Config{URL: url, Name: name, Lanes: lanes})
+			transport := open(b, Config{URL: url, Name: name, PublishConnections: connections})
 			body := make([]byte, 1024)
 			ours := func(n int) {
 				callers(n, func(share int) {

@@ -6,34 +6,34 @@ import (
 	"github.com/esh3artech/barid/delivery"
 )
 
-// Classic is a Topology of three classic queues with message priorities, for
-// hosts that share them with other software or come from such a setup.
+// Classic is a Topology of three classic queues with message priorities. It is for
+// hosts that share the queues with other software, or have them already.
 //
 //	<name>.high    x-max-priority 10: urgent at AMQP priority 10, high at 5
 //	<name>.normal  x-max-priority 5: normal at 5
 //	<name>.low     x-max-priority 1: low at 1
 //	<name>         direct exchange, routing key high, normal or low
-//	<name>.dlx     direct exchange: what was given up, routing key "failed"
-//	<name>.dlq     its queue, classic, with x-message-ttl 86400000
+//	<name>.dlx     direct exchange: dead letters, routing key "failed"
+//	<name>.dlq     their queue, classic, with x-message-ttl 86400000
 //
-// Beside these stand the ladder and <name>.unroutable, as Quorum has them.
+// Beside these it has the delay ladder and <name>.unroutable, as Quorum does.
 //
-// Two things to know before choosing it. A classic queue lives on one node and
-// is as durable as that: mirrored ones are gone with 4.0. And dead letters that
-// wait for longer than a day in <name>.dlq are deleted by the broker: have a
-// Collector run.
+// Know two things before you choose it. A classic queue is on one node and is as
+// durable as that node: 4.0 has no mirrored queues any more. And the broker deletes
+// dead letters that wait for more than a day in <name>.dlq, so run a Collector.
 //
-// Urgent and high messages wait in one queue, so they share a Subscription's
+// Urgent and high messages wait in one queue. So they share a subscription's
 // prefetch, and Transport.Depth counts both as high.
 //
-// What comes out of the ladder keeps its place: it has an AMQP priority there
-// as well. All that is in the ladder has to be alike for the broker, or else
-// something later would be held in front of something due. So that priority is
-// never below 5: quorum queues, of which the ladder is made, ignore it until
-// 3.13, and tell 0 to 4 from the rest from 4.0 on. From 4.3 on, which tells more
-// of them apart, it is 5 for all, and urgent messages come back among the high
-// ones. (Of 4.x this is by RabbitMQ's documentation.) A queue takes a priority
-// above its x-max-priority for that one.
+// A delayed message has an AMQP priority in the ladder as well, so that it comes
+// out of the ladder with the priority it went in. But in a queue of the ladder all
+// messages must be of one class for the broker, or a message that is due would wait
+// behind a later one of a higher class. The ladder's queues are quorum queues.
+// These ignore priorities before 4.0. From 4.0 on they have two classes, 0 to 4 and
+// the rest, so no priority in the ladder is below 5. From 4.3 on they have more
+// classes, so there all are 5, and delayed urgent messages come back among the high
+// ones. (Of 4.x this is by RabbitMQ's documentation.) A queue treats a priority above
+// its x-max-priority as that one.
 func Classic(name string, server Version) Topology {
 	t := newTopology(name, server, Queue{Name: name + ".dlq", Arguments: map[string]any{"x-message-ttl": int64(86_400_000)}})
 	for _, queue := range []struct {
@@ -54,10 +54,10 @@ func Classic(name string, server Version) Topology {
 		{delivery.Normal, "normal", 5},
 		{delivery.Low, "low", 1},
 	} {
-		const alike = 5
-		delayed := max(level.messagePriority, alike)
+		const sameClass = 5
+		delayed := max(level.messagePriority, sameClass)
 		if server.AtLeast(4, 3) {
-			delayed = alike
+			delayed = sameClass
 		}
 		t.Levels = append(t.Levels, Level{
 			Priority:        level.priority,

@@ -49,44 +49,6 @@ func TestClassicTopology(t *testing.T) {
 	assert.Equal(t, 1, strings.Count(newer.String(), "x-delivery-limit=-1"), "no classic queue has a delivery limit")
 }
 
-func TestVersionAtLeast(t *testing.T) {
-	for _, version := range []Version{{4, 3, 0}, {4, 4, 0}, {5, 0, 0}} {
-		assert.True(t, version.AtLeast(4, 3), version)
-	}
-	for _, version := range []Version{{}, {3, 13, 9}, {4, 2, 9}} {
-		assert.False(t, version.AtLeast(4, 3), version)
-	}
-}
-
-func TestPriorityOfADelivery(t *testing.T) {
-	sources := Classic("q", Version{}).sources()
-	require.Len(t, sources, 3)
-	high, normal := &sources[0], &sources[1]
-	ours := func(priority int64) amqp.Table {
-		headers := amqp.Table{headerRecipient: "you"}
-		putInt(headers, headerPriority, priority)
-		return headers
-	}
-	for name, test := range map[string]struct {
-		source *source
-		d      amqp.Delivery
-		want   delivery.Priority
-	}{
-		"ours":                      {high, amqp.Delivery{Headers: ours(2)}, delivery.Urgent},
-		"header before property":    {high, amqp.Delivery{Headers: ours(1), Priority: 10}, delivery.High},
-		"ours of another queue":     {high, amqp.Delivery{Headers: ours(0), Priority: 10}, delivery.Urgent},
-		"foreign urgent":            {high, amqp.Delivery{Priority: 255}, delivery.Urgent},
-		"foreign high":              {high, amqp.Delivery{Priority: 9}, delivery.High},
-		"foreign without":           {high, amqp.Delivery{}, delivery.High},
-		"hostile header":            {high, amqp.Delivery{Headers: amqp.Table{headerPriority: "2"}, Priority: 5}, delivery.High},
-		"out of range":              {high, amqp.Delivery{Headers: amqp.Table{headerPriority: int64(99)}}, delivery.High},
-		"a queue of one":            {normal, amqp.Delivery{Headers: ours(2), Priority: 10}, delivery.Normal},
-		"a queue that is no work's": {&source{}, amqp.Delivery{Headers: ours(2)}, delivery.Normal},
-	} {
-		t.Run(name, func(t *testing.T) { assert.Equal(t, test.want, test.source.priorityOf(&test.d)) })
-	}
-}
-
 // What comes out of the ladder goes in front of what is less urgent, as what was
 // not delayed does.
 func TestClassicPriorityOutlivesTheLadder(t *testing.T) {
@@ -119,7 +81,7 @@ func TestClassicPriorityOutlivesTheLadder(t *testing.T) {
 				backlog[i] = message(fmt.Sprint(i))
 				backlog[i].Priority = delivery.High
 			}
-			require.Nil(t, send(t, transport, time.Minute, backlog...))
+			require.Nil(t, sendWithin(t, transport, time.Minute, backlog...))
 			require.Eventually(t, func() bool {
 				depths, err := transport.Depth(ctx)
 				return err == nil && depths[delivery.Urgent].Messages == 0 && depths[delivery.High].Messages == 7 &&
@@ -226,7 +188,7 @@ func TestClassicPassive(t *testing.T) {
 	var fault *TopologyError
 	require.ErrorAs(t, err, &fault)
 	open(t, c)
-	require.Nil(t, send(t, open(t, passive), time.Minute, message("1")))
+	require.Nil(t, sendWithin(t, open(t, passive), time.Minute, message("1")))
 	raw(t, c.URL, func(channel *amqp.Channel) {
 		_, err := channel.QueueDelete(c.Name+".high", false, false, false)
 		require.NoError(t, err)

@@ -3,7 +3,6 @@ package rabbitmq
 import (
 	"encoding/json"
 	"fmt"
-	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -13,8 +12,8 @@ import (
 	"github.com/esh3artech/barid/delivery"
 )
 
-// The headers of ours. Integers are 64 bits wide, times are Unix nanoseconds; a
-// header whose field has its zero value is left out.
+// The headers of our messages. Integers are 64 bits wide, times are Unix
+// nanoseconds. A field with its zero value has no header.
 const (
 	ownPrefix        = "barid-"
 	headerRecipient  = "barid-recipient"
@@ -29,8 +28,8 @@ const (
 	headerGeneration = "barid-generation"
 	headerHistory    = "barid-history" // JSON array
 	headerReserved   = "barid-headers" // the host's headers with reserved names
-	headerDue        = "barid-due"     // not to be seen before
-	headerDeadID     = "barid-dead-id" // of a dead letter, as the rest below
+	headerDue        = "barid-due"     // not to be received before
+	headerDeadID     = "barid-dead-id" // this and the rest: of dead letters only
 	headerDeadReason = "barid-dead-reason"
 	headerDeadError  = "barid-dead-error"
 	headerDeadSource = "barid-dead-source"
@@ -42,15 +41,16 @@ const (
 // frame_max, 128 KiB by default.
 const (
 	maxHeaderBytes = 120 << 10
-	// frameBytes is what else is in that frame: properties of at most 255 bytes.
+	// frameBytes is room for what else is in that frame: properties, of at most 255
+	// bytes each.
 	frameBytes = 4 << 10
-	// stateBytes is kept for what the pipeline adds between two receipts, so that
-	// a message that was taken once can always be sent again.
+	// stateBytes is kept free for what the pipeline adds to a message from attempt to
+	// attempt, so that a message that was accepted once can always be sent again.
 	stateBytes = 1 << 10
 )
 
-// reserved says whether the broker or this package gives headers of that name a
-// meaning of their own. CC and BCC would send copies elsewhere ("Sender-selected
+// reserved says whether headers of that name mean something to the broker or to
+// this package. CC and BCC would send copies elsewhere (RabbitMQ: "Sender-selected
 // Distribution").
 func reserved(name string) bool {
 	if name == "CC" || name == "BCC" {
@@ -69,9 +69,10 @@ type limits struct {
 	body    int
 }
 
-// encode puts an envelope into p, whose Headers is an empty table. It fails with
-// delivery.ErrInvalid or ErrTooLarge where the message could not be read back or
-// would make the broker close the connection. p shares the envelope's body.
+// encode writes an envelope into p, whose Headers must be an empty table. It fails
+// with delivery.ErrInvalid if the message could not be read back, and with
+// delivery.ErrTooLarge if the broker would close the connection for it. p shares
+// the envelope's body.
 func (l limits) encode(e *delivery.Envelope, due time.Time, p *amqp.Publishing) error {
 	if err := e.Validate(); err != nil {
 		return err
@@ -123,12 +124,12 @@ func fill(e *delivery.Envelope, due time.Time, p *amqp.Publishing) {
 	p.DeliveryMode = amqp.Persistent
 	p.Timestamp = time.Time{}
 	if e.CreatedAt.Unix() > 0 {
-		p.Timestamp = e.CreatedAt // whole seconds, for those who look with other tools
+		p.Timestamp = e.CreatedAt // whole seconds, for other tools to show
 	}
 	p.Body = e.Body
 }
 
-// putHistory adds the last failures, as many as there is room for.
+// putHistory adds the last failures, as many as fit into room bytes.
 func putHistory(headers amqp.Table, history []delivery.Failure, room int) error {
 	for ; len(history) > 0; history = history[1:] {
 		text, err := json.Marshal(history)
@@ -161,8 +162,8 @@ func putTime(table amqp.Table, name string, value time.Time) {
 	}
 }
 
-// messageBytes is the size of a header on the wire (AMQP 0-9-1, 4.2.5.5), or 0
-// for one that is not a part of the message itself.
+// messageBytes is the size of a header in its frame (AMQP 0-9-1, 4.2.5.5), or 0 for
+// one that is not a part of the message itself.
 func messageBytes(name string, value any) int {
 	switch name {
 	case headerAttempt, headerGeneration, headerHistory, headerNotBefore, headerDue,
@@ -184,8 +185,8 @@ func headersBytes(headers amqp.Table) int {
 	return size
 }
 
-// appendString appends text with its length in front: "5:hello". Unlike a
-// header's name, what is written so may have any length and any bytes.
+// appendString appends text with its length in front: "5:hello". Unlike the name
+// of a header, such a text may have any length and any bytes.
 func appendString(list []byte, text string) []byte {
 	list = strconv.AppendInt(list, int64(len(text)), 10)
 	list = append(list, ':')
@@ -202,10 +203,10 @@ func cutString(list string) (text, rest string, ok bool) {
 	return rest[:size], rest[size:], true
 }
 
-// decode reads what the broker delivered. Everything that did not come from
-// encode, or could not be sent again by it, is a *delivery.MalformedError.
-// Headers that the broker adds (x-death and its like) are ignored, whatever
-// their type, and so are headers of ours of a later version.
+// decode reads what the broker delivered. What encode could not have written, or
+// could not write again, is a *delivery.MalformedError. Headers of the broker
+// (x-death and others) are ignored, whatever their type, and so are those of a
+// later version of this package.
 func (l limits) decode(d *amqp.Delivery) (*delivery.Envelope, error) {
 	e := &delivery.Envelope{}
 	e.ID, e.Type, e.ContentType = d.MessageId, d.Type, d.ContentType
@@ -238,149 +239,10 @@ func (l limits) decode(d *amqp.Delivery) (*delivery.Envelope, error) {
 	return e, nil
 }
 
-// dueOf is when a delivery may be seen, or the zero time.
+// dueOf is when a delivery may be received, or the zero time.
 func dueOf(d *amqp.Delivery) time.Time {
 	if nanos, ok := integer(d.Headers[headerDue]); ok {
 		return time.Unix(0, nanos)
 	}
 	return time.Time{}
-}
-
-// headerReader fills an envelope from headers and remembers the first problem.
-type headerReader struct {
-	envelope *delivery.Envelope
-	size     int // of what belongs to the message
-	problem  string
-}
-
-func (r *headerReader) header(name string, value any) {
-	e := r.envelope
-	if !reserved(name) || hasPrefixFold(name, ownPrefix) {
-		r.size += messageBytes(name, value)
-	}
-	switch name {
-	case headerRecipient:
-		r.string(name, value, &e.Recipient)
-	case headerKey:
-		r.string(name, value, &e.IdempotencyKey)
-	case headerSubject:
-		r.string(name, value, &e.Subject)
-	case headerPriority:
-		var priority int
-		r.int(name, value, &priority)
-		if e.Priority = delivery.Priority(priority); int(e.Priority) != priority {
-			r.fault("header %s is out of range", name)
-		}
-	case headerAttempt:
-		r.int(name, value, &e.Attempt)
-	case headerGeneration:
-		r.int(name, value, &e.Generation)
-	case headerCreated:
-		r.time(name, value, &e.CreatedAt)
-	case headerNotBefore:
-		r.time(name, value, &e.NotBefore)
-	case headerExpires:
-		r.time(name, value, &e.ExpiresAt)
-	case headerRequireAck:
-		set, ok := value.(bool)
-		if e.RequireAck = set; !ok {
-			r.fault("header %s is a %T, want a boolean", name, value)
-		}
-	case headerHistory:
-		var text string
-		r.string(name, value, &text)
-		if err := json.Unmarshal([]byte(text), &e.History); err != nil {
-			e.History = nil
-			r.fault("header %s is no list of failures", name)
-		}
-		e.History = e.History[max(0, len(e.History)-delivery.MaxHistory):]
-	case headerReserved:
-		var text string
-		r.string(name, value, &text)
-		r.reserved(text)
-	default:
-		if reserved(name) {
-			return
-		}
-		text, ok := value.(string)
-		if !ok {
-			r.fault("header %.64q is a %T, want a string", name, value)
-			return
-		}
-		r.set(name, text)
-	}
-}
-
-func (r *headerReader) reserved(list string) {
-	for list != "" {
-		name, rest, ok := cutString(list)
-		value, rest, also := cutString(rest)
-		if !ok || !also {
-			r.fault("header %s can't be read", headerReserved)
-			return
-		}
-		r.set(name, value)
-		list = rest
-	}
-}
-
-func (r *headerReader) set(name, value string) {
-	if r.envelope.Headers == nil {
-		r.envelope.Headers = make(map[string]string)
-	}
-	r.envelope.Headers[name] = value
-}
-
-func (r *headerReader) fault(format string, args ...any) {
-	if r.problem == "" {
-		r.problem = fmt.Sprintf(format, args...)
-	}
-}
-
-func (r *headerReader) string(name string, value any, field *string) {
-	text, ok := value.(string)
-	if *field = text; !ok {
-		r.fault("header %s is a %T, want a string", name, value)
-	}
-}
-
-func (r *headerReader) int(name string, value any, field *int) {
-	number, ok := integer(value)
-	if *field = int(number); !ok || int64(*field) != number {
-		r.fault("header %s is a %T, want an integer", name, value)
-	}
-}
-
-func (r *headerReader) time(name string, value any, field *time.Time) {
-	if number, ok := integer(value); ok {
-		*field = time.Unix(0, number).UTC()
-	} else {
-		r.fault("header %s is a %T, want an integer", name, value)
-	}
-}
-
-// validTime says whether a time that others set can be sent again.
-func validTime(t time.Time) bool { return t.Unix() > 0 && t.Unix() < math.MaxInt64/int64(time.Second) }
-
-// integer reads an integer of any of AMQP's widths.
-func integer(value any) (int64, bool) {
-	switch number := value.(type) {
-	case int64:
-		return number, true
-	case int32:
-		return int64(number), true
-	case uint32:
-		return int64(number), true
-	case int16:
-		return int64(number), true
-	case uint16:
-		return int64(number), true
-	case int8:
-		return int64(number), true
-	case byte:
-		return int64(number), true
-	case int:
-		return int64(number), true
-	}
-	return 0, false
 }

@@ -273,58 +273,6 @@ func FuzzDecode(f *testing.F) {
 	})
 }
 
-func TestEncodeLetterNeverFails(t *testing.T) {
-	e := valid()
-	e.Headers = map[string]string{"x-host": "1", "a": "b"}
-	e.History = []delivery.Failure{{Error: "first"}}
-	e.Body = []byte("body")
-	at := time.Unix(5, 6)
-	p := amqp.Publishing{Headers: amqp.Table{}}
-	testLimits.encodeLetter(&delivery.DeadLetter{
-		ID: "letter", Envelope: e, Reason: delivery.ReasonExhausted, Error: "last", Source: "me", At: at,
-	}, &p)
-	assert.Equal(t, "1", p.MessageId)
-	assert.Equal(t, "letter", p.Headers[headerDeadID])
-	assert.Equal(t, "exhausted", p.Headers[headerDeadReason])
-	assert.Equal(t, "last", p.Headers[headerDeadError])
-	assert.Equal(t, "me", p.Headers[headerDeadSource])
-	assert.Equal(t, at.UnixNano(), p.Headers[headerDeadAt])
-	got, err := testLimits.decode(deliver(&p))
-	require.NoError(t, err)
-	assert.Equal(t, e.Headers, got.Headers)
-	assert.Equal(t, "first", got.History[0].Error)
-
-	huge := strings.Repeat("ä", 1<<20)
-	for name, letter := range map[string]delivery.DeadLetter{
-		"empty":       {},
-		"huge fields": {ID: huge, Source: huge, Error: huge, Reason: delivery.Reason(huge)},
-		"huge envelope": {Raw: []byte("raw"), Envelope: delivery.Envelope{
-			Message: delivery.Message{ID: huge, Type: huge, ContentType: huge, Recipient: huge, Subject: huge, IdempotencyKey: huge, Headers: map[string]string{"a": huge}},
-			History: []delivery.Failure{{Error: huge}},
-		}},
-		"huge header name": {Envelope: delivery.Envelope{Message: delivery.Message{Headers: map[string]string{huge: ""}}}},
-		"impossible time":  {Envelope: delivery.Envelope{History: []delivery.Failure{{At: time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC)}}}},
-	} {
-		t.Run(name, func(t *testing.T) {
-			p := amqp.Publishing{Headers: amqp.Table{}}
-			testLimits.encodeLetter(&letter, &p)
-			total := 0
-			for name, value := range p.Headers {
-				assert.LessOrEqual(t, len(name), maxShortBytes)
-				if text, ok := value.(string); ok {
-					total += len(text)
-				}
-				total += len(name) + 14
-			}
-			assert.LessOrEqual(t, total, maxHeaderBytes)
-			assert.LessOrEqual(t, max(len(p.MessageId), len(p.Type), len(p.ContentType)), maxShortBytes)
-			if letter.Raw != nil {
-				assert.Equal(t, letter.Raw, p.Body)
-			}
-		})
-	}
-}
-
 func BenchmarkEncode(b *testing.B) {
 	e := valid()
 	e.Type, e.CreatedAt, e.Body = "benchmark", time.Now(), make([]byte, 1024)

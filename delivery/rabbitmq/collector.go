@@ -13,31 +13,31 @@ import (
 	"github.com/esh3artech/barid/delivery"
 )
 
-// MaxCollectorBatch bounds CollectorConfig.Batch.
-const MaxCollectorBatch = 1000
+// maxCollectorBatch bounds CollectorConfig.Batch.
+const maxCollectorBatch = 1000
 
 // CollectorConfig configures a Collector. The zero value is ready to use.
 type CollectorConfig struct {
-	// Batch is how many letters go to the sink in one call at most. Twice as many
-	// are in hand. Default 100, at most 1000.
+	// Batch is how many dead letters go to the sink in one call at most. Twice as
+	// many are fetched. Default 100, at most 1000.
 	Batch int
 	// Timeout bounds one call of the sink. Default 30 s.
 	Timeout time.Duration
-	// MaxRetryDelay bounds the pause after a call that failed, which grows from
-	// some 100 ms and is jittered. Default 30 s.
+	// MaxRetryDelay bounds the wait after a call that failed. It doubles from 100 ms
+	// on, and is jittered. Default 30 s.
 	MaxRetryDelay time.Duration
-	// Source signs the letters that no consumer gave up. Default: the transport's
-	// name.
+	// Source is the Source of those dead letters that have none: all but those of
+	// Transport.DeadLetter. Default: the transport's name.
 	Source string
-	// Logger is told of each call that failed, as the event
-	// rabbitmq_collect_failed. Nil means the transport's.
+	// Logger logs each call that failed, as the event rabbitmq_collect_failed. Nil
+	// means the transport's.
 	Logger *slog.Logger
 }
 
 func (c CollectorConfig) validate() error {
 	var faults []error
-	if c.Batch < 1 || c.Batch > MaxCollectorBatch {
-		faults = append(faults, fmt.Errorf("%w: CollectorConfig.Batch is %d, want 1 to %d", ErrConfig, c.Batch, MaxCollectorBatch))
+	if c.Batch < 1 || c.Batch > maxCollectorBatch {
+		faults = append(faults, fmt.Errorf("%w: CollectorConfig.Batch is %d, want 1 to %d", ErrConfig, c.Batch, maxCollectorBatch))
 	}
 	for field, value := range map[string]time.Duration{"Timeout": c.Timeout, "MaxRetryDelay": c.MaxRetryDelay} {
 		if value <= 0 {
@@ -47,20 +47,20 @@ func (c CollectorConfig) validate() error {
 	return errors.Join(faults...)
 }
 
-// Collector moves what waits in the dead letter queue into a store of dead
-// letters. It acks only what the store has confirmed, so that nothing is lost
-// when either of them goes down, or the process.
+// Collector moves dead letters from the dead-letter queue into a store. It acks a
+// message only when the store has confirmed its letter, so that nothing is lost
+// when the store, the broker or the process goes down.
 //
-// What the broker dead-letters becomes a letter with the reason
-// delivery.ReasonBroker, the broker's own in its Error, and more in its Facts,
-// see FactReason. Letters that Transport.DeadLetter put into the queue come out
-// as they were. What is no message of ours has delivery.ReasonMalformed and its
-// body in Raw.
+// A message that the broker dead-lettered becomes a letter with the reason
+// delivery.ReasonBroker. The broker's reason is in its Error, and more in its
+// Facts, see FactReason. A letter of Transport.DeadLetter is as it was. What is no
+// message of ours has the reason delivery.ReasonMalformed and its body in Raw.
 //
-// A letter's ID is the same each time that it comes, so that the store replaces
-// it. That holds for a message of ours by its ID and generation, so that copies
-// are one letter; for a foreign one by all that it consists of and the second of
-// its death, so that two of them which differ in nothing are one letter, too.
+// A letter that comes again has the same ID, so that the store replaces it. The ID
+// of a message of ours is made of its ID and generation, so that its copies are one
+// letter. That of a foreign message is made of all that the message consists of,
+// and of the time when it was dead-lettered, in whole seconds; two that are equal
+// in all of it are one letter.
 //
 // Any number of Collectors may share the queue.
 type Collector struct {
@@ -71,7 +71,7 @@ type Collector struct {
 }
 
 // NewCollector returns a Collector over transport, which it does not close.
-// The error is ErrConfig and names every fault.
+// The error is ErrConfig and names every field at fault.
 func NewCollector(transport *Transport, sink delivery.DeadLetterer, config CollectorConfig) (*Collector, error) {
 	defaultTo(&config.Batch, 100)
 	defaultTo(&config.Timeout, 30*time.Second)
@@ -92,7 +92,7 @@ func NewCollector(transport *Transport, sink delivery.DeadLetterer, config Colle
 	case nil:
 		fault("sink is nil, want a store of dead letters")
 	case *Transport:
-		// It would send every letter back to where it came from.
+		// It would publish every letter to the queue that it came from.
 		if sink.Topology().DeadLetter == topology.DeadLetter {
 			fault("sink is the transport's own dead letter queue, want another store")
 		}
@@ -115,10 +115,10 @@ func NewCollector(transport *Transport, sink delivery.DeadLetterer, config Colle
 	}, nil
 }
 
-// Run collects until ctx ends, and then returns nil. What is not acked by then
-// goes back to the queue. Before that it returns an error only if it can't
-// start, or when the transport was closed under it: delivery.ErrClosed. It
-// survives outages of the broker and the sink.
+// Run collects until ctx ends, and then returns nil. The broker takes back what is
+// not acked by then. Run survives outages of the broker and the sink. It returns an
+// error only if it can't start, and delivery.ErrClosed when the transport is closed
+// before ctx ends.
 func (c *Collector) Run(ctx context.Context) error {
 	if c == nil || c.transport == nil {
 		return fmt.Errorf("%w: Collector was not made by NewCollector", ErrConfig)
@@ -138,75 +138,76 @@ func (c *Collector) Run(ctx context.Context) error {
 	return err
 }
 
-// collect puts batch after batch. After a failure the next is half as large, so
-// that a letter that the sink never takes is found out, and is put behind the
-// others when it is: it stays in hand, and does not keep them from going on.
-func (c *Collector) collect(ctx context.Context, subscription *Subscription) error {
-	var hand []*incoming
+// collect stores batch after batch. After a failure the next batch is half as
+// large, until a letter that the sink refuses is alone in its batch. Then it goes
+// behind the others, so that it is tried again without keeping them waiting.
+func (c *Collector) collect(ctx context.Context, subscription *subscription) error {
+	var held []*incoming
 	size := c.config.Batch
-	pause := newPause(c.config.MaxRetryDelay)
+	delay := newReconnectDelay(c.config.MaxRetryDelay)
 	for {
 		var err error
-		if hand, err = gather(ctx, subscription, hand); err != nil {
+		if held, err = fetch(ctx, subscription, held); err != nil {
 			return err
 		}
-		batch := hand[:min(size, len(hand))]
-		err = c.put(ctx, batch)
+		batch := held[:min(size, len(held))]
+		err = c.store(ctx, batch)
 		if err == nil {
 			for _, in := range batch {
-				in.Ack() //nolint:errcheck // a stale one comes again, and is put again
+				in.Ack() //nolint:errcheck // a stale one comes again, and is stored again
 			}
-			hand = hand[len(batch):]
+			held = held[len(batch):]
 			size = min(2*size, c.config.Batch)
-			pause.exponential.Reset()
+			delay.reset()
 			continue
 		}
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		delay := pause.next(false)
+		wait := delay.next(false)
 		c.config.Logger.LogAttrs(ctx, slog.LevelWarn, "rabbitmq_collect_failed",
-			slog.Int("letters", len(batch)), slog.Duration("retry_in", delay), slog.Any("error", err))
+			slog.Int("letters", len(batch)), slog.Duration("retry_in", wait), slog.Any("error", err))
 		if len(batch) == 1 {
-			hand = append(hand[1:], batch[0])
+			held = append(held[1:], batch[0])
 		}
 		size = max(1, len(batch)/2)
 		select {
-		case <-time.After(delay):
+		case <-time.After(wait):
 		case <-ctx.Done():
 		case <-subscription.done:
 		}
 	}
 }
 
-// gather adds what has arrived to what is in hand and not stale. It waits if that
-// is nothing.
-func gather(ctx context.Context, subscription *Subscription, hand []*incoming) ([]*incoming, error) {
-	hand = slices.DeleteFunc(hand, func(in *incoming) bool { return in.stream.isStale() })
-	arrived := subscription.collect()
-	if len(hand)+len(arrived) == 0 {
+// fetch adds what has arrived to what is held and not stale. It waits if that is
+// nothing.
+func fetch(ctx context.Context, subscription *subscription, held []*incoming) ([]*incoming, error) {
+	held = slices.DeleteFunc(held, func(in *incoming) bool { return in.channel.isStale() })
+	arrived := subscription.ready.take()
+	if len(held)+len(arrived) == 0 {
 		var err error
 		if arrived, err = subscription.Receive(ctx); err != nil {
 			return nil, err
 		}
 	}
 	for _, in := range arrived {
-		hand = append(hand, in.(*incoming))
+		held = append(held, in.(*incoming))
 	}
-	return hand, ctx.Err()
+	return held, ctx.Err()
 }
 
-func (c *Collector) put(ctx context.Context, batch []*incoming) error {
+// store passes a batch to the sink, as dead letters.
+func (c *Collector) store(ctx context.Context, batch []*incoming) error {
 	letters := make([]delivery.DeadLetter, len(batch))
 	for i, in := range batch {
-		letters[i] = c.letter(in.stream.limits, &in.delivery)
+		letters[i] = c.letter(in.channel.limits, &in.delivery)
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.config.Timeout)
 	defer cancel()
 	return c.sink.DeadLetter(ctx, letters...)
 }
 
-// letter is what the sink gets for a delivery.
+// letter is the dead letter of a delivery.
 func (c *Collector) letter(l limits, d *amqp.Delivery) delivery.DeadLetter {
 	envelope, err := l.decode(d)
 	var malformed *delivery.MalformedError
@@ -216,14 +217,14 @@ func (c *Collector) letter(l limits, d *amqp.Delivery) delivery.DeadLetter {
 	if letter, ok := l.decodeLetter(d, envelope); ok {
 		return letter
 	}
-	death := deathOf(d.Headers)
+	xdeath := parseXDeath(d.Headers)
 	letter := delivery.DeadLetter{
 		Envelope: *envelope,
 		Reason:   delivery.ReasonBroker,
-		Error:    death.String(),
+		Error:    xdeath.String(),
 		Source:   c.config.Source,
-		At:       death.at,
-		Facts:    death.facts,
+		At:       xdeath.at,
+		Facts:    xdeath.facts,
 	}
 	if letter.At.IsZero() {
 		letter.At = time.Now()

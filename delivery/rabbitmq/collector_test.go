@@ -102,8 +102,8 @@ func collect(t *testing.T, transport *Transport, sink delivery.DeadLetterer, con
 func waiting(t *testing.T, transport *Transport) int {
 	t.Helper()
 	var count int
-	require.NoError(t, transport.ask(context.Background(), func(link *link) (err error) {
-		count, err = messagesIn(link, transport.topology.DeadLetterQueue)
+	require.NoError(t, transport.ask(context.Background(), func(conn *connection) (err error) {
+		count, err = conn.messagesIn(transport.topology.DeadLetterQueue)
 		return err
 	}))
 	return count
@@ -145,11 +145,11 @@ func TestCollectorKeepsWhatTheBrokerGivesUp(t *testing.T) {
 			sent := map[string]delivery.Envelope{}
 			put := func(id string, priority delivery.Priority) {
 				sent[id] = at(id, priority)
-				require.Nil(t, send(t, transport, time.Minute, sent[id]))
+				require.Nil(t, sendWithin(t, transport, time.Minute, sent[id]))
 			}
 			put("expired", delivery.High)
 			put("maxlen", delivery.Low)
-			require.Nil(t, send(t, transport, time.Minute, at("stays", delivery.Low)))
+			require.Nil(t, sendWithin(t, transport, time.Minute, at("stays", delivery.Low)))
 			put("rejected", delivery.Normal)
 			raw(t, c.URL, func(channel *amqp.Channel) {
 				get := func() amqp.Delivery {
@@ -265,7 +265,7 @@ func letters(t *testing.T, transport *Transport, n int) {
 	for i := range batch {
 		batch[i] = message(fmt.Sprint(i))
 	}
-	require.Nil(t, send(t, transport, time.Minute, batch...))
+	require.Nil(t, sendWithin(t, transport, time.Minute, batch...))
 	raw(t, transport.config.URL, func(channel *amqp.Channel) {
 		deliveries, err := channel.Consume(transport.level(delivery.Normal).Queue, "", false, false, false, false, nil)
 		require.NoError(t, err)
@@ -413,7 +413,7 @@ func TestCollectorEnds(t *testing.T) {
 		_, err := channel.QueueDelete(c.Name+".dlq", false, false, false)
 		require.NoError(t, err)
 	})
-	passive.config.Passive = true
+	passive.topology.passive = true
 	collector, err = NewCollector(passive, newSink(), CollectorConfig{})
 	require.NoError(t, err)
 	var fault *TopologyError
@@ -422,7 +422,7 @@ func TestCollectorEnds(t *testing.T) {
 }
 
 func TestCollectorConfigFaults(t *testing.T) {
-	opened := &Transport{life: context.Background(), topology: Quorum("q", Version{}), config: Config{Name: "q"}.withDefaults()}
+	opened := &Transport{life: context.Background(), topology: declaredTopology{Topology: Quorum("q", Version{})}, config: Config{Name: "q"}.withDefaults()}
 	bare := &Transport{life: context.Background(), config: opened.config}
 	good := CollectorConfig{}
 	for want, test := range map[string]struct {

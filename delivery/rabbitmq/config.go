@@ -16,76 +16,75 @@ import (
 	"github.com/esh3artech/barid/delivery"
 )
 
-// The bounds of a Config.
+// MaxBodyBytes bounds Config.MaxBodyBytes. A broker before 4.0 takes as much by
+// default (its setting max_message_size), one from 4.0 on, by its documentation,
+// 16 MiB.
+const MaxBodyBytes = 128 << 20
+
+// The other bounds of a Config.
 const (
-	// MaxNameBytes leaves room for what is added to the name within AMQP's 255
+	// maxNameBytes leaves room for what is added to the name, within AMQP's 255
 	// bytes for a queue's name.
-	MaxNameBytes = 200
-	// MaxLanes bounds Config.Lanes.
-	MaxLanes = 16
-	// MaxWindow bounds Config.Window: every confirm that covers several messages
-	// makes the client look at its whole window.
-	MaxWindow = 16384
-	// MaxBodyBytes is what RabbitMQ takes by default at most (its setting
-	// max_message_size: 128 MiB until 3.13, and by its documentation 16 MiB from
-	// 4.0 on).
-	MaxBodyBytes = 128 << 20
+	maxNameBytes          = 200
+	maxPublishConnections = 16
+	// maxWindow is for the client's sake: a confirm of several messages makes it
+	// look through its whole window.
+	maxWindow = 16384
 )
 
-// Config says how to reach a broker and what to keep there. URL and Name are
-// required; the rest has defaults.
+// Config configures a Transport. URL and Name are required, the rest has defaults.
 type Config struct {
 	// URL of the broker: amqp://user:password@host:port/vhost, or amqps:// for
-	// TLS. Reserved characters of user, password and vhost are percent-encoded.
-	// See "RabbitMQ URI Specification". Required.
+	// TLS. Reserved characters of user, password and vhost are percent-encoded
+	// (RabbitMQ: "RabbitMQ URI Specification"). Required.
 	URL string
 	// Name is the prefix of every queue and exchange. Processes with the same
 	// Name share the work. At most 200 bytes. Required.
 	Name string
-	// Topology makes the exchanges and queues that are used, for a broker of the
-	// given version: Quorum, which is the default, or Classic. A function of your
-	// own may change what these return, for instance a queue's arguments.
+	// Topology returns the exchanges, queues and bindings to use, for a broker of
+	// the given version: Quorum, which is the default, or Classic. A function of
+	// the host's may change what these return, for instance a queue's arguments.
 	Topology func(name string, server Version) Topology
-	// Shards splits the queue of each level into so many, by recipient, each
-	// fetched by one process at a time: see Topology.Sharded. With ordered
-	// consumers it keeps each recipient's order over any number of processes.
-	// Default 1, no split; at most 64. All processes should have the same; to
-	// change it, read "Shards" in the package comment.
+	// Shards is how many queues each priority's queue is split into, by recipient,
+	// see Topology.Sharded. One process at a time fetches from each, so that with
+	// ordered consumers each recipient's order holds over any number of processes.
+	// All processes should have the same number; before you change it, read
+	// "Shards" in the package comment. Default 1, which splits nothing; at most 64.
 	Shards int
-	// Passive only checks that the exchanges and queues of the Topology exist,
-	// for hosts that manage them elsewhere. Default false: what is missing is
+	// Passive is for hosts that manage the topology elsewhere: it is only checked
+	// that the exchanges and queues exist. Default false: what is missing is
 	// declared. Nothing is ever deleted or changed.
 	Passive bool
 
-	// Lanes is how many connections publish, each with a channel. The second is
-	// used when the first has half of its Window in flight, and so on. Default 2,
-	// at most 16.
-	Lanes int
-	// Window is how many messages a lane may have sent that the broker has not
-	// confirmed yet. Default 512, at most 16384.
+	// PublishConnections is how many connections publish. The second is used when
+	// the first has half of its Window unconfirmed, and so on. Default 2, at most
+	// 16.
+	PublishConnections int
+	// Window is how many messages may be unconfirmed on each of these connections.
+	// Default 512, at most 16384.
 	Window int
-	// MaxBodyBytes bounds a message's body, both ways: a larger one is not sent,
-	// and is malformed when received. Default 16 MiB, at most 128 MiB.
+	// MaxBodyBytes bounds a message's body. A larger one is not sent, and is
+	// malformed when received. Default 16 MiB, at most 128 MiB.
 	MaxBodyBytes int
 
 	// DialTimeout bounds one try to connect, with TLS and login. Default 10 s.
 	DialTimeout time.Duration
-	// WriteTimeout is after how long a connection that takes no more bytes is
-	// given up. Default 10 s.
+	// WriteTimeout is after how long a connection is given up whose peer reads
+	// nothing. Default 10 s.
 	WriteTimeout time.Duration
-	// Heartbeat is how often each side tells the other that it is alive; a
-	// connection silent for one and a half of it is given up. Whole seconds, at
-	// least 1 s. Default 10 s. A heartbeat in the URL goes first.
+	// Heartbeat is how often each side tells the other that it is alive. A
+	// connection is given up after a silence of one and a half times as long. Whole
+	// seconds, at least 1 s; one in the URL takes precedence. Default 10 s.
 	Heartbeat time.Duration
-	// MaxReconnectDelay bounds the pause between two tries to reconnect, which
-	// grows from some 100 ms and is jittered. Default 30 s.
+	// MaxReconnectDelay bounds the wait between two tries to reconnect. It doubles
+	// from 100 ms on, and is jittered. Default 30 s.
 	MaxReconnectDelay time.Duration
 
-	// TLS is used for an amqps:// URL. It is cloned; an empty ServerName becomes
-	// the URL's host. Nil means the system's certificates, or the files that the
-	// URL names.
+	// TLS is used with an amqps:// URL. It is cloned, and an empty ServerName
+	// becomes the URL's host. Nil means the system's certificates, or the files
+	// that the URL names.
 	TLS *tls.Config
-	// Logger is told when a connection comes and goes. Nil discards.
+	// Logger logs the events that the package comment lists. Nil discards them.
 	Logger *slog.Logger
 }
 
@@ -94,7 +93,7 @@ func (c Config) withDefaults() Config {
 		c.Topology = Quorum
 	}
 	defaultTo(&c.Shards, 1)
-	defaultTo(&c.Lanes, 2)
+	defaultTo(&c.PublishConnections, 2)
 	defaultTo(&c.Window, 512)
 	defaultTo(&c.MaxBodyBytes, delivery.DefaultMaxBody)
 	defaultTo(&c.DialTimeout, 10*time.Second)
@@ -132,8 +131,8 @@ func (c Config) validate() error {
 	switch {
 	case c.Name == "":
 		fault("Name is empty, want a prefix for the queues")
-	case len(c.Name) > MaxNameBytes:
-		fault("Name has %d bytes, want at most %d", len(c.Name), MaxNameBytes)
+	case len(c.Name) > maxNameBytes:
+		fault("Name has %d bytes, want at most %d", len(c.Name), maxNameBytes)
 	case !utf8.ValidString(c.Name):
 		fault("Name is %q, want UTF-8", c.Name)
 	case strings.HasPrefix(c.Name, "amq."):
@@ -144,9 +143,9 @@ func (c Config) validate() error {
 			fault("%s is %d, want 1 to %d", field, value, most)
 		}
 	}
-	atMost("Shards", c.Shards, MaxShards)
-	atMost("Lanes", c.Lanes, MaxLanes)
-	atMost("Window", c.Window, MaxWindow)
+	atMost("Shards", c.Shards, maxShards)
+	atMost("PublishConnections", c.PublishConnections, maxPublishConnections)
+	atMost("Window", c.Window, maxWindow)
 	atMost("MaxBodyBytes", c.MaxBodyBytes, MaxBodyBytes)
 	positive := func(field string, value time.Duration) {
 		if value <= 0 {
@@ -162,8 +161,8 @@ func (c Config) validate() error {
 	return errors.Join(faults...)
 }
 
-// parseURL reads an AMQP URL. Its error quotes nothing of the URL: when the
-// password is not percent-encoded, any part of the URL may be a part of it.
+// parseURL reads an AMQP URL. Its error quotes nothing of the URL: if the password
+// is not percent-encoded, any part of the URL may belong to it.
 func parseURL(url string) (amqp.URI, error) {
 	fault := func(problem string) (amqp.URI, error) {
 		return amqp.URI{}, fmt.Errorf("%w: URL %s, want amqp://user:password@host:port/vhost, "+
@@ -173,8 +172,8 @@ func parseURL(url string) (amqp.URI, error) {
 	if err != nil {
 		return fault("can't be parsed")
 	}
-	// An @ behind the host is the end of a password with a bare / ? or #: the
-	// part before it was taken for a host.
+	// An @ behind the host ends a password with a bare / ? or #. The part before
+	// that was taken for the host.
 	_, rest, _ := strings.Cut(url, "://")
 	if end := strings.IndexAny(rest, "/?#"); end >= 0 && strings.Contains(rest[end:], "@") {
 		return fault("has an @ behind the host")

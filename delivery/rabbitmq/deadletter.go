@@ -12,17 +12,18 @@ import (
 	"github.com/esh3artech/barid/delivery"
 )
 
-// DeadLetter implements delivery.DeadLetterer: it publishes the letters to the
-// dead letter exchange, <name>.dlx, confirmed, so that a host without a store
-// for them loses nothing. A letter is the message as it was sent, a malformed
-// one with its body as it came, and these headers: barid-dead-id,
-// barid-dead-reason, barid-dead-error, barid-dead-source, barid-dead-at (Unix
-// nanoseconds), and barid-dead-facts.
+// DeadLetter implements delivery.DeadLetterer. It publishes the letters to the
+// dead-letter exchange, <name>.dlx, and waits for the confirms, so that a host
+// without a store for dead letters loses nothing. A letter is the message as it
+// was sent, or with the body as it came if it is malformed, and the headers
+// barid-dead-id, barid-dead-reason, barid-dead-error, barid-dead-source,
+// barid-dead-at (Unix nanoseconds) and barid-dead-facts.
 //
-// A queue can't replace what it holds: a letter that is put again is there
-// twice, with the same barid-dead-id. A Collector puts it into a store that can.
+// A queue can't replace what it holds, so a letter that is published again is in
+// it twice, with the same barid-dead-id. A Collector moves letters into a store,
+// which keeps one.
 func (t *Transport) DeadLetter(ctx context.Context, letters ...delivery.DeadLetter) error {
-	errs := t.ship(ctx, len(letters), func(i int, p *amqp.Publishing) (Route, error) {
+	errs := t.send(ctx, len(letters), func(i int, p *amqp.Publishing) (Route, error) {
 		if t.topology.DeadLetter.Exchange == "" {
 			return Route{}, fmt.Errorf("%w: the topology has no place for dead letters", delivery.ErrUnsupported)
 		}
@@ -34,12 +35,13 @@ func (t *Transport) DeadLetter(ctx context.Context, letters ...delivery.DeadLett
 
 const (
 	maxErrorBytes = 4 << 10 // the text of a dead letter's error
-	maxFactsBytes = 4 << 10 // its facts, or else they are left out
+	maxFactsBytes = 4 << 10 // its facts, which are left out if they are larger
 	marginBytes   = 2 << 10 // its other headers
 )
 
-// encodeLetter never fails: of a letter that is too large for the broker, what
-// describes it gives way first, then its headers.
+// encodeLetter writes a letter into p. It never fails: of a letter that is too
+// large for the broker, it cuts the texts that describe it, and then leaves its
+// headers out.
 func (l limits) encodeLetter(letter *delivery.DeadLetter, p *amqp.Publishing) {
 	e := letter.Envelope
 	if letter.Raw != nil {
@@ -56,7 +58,7 @@ func (l limits) encodeLetter(letter *delivery.DeadLetter, p *amqp.Publishing) {
 	}
 	for name := range e.Headers {
 		if len(name) > maxShortBytes {
-			e.Headers = nil // no message of ours, then
+			e.Headers = nil // then it is no message of ours
 			break
 		}
 	}
@@ -84,8 +86,8 @@ func (l limits) encodeLetter(letter *delivery.DeadLetter, p *amqp.Publishing) {
 	}
 }
 
-// decodeLetter is the reverse of encodeLetter. It says no for what encodeLetter
-// did not make. envelope is what was read of the message, with a fault or not.
+// decodeLetter reads what encodeLetter wrote, and says no to anything else.
+// envelope is what could be read of the message.
 func (l limits) decodeLetter(d *amqp.Delivery, envelope *delivery.Envelope) (letter delivery.DeadLetter, ok bool) {
 	text := func(name string) string {
 		text, _ := d.Headers[name].(string)

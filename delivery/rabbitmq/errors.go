@@ -11,17 +11,17 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
-// ErrConfig says that a Config can't be used; the text names every field at
-// fault.
+// ErrConfig says that a Config or CollectorConfig can't be used. Its text names
+// every field at fault.
 var ErrConfig = errors.New("rabbitmq: invalid config")
 
-// ConnectError says that the broker could not be reached or did not let us in.
-// Unwrap gives the cause, and the context's error where time ran out.
+// ConnectError says that the broker could not be reached, or refused the login.
+// Unwrap returns the cause, and the context's error if that ended the tries.
 type ConnectError struct {
 	// Address is the broker's host:port.
 	Address string
-	// Permanent is true when trying again is of no use as long as nobody
-	// changes the configuration: wrong password, no such virtual host, TLS.
+	// Permanent says that trying again is of no use until somebody changes the
+	// configuration: a wrong password, a missing virtual host, TLS.
 	Permanent bool
 	// Cause is the last try's error.
 	Cause error
@@ -44,15 +44,15 @@ func (e *ConnectError) Unwrap() []error {
 	return []error{e.Cause}
 }
 
-// TopologyError says which part of the Topology is not as it has to be.
+// TopologyError says which part of the Topology differs from what exists in the
+// broker, is missing there, or can't be declared.
 type TopologyError struct {
 	// Kind is "exchange", "queue" or "binding".
 	Kind string
-	// Name of the exchange or queue; of a binding, its destination.
+	// Name is that of the exchange or queue; of a binding, its destination's.
 	Name string
-	// Argument is the one that differs from what exists, or that the broker does
-	// not take; empty when something else is wrong, for instance that the thing is
-	// missing.
+	// Argument is the one that differs from what exists, or that the broker
+	// refuses. It is empty when something else is wrong.
 	Argument string
 	// Cause is the broker's reply.
 	Cause error
@@ -71,7 +71,7 @@ func (e *TopologyError) Error() string {
 // Unwrap returns the broker's reply.
 func (e *TopologyError) Unwrap() error { return e.Cause }
 
-// newTopologyError reads from the broker's reply which argument differs:
+// newTopologyError reads from the broker's reply which argument is at fault:
 // "inequivalent arg 'x-queue-type' for queue 'q' in vhost '/': received ...".
 func newTopologyError(kind, name string, cause error) *TopologyError {
 	fault := &TopologyError{Kind: kind, Name: name, Cause: cause}
@@ -81,9 +81,9 @@ func newTopologyError(kind, name string, cause error) *TopologyError {
 	return fault
 }
 
-// permanent says whether an error of connecting or declaring stays until
-// somebody changes something. An error that the client made up itself tells
-// only that the socket closed, whatever its code.
+// permanent says whether an error of connecting or declaring remains until
+// somebody changes something. An error of the client's own, not of the broker's,
+// says only that the socket was closed, whatever its code.
 func permanent(err error) bool {
 	var reply *amqp.Error
 	if errors.As(err, &reply) {
@@ -97,8 +97,8 @@ func permanent(err error) bool {
 		case amqp.AccessRefused, amqp.NotFound, amqp.PreconditionFailed, amqp.NotImplemented:
 			return true
 		case amqp.NotAllowed:
-			// The same code tells a virtual host that is missing or forbidden, and
-			// one that is down for now or has too many connections.
+			// A virtual host that is missing or forbidden has the same code as one that
+			// is down for now, or has too many connections.
 			return strings.Contains(reply.Reason, "not found") || strings.Contains(reply.Reason, "refused")
 		}
 		return false

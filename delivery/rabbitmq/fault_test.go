@@ -2,13 +2,7 @@ package rabbitmq
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
-	"fmt"
-	"log/slog"
-	"slices"
-	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -39,94 +33,24 @@ func TestFaults(t *testing.T) {
 	}
 }
 
-func config(tb testing.TB, url string) Config {
-	return Config{URL: url, Name: servers.Unique(tb), Window: 64}
-}
-
-// light is a config for tests that delay nothing.
-func light(tb testing.TB, url string) Config {
-	c := config(tb, url)
-	c.Topology = withoutLadder(Quorum)
-	return c
-}
-
-func send(t *testing.T, transport *Transport, timeout time.Duration, batch ...delivery.Envelope) []error {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), timeout)
-	defer cancel()
-	sent := make(chan []error, 1)
-	go func() { sent <- transport.Send(ctx, batch) }()
-	select {
-	case errs := <-sent:
-		return errs
-	case <-time.After(timeout + time.Minute):
-		assert.Fail(t, "Send goes on after its deadline")
-		return slices.Repeat([]error{context.DeadlineExceeded}, len(batch))
-	}
-}
-
-// sendUntil is Send with a context that ends when something is the case.
-func sendUntil(t *testing.T, transport *Transport, is func() bool, batch ...delivery.Envelope) []error {
-	t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	sent := make(chan []error, 1)
-	go func() { sent <- transport.Send(ctx, batch) }()
-	require.Eventually(t, is, time.Minute, time.Millisecond)
-	cancel()
-	return <-sent
-}
-
-// inFlight is how many messages of all lanes await their confirms.
-func inFlight(transport *Transport) (count int) {
-	for _, lane := range transport.lanes {
-		if s := lane.session.Load(); s != nil {
-			count += len(s.slots)
-		}
-	}
-	return count
-}
-
-// blockedLanes is how many lanes the broker holds back.
-func blockedLanes(transport *Transport) (count int) {
-	for _, lane := range transport.lanes {
-		if s := lane.session.Load(); s != nil && s.blocked.Load() {
-			count++
-		}
-	}
-	return count
-}
-
-// connected waits until all lanes have a connection.
-func connected(t *testing.T, transport *Transport) {
-	t.Helper()
-	for _, lane := range transport.lanes {
-		require.Eventually(t, func() bool { return lane.session.Load() != nil }, time.Minute, time.Millisecond)
-	}
-}
-
-func message(id string) delivery.Envelope {
-	return delivery.Envelope{Message: delivery.Message{ID: id, Recipient: "you", Body: []byte("body of " + id)}}
-}
-
 func brokerKilled(t *testing.T, broker *servers.RabbitMQ) {
 	traffic := startTraffic(t, open(t, config(t, broker.URL())))
-	traffic.flows(500)
+	traffic.awaitMore(500)
 	require.NoError(t, broker.Kill())
 	require.NoError(t, broker.Start(context.Background()))
-	traffic.flows(500)
-	traffic.settle(1)
+	traffic.awaitMore(500)
+	traffic.finish(1)
 }
 
 func connectionsClosed(t *testing.T, broker *servers.RabbitMQ) {
 	traffic := startTraffic(t, open(t, light(t, broker.URL())))
 	for range 2 {
-		traffic.flows(500)
+		traffic.awaitMore(500)
 		_, err := broker.Ctl(context.Background(), "close_all_connections", "test")
 		require.NoError(t, err)
 	}
-	traffic.flows(500)
-	traffic.settle(2)
+	traffic.awaitMore(500)
+	traffic.finish(2)
 }
 
 func brokerHangs(t *testing.T, broker *servers.RabbitMQ) {
@@ -135,7 +59,7 @@ func brokerHangs(t *testing.T, broker *servers.RabbitMQ) {
 	require.NoError(t, err)
 	require.NoError(t, broker.Pause())
 	defer func() { assert.NoError(t, broker.Resume()) }()
-	errs := sendUntil(t, transport, func() bool { return inFlight(transport) == 2 }, message("1"), message("2"))
+	errs := sendUntil(t, transport, func() bool { return unconfirmedOf(transport) == 2 }, message("1"), message("2"))
 	require.Len(t, errs, 2)
 	for _, err := range errs {
 		require.ErrorIs(t, err, delivery.ErrOutcomeUnknown)
@@ -149,7 +73,7 @@ func brokerHangs(t *testing.T, broker *servers.RabbitMQ) {
 	_, err = transport.Subscribe(ctx, delivery.SubscribeConfig{})
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 	require.NoError(t, broker.Resume())
-	require.Nil(t, send(t, transport, time.Minute, message("3")))
+	require.Nil(t, sendWithin(t, transport, time.Minute, message("3")))
 	require.NoError(t, transport.Ping(context.Background()))
 	// What was unknown had been stored, or not: here it was.
 	got := map[string]bool{}
@@ -185,8 +109,8 @@ func brokerHangs(t *testing.T, broker *servers.RabbitMQ) {
 func memoryAlarm(t *testing.T, broker *servers.RabbitMQ) {
 	ctx := context.Background()
 	transport := open(t, light(t, broker.URL()))
-	connected(t, transport)
-	require.Nil(t, send(t, transport, time.Minute, message("before")))
+	awaitConns(t, transport)
+	require.Nil(t, sendWithin(t, transport, time.Minute, message("before")))
 	require.NoError(t, broker.SetAlarm(ctx, servers.MemoryAlarm))
 	cleared := false
 	defer func() {
@@ -195,12 +119,12 @@ func memoryAlarm(t *testing.T, broker *servers.RabbitMQ) {
 		}
 	}()
 	// The broker tells a connection that it is blocked when it next publishes.
-	for lane := range transport.lanes {
-		errs := sendUntil(t, transport, func() bool { return blockedLanes(transport) > lane }, message("written"))
+	for n := range transport.publishConns.all {
+		errs := sendUntil(t, transport, func() bool { return blockedConns(transport) > n }, message("written"))
 		require.ErrorIs(t, errs[0], delivery.ErrBlocked)
 		require.ErrorIs(t, errs[0], delivery.ErrOutcomeUnknown)
 	}
-	errs := send(t, transport, 200*time.Millisecond, message("held"), message("held, too"))
+	errs := sendWithin(t, transport, 200*time.Millisecond, message("held"), message("held, too"))
 	require.ErrorIs(t, errs[1], delivery.ErrBlocked)
 	require.NotErrorIs(t, errs[1], delivery.ErrOutcomeUnknown)
 
@@ -213,7 +137,7 @@ func memoryAlarm(t *testing.T, broker *servers.RabbitMQ) {
 	require.NoError(t, incomings[0].Ack())
 
 	waiting := make(chan []error)
-	go func() { waiting <- send(t, transport, time.Minute, message("patient")) }()
+	go func() { waiting <- sendWithin(t, transport, time.Minute, message("patient")) }()
 	require.NoError(t, broker.ClearAlarm(ctx, servers.MemoryAlarm))
 	cleared = true
 	require.Nil(t, <-waiting)
@@ -230,13 +154,13 @@ func bodyLimit(t *testing.T, broker *servers.RabbitMQ) {
 	transport := open(t, light(t, broker.URL()))
 	large := message("large")
 	large.Body = make([]byte, 100_001)
-	errs := send(t, transport, time.Minute, message("1"), large, message("2"))
+	errs := sendWithin(t, transport, time.Minute, message("1"), large, message("2"))
 	require.Len(t, errs, 3)
 	require.NoError(t, errs[0])
 	require.ErrorIs(t, errs[1], delivery.ErrTooLarge)
 	require.NoError(t, errs[2])
 	// From now on it is known.
-	require.ErrorIs(t, send(t, transport, time.Minute, large)[0], delivery.ErrTooLarge)
+	require.ErrorIs(t, sendWithin(t, transport, time.Minute, large)[0], delivery.ErrTooLarge)
 }
 
 func permissionRevoked(t *testing.T, broker *servers.RabbitMQ) {
@@ -251,7 +175,7 @@ func permissionRevoked(t *testing.T, broker *servers.RabbitMQ) {
 	permit("^$")
 	_, err = broker.Ctl(ctx, "close_all_connections", "test")
 	require.NoError(t, err)
-	errs := send(t, transport, time.Minute, message("1"))
+	errs := sendWithin(t, transport, time.Minute, message("1"))
 	require.ErrorIs(t, errs[0], delivery.ErrOutcomeUnknown)
 	var reply *amqp.Error
 	require.ErrorAs(t, errs[0], &reply)
@@ -261,7 +185,7 @@ func permissionRevoked(t *testing.T, broker *servers.RabbitMQ) {
 	_, err = transport.Subscribe(ctx, delivery.SubscribeConfig{})
 	require.ErrorAs(t, err, &reply)
 	permit(".*")
-	require.Eventually(t, func() bool { return send(t, transport, time.Second, message("2")) == nil }, time.Minute, 50*time.Millisecond)
+	require.Eventually(t, func() bool { return sendWithin(t, transport, time.Second, message("2")) == nil }, time.Minute, 50*time.Millisecond)
 	for {
 		incomings, err := subscription.Receive(ctx)
 		require.NoError(t, err)
@@ -273,82 +197,6 @@ func permissionRevoked(t *testing.T, broker *servers.RabbitMQ) {
 	}
 }
 
-// A delivery that gets lost on the way, its tag with it, must not be acked with
-// those after it.
-func TestMissedDelivery(t *testing.T) {
-	t.Parallel()
-	const n, lost = 20, 8
-	var (
-		mu         sync.Mutex
-		deliveries int
-		losing     bool
-	)
-	network := newLossyNetwork(t, shared.AMQP(t), func(frame []byte) bool {
-		const method, class = 1, 60 // basic
-		mu.Lock()
-		defer mu.Unlock()
-		if frame[0] == method {
-			const deliver = 60
-			losing = false
-			if binary.BigEndian.Uint16(frame[7:]) == class && binary.BigEndian.Uint16(frame[9:]) == deliver {
-				deliveries++
-				losing = deliveries == lost
-			}
-		}
-		return losing && frame[0] != 8 // with the header and the body that follow; not heartbeats
-	})
-	c := light(t, network.url)
-	missed := make(chan struct{}, 1)
-	c.Logger = slog.New(slog.NewTextHandler(signalWriter{text: "rabbitmq_delivery_missed", seen: missed}, nil))
-	transport := open(t, c)
-	batch := make([]delivery.Envelope, n)
-	for i := range batch {
-		batch[i] = message(fmt.Sprint(i))
-	}
-	require.Nil(t, send(t, transport, time.Minute, batch...))
-	subscription := subscribe(t, transport, n)
-	acked := map[string]bool{}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	for len(acked) < n {
-		incomings, err := subscription.Receive(ctx)
-		require.NoError(t, err, "%d of %d came", len(acked), n)
-		for _, in := range incomings {
-			e, err := in.Envelope()
-			require.NoError(t, err)
-			if err := in.Ack(); err != nil {
-				require.ErrorIs(t, err, delivery.ErrStale)
-				continue
-			}
-			acked[e.ID] = true
-		}
-	}
-	select {
-	case <-missed:
-	default:
-		require.Fail(t, "no delivery was missed")
-	}
-	mu.Lock()
-	defer mu.Unlock()
-	assert.Greater(t, deliveries, n, "the lost one, at least, came again")
-}
-
-// signalWriter tells when a text is written.
-type signalWriter struct {
-	text string
-	seen chan struct{}
-}
-
-func (w signalWriter) Write(p []byte) (int, error) {
-	if strings.Contains(string(p), w.text) {
-		select {
-		case w.seen <- struct{}{}:
-		default:
-		}
-	}
-	return len(p), nil
-}
-
 func TestNetworkStalls(t *testing.T) {
 	t.Parallel()
 	network := newNetwork(t, shared.AMQP(t))
@@ -356,17 +204,17 @@ func TestNetworkStalls(t *testing.T) {
 	c.Heartbeat, c.WriteTimeout = time.Second, time.Second
 	transport := open(t, c)
 	traffic := startTraffic(t, transport)
-	traffic.flows(200)
+	traffic.awaitMore(200)
 	resume := network.stall()
 	// Messages that would fill every buffer on the way do not block a caller.
 	large := message("large")
 	large.Body = make([]byte, 4<<20)
-	errs := send(t, transport, 3*time.Second, large, large, large, large, large, large)
+	errs := sendWithin(t, transport, 3*time.Second, large, large, large, large, large, large)
 	for _, err := range errs {
 		require.Error(t, err)
 		require.True(t, errors.Is(err, delivery.ErrOutcomeUnknown) || errors.Is(err, context.DeadlineExceeded), err)
 	}
 	resume()
-	traffic.flows(200)
-	traffic.settle(1)
+	traffic.awaitMore(200)
+	traffic.finish(1)
 }

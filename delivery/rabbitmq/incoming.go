@@ -8,11 +8,11 @@ import (
 	"github.com/esh3artech/barid/delivery"
 )
 
-// incoming is one delivery. It belongs to the stream that it came by.
+// incoming is one delivery. Only the channel that it came by can settle it.
 type incoming struct {
-	receipt // guarded by stream.mu
+	receipt // guarded by channel.mu
 
-	stream   *stream
+	channel  *consumerChannel
 	delivery amqp.Delivery
 	priority delivery.Priority
 
@@ -27,14 +27,14 @@ func (in *incoming) Priority() delivery.Priority { return in.priority }
 // Envelope implements delivery.Incoming.
 func (in *incoming) Envelope() (*delivery.Envelope, error) {
 	in.decode.Do(func() {
-		in.envelope, in.fault = in.stream.limits.decode(&in.delivery)
-		in.delivery.Headers = nil // read, and the larger part
+		in.envelope, in.fault = in.channel.limits.decode(&in.delivery)
+		in.delivery.Headers = nil // they are in the envelope, and take more room than it
 	})
 	return in.envelope, in.fault
 }
 
 // Ack implements delivery.Incoming.
-func (in *incoming) Ack() error { return in.stream.ack(&in.receipt) }
+func (in *incoming) Ack() error { return in.channel.ack(&in.receipt) }
 
 // Nack implements delivery.Incoming.
-func (in *incoming) Nack() error { return in.stream.nack(&in.receipt) }
+func (in *incoming) Nack() error { return in.channel.nack(&in.receipt) }

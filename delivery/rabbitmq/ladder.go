@@ -11,18 +11,19 @@ import (
 const (
 	// ladderLevels makes the longest delay 2^20-1 s, 12 days.
 	ladderLevels = 20
-	// maxLadderLevels keeps a level's time to live within the broker's limit of
-	// 2^32-1 ms.
+	// maxLadderLevels keeps x-message-ttl within the broker's limit, 2^32-1 ms.
 	maxLadderLevels = 22
-	// maxShortBytes bounds AMQP's short strings: names, keys, routing keys.
+	// maxShortBytes is the limit of AMQP's short strings: names, routing keys, the
+	// keys of headers.
 	maxShortBytes = 255
 )
 
-// addLadder adds the delay ladder to a topology that has its levels.
+// addLadder adds the delay ladder, see Quorum, to a topology that has its levels.
 func addLadder(t *Topology, name string) {
 	due := name + ".due"
-	// One work queue that is missing would otherwise block a whole level: what
-	// is dead-lettered at least once stays in its queue until it is taken.
+	// At-least-once dead lettering keeps a message in its queue until another queue
+	// has taken it. Without the alternate exchange, one missing queue would so block
+	// a whole level of the ladder.
 	t.Exchanges = append(t.Exchanges, Exchange{Name: due, Kind: "topic", Arguments: map[string]any{"alternate-exchange": unroutable(name)}})
 	for i := range ladderLevels {
 		t.Delays = append(t.Delays, name+".delay."+strconv.Itoa(i))
@@ -37,7 +38,7 @@ func addLadder(t *Topology, name string) {
 			"x-dead-letter-strategy": "at-least-once",
 			"x-overflow":             "reject-publish",
 		}})
-		// This level's digit has those of the higher levels in front of it.
+		// In the routing key the digits of the higher levels come first.
 		higher := strings.Repeat("*.", ladderLevels-1-i)
 		t.Bindings = append(t.Bindings,
 			Binding{Source: level, Key: higher + "1.#", Destination: level},
@@ -45,15 +46,15 @@ func addLadder(t *Topology, name string) {
 		next = level
 	}
 	for _, level := range t.Levels {
-		home := Binding{Source: due, Key: strings.Repeat("*.", ladderLevels) + level.Address, Destination: level.Queue}
-		if !slices.Contains(t.Bindings, home) {
-			t.Bindings = append(t.Bindings, home)
+		last := Binding{Source: due, Key: strings.Repeat("*.", ladderLevels) + level.Address, Destination: level.Queue}
+		if !slices.Contains(t.Bindings, last) {
+			t.Bindings = append(t.Bindings, last)
 		}
 	}
 }
 
-// ladderKey is the routing key of a delay: its binary digits, the highest
-// first, one for each level, and the address.
+// ladderKey is the routing key of a delayed message: the binary digits of the
+// delay, the highest first, one for each level, and then the address.
 func ladderKey(seconds uint64, levels int, address string) string {
 	var key strings.Builder
 	key.Grow(2*levels + len(address))
@@ -65,21 +66,21 @@ func ladderKey(seconds uint64, levels int, address string) string {
 	return key.String()
 }
 
-// longest is the ladder's limit.
-func (t Topology) longest() time.Duration {
+// longestDelay is the longest that the ladder can hold a message.
+func (t Topology) longestDelay() time.Duration {
 	return time.Duration(uint64(1)<<len(t.Delays)-1) * time.Second
 }
 
-// slack is how much too long the ladder may hold a message, so that a delay of
-// whole seconds passes there altogether although some of it is over by the time
-// it is sent.
-const slack = 20 * time.Millisecond
+// ladderSlack is how much longer than asked the ladder may hold a message. Without
+// it, a delay of whole seconds would lose one of them to the few milliseconds that
+// have passed by the time it is sent.
+const ladderSlack = 20 * time.Millisecond
 
-// delayed is where a message goes that is due in the given time: to the level
-// of the highest digit, or at once to its queue when only a fraction of a second
-// is left, which the receiving side waits for. inLadder says which.
+// delayed is where a message is published that is due after the delay. That is the
+// level of the highest digit, with inLadder. When less than a second is left it is
+// the message's queue, and the process that fetches it waits until it is due.
 func (t Topology) delayed(delay time.Duration, shard *Shard) (route Route, inLadder bool) {
-	seconds := min(uint64((delay+slack)/time.Second), uint64(1)<<len(t.Delays)-1)
+	seconds := min(uint64((delay+ladderSlack)/time.Second), uint64(1)<<len(t.Delays)-1)
 	if seconds == 0 {
 		return shard.Route, false
 	}

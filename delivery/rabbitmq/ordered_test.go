@@ -67,14 +67,14 @@ func TestOrderedAcrossConsumers(t *testing.T) {
 	}
 
 	type instance struct {
-		transport *distant
+		transport *networkedTransport
 		cancel    context.CancelFunc
 		ended     chan error
 	}
 	start := func() instance {
 		n := newNetwork(t, url)
 		in := instance{
-			transport: &distant{network: n, Transport: open(t, Config{URL: n.url, Name: name, Shards: 4, MaxReconnectDelay: 100 * time.Millisecond})},
+			transport: &networkedTransport{network: n, Transport: open(t, Config{URL: n.url, Name: name, Shards: 4, MaxReconnectDelay: 100 * time.Millisecond})},
 			ended:     make(chan error, 1),
 		}
 		consumer, err := delivery.NewConsumer(in.transport.Transport, handler, delivery.ConsumerConfig{

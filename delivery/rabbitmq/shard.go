@@ -6,26 +6,26 @@ import (
 	"strconv"
 )
 
-// MaxShards bounds Config.Shards. A Subscription has a channel for each shard of
-// each level, of which RabbitMQ allows a connection 2047 by default, and a
-// quorum queue costs its node a log.
-const MaxShards = 64
+// maxShards bounds Config.Shards. A subscription has a channel for each shard of
+// each level, and RabbitMQ allows a connection 2047 by default. And each quorum
+// queue costs its nodes a log.
+const maxShards = 64
 
 // Shard is one of the queues that share a level's messages.
 type Shard struct {
-	// Route is where messages are published that belong here.
+	// Route is where its messages are published.
 	Route Route
-	// Address is what follows the ladder's digits in the routing key of a
-	// delayed message.
+	// Address is the part of a delayed message's routing key that follows the
+	// ladder's digits.
 	Address string
-	// Queue is where they are fetched.
+	// Queue is where its messages are fetched.
 	Queue string
 }
 
-// ShardOf says which of so many shards a recipient's messages go to, from 0 on.
+// ShardOf says which of so many shards, from 0 on, a recipient's messages go to.
 // It is the same in every process and every version of this package: the 64-bit
 // FNV-1a hash of the recipient's bytes, mixed by the finalizer of MurmurHash3
-// (fmix64), modulo shards. With less than 2 shards it is 0.
+// (fmix64), modulo shards. With fewer than 2 shards it is 0.
 func ShardOf(recipient string, shards int) int {
 	if shards < 2 {
 		return 0
@@ -35,23 +35,23 @@ func ShardOf(recipient string, shards int) int {
 	for i := range len(recipient) {
 		hash = (hash ^ uint64(recipient[i])) * prime
 	}
-	// FNV leaves the low bits of numbers that follow each other in a pattern.
+	// The low bits of FNV-1a follow a pattern where recipients are numbered in a row.
 	hash = (hash ^ hash>>33) * 0xff51afd7ed558ccd
 	hash = (hash ^ hash>>33) * 0xc4ceb9fe1a85ec53
 	hash ^= hash >> 33
 	return int(hash % uint64(shards))
 }
 
-// Sharded is t with the queue of each level split into n, from <queue>.0 on,
-// as Config.Shards does it. Each takes the messages of its recipients, see
-// ShardOf, and has a single active consumer (x-single-active-consumer): the
-// broker delivers from it to one consumer only, and goes over to another when
-// that one is gone. So a recipient's messages of one priority are in one
-// process's hands at a time, in order.
+// Sharded returns t with the queue of each level split into n shards, the queues
+// <queue>.0, <queue>.1 and so on. It is what Config.Shards does. Each shard takes
+// the messages of its recipients, see ShardOf. It has a single active consumer
+// (x-single-active-consumer): the broker delivers to one consumer only, and to
+// another when that one is gone. So one process at a time has a recipient's messages
+// of one priority, and has them in order.
 //
-// Routing keys and addresses get the shard's number as one more word, and so do
-// the keys of the bindings to these queues. Levels that have shards already are
-// left as they are; n below 2 changes nothing.
+// Routing keys and addresses get the shard's number as one more word, and so do the
+// keys of the bindings to these queues. Levels that have shards already are left as
+// they are. An n below 2 changes nothing.
 func (t Topology) Sharded(n int) Topology {
 	if n < 2 {
 		return t
@@ -98,7 +98,7 @@ func (t Topology) Sharded(n int) Topology {
 	return t
 }
 
-// shard is one of the queues that take the place of q.
+// shard is one of the queues that q is split into.
 func (q Queue) shard(number int) Queue {
 	arguments := maps.Clone(q.Arguments)
 	if arguments == nil {
@@ -110,12 +110,12 @@ func (q Queue) shard(number int) Queue {
 
 func numbered(text string, number int) string { return text + "." + strconv.Itoa(number) }
 
-// shardOf is where a recipient's messages go, of a level that has shards.
+// shardOf is the shard of a recipient, of a level that has shards.
 func (l *Level) shardOf(recipient string) *Shard {
 	return &l.Shards[ShardOf(recipient, len(l.Shards))]
 }
 
-// shards are the level's queues, also when there is only one.
+// shards are the level's shards, or its one queue as a shard.
 func (l *Level) shards() []Shard {
 	if len(l.Shards) > 0 {
 		return l.Shards

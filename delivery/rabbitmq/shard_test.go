@@ -9,7 +9,6 @@ import (
 	"testing"
 	"time"
 
-	amqp "github.com/rabbitmq/amqp091-go"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
@@ -27,7 +26,7 @@ func TestShardOfIsStable(t *testing.T) {
 		"بريد":             {1, 5, 43},
 		"\xff\x00":         {0, 6, 58},
 	} {
-		assert.Equal(t, want, [3]int{ShardOf(recipient, 2), ShardOf(recipient, 7), ShardOf(recipient, MaxShards)}, recipient)
+		assert.Equal(t, want, [3]int{ShardOf(recipient, 2), ShardOf(recipient, 7), ShardOf(recipient, maxShards)}, recipient)
 		for _, shards := range []int{-1, 0, 1} {
 			assert.Zero(t, ShardOf(recipient, shards))
 		}
@@ -37,7 +36,7 @@ func TestShardOfIsStable(t *testing.T) {
 // Recipients that follow each other, as telephone numbers do, spread evenly.
 func TestShardOfSpreads(t *testing.T) {
 	const recipients = 64_000
-	for _, shards := range []int{2, 3, 10, 16, MaxShards} {
+	for _, shards := range []int{2, 3, 10, 16, maxShards} {
 		for _, step := range []int{1, 2, 10, 16, 100} {
 			counts := make([]int, shards)
 			for i := range recipients {
@@ -91,7 +90,7 @@ func TestShardedTopology(t *testing.T) {
 
 	bare := Topology{Queues: []Queue{{Name: "q"}}, Levels: []Level{{Queue: "q"}}}.Sharded(2)
 	assert.Equal(t, "queue q.0 x-single-active-consumer=true\nqueue q.1 x-single-active-consumer=true\n", bare.String())
-	long := Quorum(strings.Repeat("n", MaxNameBytes), Version{}).Sharded(MaxShards)
+	long := Quorum(strings.Repeat("n", maxNameBytes), Version{}).Sharded(maxShards)
 	require.NoError(t, long.validate())
 	for _, queue := range long.Queues {
 		assert.LessOrEqual(t, len(queue.Name), maxShortBytes)
@@ -108,7 +107,7 @@ func TestShardsAreReachedByEveryWay(t *testing.T) {
 		shard := level.shardOf(rapid.String().Draw(t, "recipient"))
 		queue, _ := route(topology, shard.Route.Exchange, shard.Route.Key)
 		require.Equal(t, shard.Queue, queue)
-		delay := time.Duration(rapid.Int64Range(0, int64(topology.longest())).Draw(t, "delay"))
+		delay := time.Duration(rapid.Int64Range(0, int64(topology.longestDelay())).Draw(t, "delay"))
 		at, _ := topology.delayed(delay, shard)
 		exchange := at.Exchange
 		for exchange != "q" && exchange != "q.due" {
@@ -124,14 +123,6 @@ func TestShardsAreReachedByEveryWay(t *testing.T) {
 		queue, _ = route(topology, exchange, at.Key)
 		require.Equal(t, shard.Queue, queue)
 	})
-}
-
-func TestPrefetchOfShards(t *testing.T) {
-	for _, test := range []struct{ share, prefetch, want int }{
-		{0, 100, 100}, {1, 100, 100}, {4, 100, 25}, {3, 100, 33}, {64, 10, 1},
-	} {
-		assert.Equal(t, test.want, (&source{share: test.share}).prefetch(test.prefetch))
-	}
 }
 
 func forRecipient(recipient string, number int) delivery.Envelope {
@@ -159,7 +150,7 @@ func TestShards(t *testing.T) {
 				perQueue[transport.level(e.Priority).shardOf(e.Recipient).Queue]++
 			}
 			require.Greater(t, len(perQueue), 3)
-			require.Nil(t, send(t, transport, time.Minute, batch...))
+			require.Nil(t, sendWithin(t, transport, time.Minute, batch...))
 			require.Nil(t, transport.SendAfter(ctx, time.Second, batch))
 			require.Eventually(t, func() bool {
 				depths, err := transport.Depth(ctx)
@@ -170,9 +161,9 @@ func TestShards(t *testing.T) {
 				}
 				return sum == 2*recipients
 			}, time.Minute, 10*time.Millisecond)
-			require.NoError(t, transport.ask(ctx, func(link *link) error {
+			require.NoError(t, transport.ask(ctx, func(conn *connection) error {
 				for queue, want := range perQueue {
-					count, err := messagesIn(link, queue)
+					count, err := conn.messagesIn(queue)
 					require.NoError(t, err)
 					assert.Equal(t, 2*want, count, queue)
 				}
@@ -188,7 +179,7 @@ func TestShards(t *testing.T) {
 				require.NoError(t, in.Ack())
 			}
 			// Another process has nothing to do as long as this one is there.
-			require.Nil(t, send(t, transport, time.Minute, batch...))
+			require.Nil(t, sendWithin(t, transport, time.Minute, batch...))
 			receive(t, subscription, recipients)
 			other := subscribe(t, open(t, c), 100)
 			short, cancel := context.WithTimeout(ctx, 200*time.Millisecond)
@@ -201,8 +192,8 @@ func TestShards(t *testing.T) {
 	}
 }
 
-// orderBook notes who has had which message, and whether one was passed over.
-type orderBook struct {
+// recipientOrder checks that each recipient's messages come in order, without a gap.
+type recipientOrder struct {
 	mu     sync.Mutex
 	last   map[string]int
 	first  int // seen for the first time
@@ -210,24 +201,24 @@ type orderBook struct {
 	faults []string
 }
 
-func (b *orderBook) note(e *delivery.Envelope) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
+func (o *recipientOrder) received(e *delivery.Envelope) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
 	switch number := e.Attempt; {
-	case number == b.last[e.Recipient]+1:
-		b.last[e.Recipient] = number
-		b.first++
-	case number > b.last[e.Recipient]:
-		b.faults = append(b.faults, fmt.Sprintf("%s: %d after %d", e.Recipient, number, b.last[e.Recipient]))
+	case number == o.last[e.Recipient]+1:
+		o.last[e.Recipient] = number
+		o.first++
+	case number > o.last[e.Recipient]:
+		o.faults = append(o.faults, fmt.Sprintf("%s: %d after %d", e.Recipient, number, o.last[e.Recipient]))
 	default:
-		b.again++
+		o.again++
 	}
 }
 
-func (b *orderBook) seen() int {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.first
+func (o *recipientOrder) seen() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.first
 }
 
 // Three processes fetch, and one after the other dies. For each recipient, what
@@ -239,13 +230,13 @@ func TestShardsKeepOrderOverProcesses(t *testing.T) {
 	c := config(t, url)
 	c.Shards = 6
 	sender := open(t, c)
-	book := orderBook{last: map[string]int{}}
+	order := recipientOrder{last: map[string]int{}}
 	ctx, cancel := context.WithCancel(context.Background())
 	var working sync.WaitGroup
 	defer working.Wait()
 	defer cancel()
 	var networks []*network
-	held := make([]int, 3) // by process; guarded by book.mu
+	held := make([]int, 3) // by process; guarded by order.mu
 	for process := range 3 {
 		n := newNetwork(t, url)
 		networks = append(networks, n)
@@ -261,11 +252,11 @@ func TestShardsKeepOrderOverProcesses(t *testing.T) {
 				for _, in := range incomings {
 					e, err := in.Envelope()
 					if assert.NoError(t, err) {
-						book.note(e)
+						order.received(e)
 					}
-					book.mu.Lock()
+					order.mu.Lock()
 					held[process]++
-					book.mu.Unlock()
+					order.mu.Unlock()
 					in.Ack() //nolint:errcheck // stale ones come again
 				}
 			}
@@ -286,97 +277,16 @@ func TestShardsKeepOrderOverProcesses(t *testing.T) {
 	}
 	const all = recipients * each
 	for kill, at := range []int{all / 4, all / 2} {
-		require.Eventually(t, func() bool { return book.seen() >= at }, time.Minute, time.Millisecond)
+		require.Eventually(t, func() bool { return order.seen() >= at }, time.Minute, time.Millisecond)
 		networks[kill].close() // for good: it can't even say goodbye
 	}
 	sending.Wait()
-	assert.Eventually(t, func() bool { return book.seen() == all }, time.Minute, 5*time.Millisecond)
-	book.mu.Lock()
-	defer book.mu.Unlock()
-	t.Logf("first %d, again %d, by process %v", book.first, book.again, held)
-	assert.Equal(t, all, book.first)
-	assert.Empty(t, book.faults)
-	assert.LessOrEqual(t, book.again, 2*prefetch*c.Shards)
+	assert.Eventually(t, func() bool { return order.seen() == all }, time.Minute, 5*time.Millisecond)
+	order.mu.Lock()
+	defer order.mu.Unlock()
+	t.Logf("first %d, again %d, by process %v", order.first, order.again, held)
+	assert.Equal(t, all, order.first)
+	assert.Empty(t, order.faults)
+	assert.LessOrEqual(t, order.again, 2*prefetch*c.Shards)
 	assert.Positive(t, held[2], "the last one has taken over")
-}
-
-// What another number of shards left behind is fetched, too.
-func TestShardsLeftBehind(t *testing.T) {
-	t.Parallel()
-	for name, test := range map[string]struct{ from, to int }{
-		"split": {1, 3}, "joined": {3, 1}, "fewer": {4, 2}, "more": {2, 4},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			c := config(t, shared.AMQP(t))
-			old, renewed := c, c
-			old.Shards, renewed.Shards = test.from, test.to
-			const n = 40
-			batch := make([]delivery.Envelope, n)
-			for i := range batch {
-				batch[i] = forRecipient(fmt.Sprint(i), 0)
-				batch[i].Priority = delivery.Priority(i%4 - 1)
-			}
-			sender := open(t, old)
-			require.Nil(t, send(t, sender, time.Minute, batch...))
-			require.Nil(t, sender.SendAfter(context.Background(), time.Second, batch))
-			require.NoError(t, sender.Close())
-
-			transport := open(t, renewed)
-			require.Eventually(t, func() bool {
-				depths, err := transport.Depth(context.Background())
-				require.NoError(t, err)
-				return depths[delivery.Urgent].Messages == n/2
-			}, time.Minute, 10*time.Millisecond, "depth counts what is left behind")
-			subscription := subscribe(t, transport, 400)
-			for _, in := range receive(t, subscription, 2*n) {
-				e, err := in.Envelope()
-				require.NoError(t, err)
-				assert.Equal(t, e.Priority, in.Priority())
-				require.NoError(t, in.Ack())
-			}
-			if test.to > test.from && test.from > 1 {
-				assert.Len(t, transport.sources, 4*test.to)
-				return
-			}
-			// When they are deleted, nobody misses them.
-			assert.Greater(t, len(transport.sources), 4*test.to)
-			raw(t, c.URL, func(channel *amqp.Channel) {
-				for _, source := range transport.sources {
-					if source.leftover {
-						_, err := channel.QueueDelete(source.queue, false, false, false)
-						require.NoError(t, err)
-					}
-				}
-			})
-			_, err := transport.Depth(context.Background())
-			require.NoError(t, err)
-			require.Nil(t, send(t, transport, time.Minute, batch[0]))
-			receive(t, subscription, 1)
-			require.NoError(t, subscription.Close())
-			receive(t, subscribe(t, transport, 10), 1)
-		})
-	}
-}
-
-// A queue that only has the name of a shard is not touched.
-func TestForeignQueueIsNoShard(t *testing.T) {
-	t.Parallel()
-	c := config(t, shared.AMQP(t))
-	foreign := c.Name + ".normal.0"
-	raw(t, c.URL, func(channel *amqp.Channel) {
-		_, err := channel.QueueDeclare(foreign, true, false, false, false, nil)
-		require.NoError(t, err)
-		publish(t, channel, Route{Key: foreign}, amqp.Publishing{Body: []byte("not ours")})
-	})
-	transport := open(t, c)
-	assert.Len(t, transport.sources, 4)
-	subscription := subscribe(t, transport, 10)
-	require.Nil(t, send(t, transport, time.Minute, message("1")))
-	receive(t, subscription, 1)
-	raw(t, c.URL, func(channel *amqp.Channel) {
-		state, err := channel.QueueDeclarePassive(foreign, true, false, false, false, nil)
-		require.NoError(t, err)
-		assert.Equal(t, 1, state.Messages)
-	})
 }

@@ -9,18 +9,19 @@ import (
 	"github.com/esh3artech/barid/delivery"
 )
 
-// source is a queue to fetch from.
+// source is a queue that messages are fetched from.
 type source struct {
 	queue  string
-	label  string  // begins its consumers' tags
+	label  string  // the beginning of its consumers' tags
 	levels []Level // whose messages wait there, the highest first
-	// share says among how many queues of the same level the prefetch is divided.
+	// share is among how many queues of the same level the prefetch is divided.
 	share int
-	// leftover: it does not belong to the topology and may be deleted by anyone.
+	// leftover says that the queue is not in the topology, so that an administrator
+	// may delete it at any time.
 	leftover bool
 }
 
-// sources are the queues of all levels.
+// sources are the queues of all levels, the highest priority first.
 func (t Topology) sources() []source {
 	var sources []source
 	for _, priority := range delivery.Priorities() {
@@ -42,15 +43,15 @@ func (t Topology) sources() []source {
 	return sources
 }
 
-// lowest is the priority that the source's messages count for where nobody can
-// tell them apart.
+// lowest is the priority that the source's messages count for where theirs is not
+// known.
 func (s *source) lowest() delivery.Priority { return s.levels[len(s.levels)-1].Priority }
 
-// prefetch is the source's part of what a level may have in hand.
+// prefetch is the source's share of a level's prefetch.
 func (s *source) prefetch(level int) int { return max(1, level/max(1, s.share)) }
 
-// priorityOf tells the level of a delivery: by its queue, or by our header, or
-// for what is not ours by its AMQP priority.
+// priorityOf is the priority of a delivery. Where levels share the queue, it is
+// read from our header, or from the AMQP priority of what is no message of ours.
 func (s *source) priorityOf(d *amqp.Delivery) delivery.Priority {
 	if len(s.levels) == 0 {
 		return delivery.Normal
@@ -60,7 +61,7 @@ func (s *source) priorityOf(d *amqp.Delivery) delivery.Priority {
 	}
 	number, found := integer(d.Headers[headerPriority])
 	if !found {
-		_, found = d.Headers[headerRecipient] // ours, and 0, which is left out
+		_, found = d.Headers[headerRecipient] // a message of ours leaves priority 0 out
 	}
 	if found {
 		for i := range s.levels {
@@ -78,29 +79,21 @@ func (s *source) priorityOf(d *amqp.Delivery) delivery.Priority {
 }
 
 // leftovers finds the queues that another number of shards has left behind, so
-// that what waits there is fetched. plain is the topology before it was split
-// into n. A queue counts only if it has the very arguments that it would have
-// been declared with.
-func leftovers(link *link, plain Topology, n int) ([]source, error) {
+// that what waits there is fetched. unsplit is the topology before it was split
+// into n shards. A queue counts only if it has the very arguments that it would
+// have been declared with.
+func leftovers(conn *connection, unsplit Topology, n int) ([]source, error) {
 	var found []source
-	for _, s := range plain.sources() {
+	for _, s := range unsplit.sources() {
 		if len(s.levels[0].Shards) > 0 {
-			continue // the host's own split
+			continue // the host has split it in its own way
 		}
-		at := slices.IndexFunc(plain.Queues, func(q Queue) bool { return q.Name == s.queue })
+		at := slices.IndexFunc(unsplit.Queues, func(q Queue) bool { return q.Name == s.queue })
 		if at < 0 {
 			continue
 		}
-		queue, first := plain.Queues[at], n
-		candidates := []Queue{queue}
-		if n < 2 {
-			candidates, first = nil, 0
-		}
-		for number := first; number < MaxShards; number++ {
-			candidates = append(candidates, queue.shard(number))
-		}
-		for i, candidate := range candidates {
-			exists, err := candidate.leftBehind(link)
+		for i, candidate := range leftoverCandidates(unsplit.Queues[at], n) {
+			exists, err := candidate.leftBehind(conn)
 			if err != nil {
 				return nil, err
 			}
@@ -114,15 +107,29 @@ func leftovers(link *link, plain Topology, n int) ([]source, error) {
 	return found, nil
 }
 
-// leftBehind says whether the queue exists, with its arguments. An error is that
+// leftoverCandidates are the queues that may stand in for q where it is now split
+// into n shards. The unsplit queue comes first, unless it is the one in use.
+func leftoverCandidates(q Queue, n int) []Queue {
+	var candidates []Queue
+	first := 0
+	if n >= 2 {
+		candidates, first = []Queue{q}, n
+	}
+	for number := first; number < maxShards; number++ {
+		candidates = append(candidates, q.shard(number))
+	}
+	return candidates
+}
+
+// leftBehind says whether the queue exists with these arguments. An error is one
 // of the connection.
-func (q Queue) leftBehind(link *link) (bool, error) {
-	_, err := messagesIn(link, q.Name)
+func (q Queue) leftBehind(conn *connection) (bool, error) {
+	_, err := conn.messagesIn(q.Name)
 	if err == nil {
-		err = q.declare(link)
+		err = q.declare(conn)
 	}
 	var reply *amqp.Error
-	if errors.As(err, &reply) && reply.Server && !link.conn.IsClosed() {
+	if errors.As(err, &reply) && reply.Server && !conn.amqp.IsClosed() {
 		return false, nil
 	}
 	return err == nil, err

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -12,38 +11,32 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/esh3artech/barid/delivery"
+	"github.com/esh3artech/barid/retry"
 )
 
-// errCancelled is the end of a consumer by the broker's will.
+// errCancelled is how a consumer ends that the broker cancelled.
 var errCancelled = errors.New("rabbitmq: consumer cancelled by the broker, the queue was deleted or moved")
 
 // maxPrefetch is the limit of AMQP's prefetch count, 16 bits.
 const maxPrefetch = 65535
 
-// Subscription fetches from its queues over a connection of its own, with a
-// channel for each, and reconnects for as long as it is open.
-type Subscription struct {
+// subscription fetches from its sources over a connection of its own, with a
+// channel for each of them. It reconnects for as long as it is open.
+type subscription struct {
 	transport *Transport
 	sources   []source
 	prefetch  int // of a level
-	cancel    context.CancelFunc
-	done      chan struct{} // closed when the subscription is to end
-	ended     chan struct{} // closed when it has
-	endOnce   sync.Once
+	ready     readyQueue
+	pausing   pauseState
 
-	mu     sync.Mutex
-	ready  [4][]*incoming   // by priority, the highest first
-	waits  int              // how many are ready
-	paused bool             // what the host wants
-	live   map[*source]bool // those that have a stream
-	behind map[*source]bool // those whose stream is not yet as the host wants
-	batch  []delivery.Incoming
-
-	arrived chan struct{} // capacity 1: something is ready
-	changed bell          // paused or behind
+	cancel  context.CancelFunc
+	done    chan struct{} // closed when the subscription is to end
+	ended   chan struct{} // closed when it has ended
+	endOnce sync.Once
 }
 
-// Subscribe implements delivery.Transport. The prefetch is at most 65535.
+// Subscribe implements delivery.Transport. The prefetch is for each priority,
+// and at most 65535. With shards the subscription is no delivery.Pauser.
 func (t *Transport) Subscribe(ctx context.Context, config delivery.SubscribeConfig) (delivery.Subscription, error) {
 	if t == nil || t.life == nil || t.closing.Load() {
 		return nil, delivery.ErrClosed
@@ -62,9 +55,9 @@ func (t *Transport) Subscribe(ctx context.Context, config delivery.SubscribeConf
 	return s, nil
 }
 
-// unpausable is a Subscription that is no delivery.Pauser. A shard's consumer
-// that pauses would have another process overtake what is in hand here.
-type unpausable struct{ subscription *Subscription }
+// unpausable is a subscription that is no delivery.Pauser. If a shard's consumer
+// paused, another process would take over and overtake what is in hand here.
+type unpausable struct{ subscription *subscription }
 
 func (u unpausable) Receive(ctx context.Context) ([]delivery.Incoming, error) {
 	return u.subscription.Receive(ctx)
@@ -72,33 +65,20 @@ func (u unpausable) Receive(ctx context.Context) ([]delivery.Incoming, error) {
 
 func (u unpausable) Close() error { return u.subscription.Close() }
 
-// subscribe fetches from sources until Close.
-func (t *Transport) subscribe(ctx context.Context, sources []source, prefetch int) (*Subscription, error) {
+// subscribe fetches from the sources until the subscription is closed.
+func (t *Transport) subscribe(ctx context.Context, sources []source, prefetch int) (*subscription, error) {
 	life, cancel := context.WithCancel(context.Background())
-	s := &Subscription{
+	s := &subscription{
 		transport: t,
 		sources:   sources,
 		prefetch:  prefetch,
-		live:      make(map[*source]bool),
-		behind:    make(map[*source]bool),
+		ready:     newReadyQueue(),
+		pausing:   newPauseState(),
 		cancel:    cancel,
 		done:      make(chan struct{}),
 		ended:     make(chan struct{}),
-		arrived:   make(chan struct{}, 1),
 	}
-	ctx, stop := context.WithCancel(ctx)
-	defer stop()
-	defer context.AfterFunc(t.life, stop)()
-	var streams []*stream
-	link, err := t.connect(ctx, "consume", func(link *link) (err error) {
-		streams, err = s.openStreams(ctx, link)
-		if isCode(err, amqp.NotFound) && !t.config.Passive {
-			// The queue was there when the transport was opened.
-			t.stale.Store(true)
-			streams, err = s.openStreams(ctx, link)
-		}
-		return err
-	})
+	conn, channels, err := s.open(ctx)
 	if err != nil {
 		cancel()
 		if t.closing.Load() {
@@ -112,12 +92,12 @@ func (t *Transport) subscribe(ctx context.Context, sources []source, prefetch in
 		t.subscriptions[s] = struct{}{}
 	}
 	t.mu.Unlock()
-	for i, st := range streams {
-		if st != nil {
-			s.attend(&s.sources[i], true) // from now on a Pause waits for it
+	for i, c := range channels {
+		if c != nil {
+			s.pausing.opened(&s.sources[i])
 		}
 	}
-	go s.run(life, link, streams)
+	go s.run(life, conn, channels)
 	if closed {
 		s.end()
 		return nil, delivery.ErrClosed
@@ -125,34 +105,65 @@ func (t *Transport) subscribe(ctx context.Context, sources []source, prefetch in
 	return s, nil
 }
 
-// openStreams opens one for each source, or none. A leftover that is gone has
-// none.
-func (s *Subscription) openStreams(ctx context.Context, link *link) (streams []*stream, err error) {
+// open makes the first connection, with its channels.
+func (s *subscription) open(ctx context.Context) (conn *connection, channels []*consumerChannel, err error) {
+	t := s.transport
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	defer context.AfterFunc(t.life, stop)()
+	conn, err = t.connect(ctx, "consume", func(conn *connection) (err error) {
+		channels, err = s.openChannels(ctx, conn)
+		if isCode(err, amqp.NotFound) && !t.topology.passive {
+			// The queue was there when the transport was opened.
+			t.topology.expire()
+			channels, err = s.openChannels(ctx, conn)
+		}
+		return err
+	})
+	return conn, channels, err
+}
+
+// openChannels opens a channel for each source, or fails and leaves none. A
+// leftover that is gone has nil.
+func (s *subscription) openChannels(ctx context.Context, conn *connection) (channels []*consumerChannel, err error) {
 	for i := range s.sources {
 		source := &s.sources[i]
-		st, err := s.reopen(ctx, link, source)
+		c, err := s.reopen(ctx, conn, source)
 		if err != nil && (!source.leftover || !isCode(err, amqp.NotFound)) {
-			for _, st := range streams {
-				if st != nil {
-					st.finish(link)
+			for _, c := range channels {
+				if c != nil {
+					c.close(conn)
 				}
 			}
 			return nil, err
 		}
-		streams = append(streams, st)
+		channels = append(channels, c)
 	}
-	return streams, nil
+	return channels, nil
 }
 
-// run keeps a connection with a stream for each source until ctx ends.
-func (s *Subscription) run(ctx context.Context, link *link, streams []*stream) {
+// reopen opens a channel after an outage, which may have cost the queue.
+func (s *subscription) reopen(ctx context.Context, conn *connection, source *source) (*consumerChannel, error) {
+	if err := s.transport.topology.renew(ctx, conn); err != nil {
+		return nil, err
+	}
+	var c *consumerChannel
+	err := conn.within(ctx, s.transport.config.DialTimeout, func() (err error) {
+		c, err = s.openChannel(conn, source, s.pausing.wanted())
+		return err
+	})
+	return c, err
+}
+
+// run keeps a connection with a channel for each source until ctx ends.
+func (s *subscription) run(ctx context.Context, conn *connection, channels []*consumerChannel) {
 	defer close(s.ended)
 	t := s.transport
-	pause := newPause(t.config.MaxReconnectDelay)
+	delay := newReconnectDelay(t.config.MaxReconnectDelay)
 	for {
-		if link == nil {
+		if conn == nil {
 			var err error
-			if link, err = t.dialer.connect(ctx, "consume", pause, true); err != nil {
+			if conn, err = t.dialer.connect(ctx, "consume", delay, true); err != nil {
 				return
 			}
 		}
@@ -160,65 +171,94 @@ func (s *Subscription) run(ctx context.Context, link *link, streams []*stream) {
 		t.config.Logger.Info("rabbitmq_connected", "purpose", "consume", "address", t.dialer.address)
 		var serving sync.WaitGroup
 		for i := range s.sources {
-			st := streams[i]
-			serving.Go(func() { s.serve(ctx, link, &s.sources[i], st) })
+			c := channels[i]
+			serving.Go(func() { s.serve(ctx, conn, &s.sources[i], c) })
 		}
-		clear(streams)
+		clear(channels)
 		serving.Wait()
-		link.close()
-		cause := link.cause
-		link = nil
+		conn.close()
+		cause := conn.cause
+		conn = nil
 		if ctx.Err() != nil {
 			return
 		}
-		t.stale.Store(true)
-		pause.lived(opened)
-		delay := pause.next(permanent(cause))
-		t.logLost(ctx, "consume", cause, delay)
-		wait(ctx.Done(), delay)
+		t.topology.expire()
+		delay.endedAfter(opened)
+		wait := delay.next(permanent(cause))
+		t.logLost(ctx, "consume", cause, wait)
+		retry.Wait(ctx.Done(), wait)
 	}
 }
 
-// offer makes an incoming ready to be received.
-func (s *Subscription) offer(in *incoming) {
-	s.mu.Lock()
-	rank := rankOf(in.Priority())
-	s.ready[rank] = append(s.ready[rank], in)
-	s.waits++
-	first := s.waits == 1
-	s.mu.Unlock()
-	if first {
-		s.rouse()
-	}
-}
-
-func (s *Subscription) rouse() {
-	select {
-	case s.arrived <- struct{}{}:
-	default:
-	}
-}
-
-// forget drops what is ready and came by a stream that is stale now.
-func (s *Subscription) forget(st *stream) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for rank, ready := range s.ready {
-		kept := ready[:0]
-		for _, in := range ready {
-			if in.stream != st {
-				kept = append(kept, in)
-			}
+// serve keeps a channel for the source over conn, until the connection is gone or
+// ctx ends. It begins with c, unless that is nil. A leftover that is gone is not
+// waited for.
+func (s *subscription) serve(ctx context.Context, conn *connection, source *source, c *consumerChannel) {
+	t := s.transport
+	delay := newReconnectDelay(t.config.MaxReconnectDelay)
+	for {
+		opened := time.Now()
+		cause := s.follow(ctx, conn, source, c)
+		c = nil
+		if ctx.Err() != nil || conn.amqp.IsClosed() || source.leftover && isCode(cause, amqp.NotFound) {
+			return
 		}
-		s.waits -= len(ready) - len(kept)
-		clear(ready[len(kept):])
-		s.ready[rank] = kept
+		t.topology.expire()
+		delay.endedAfter(opened)
+		wait := delay.next(isCode(cause, amqp.AccessRefused))
+		t.logLost(ctx, "consume "+source.queue, cause, wait)
+		waiting, stop := context.WithTimeout(ctx, wait)
+		select {
+		case <-waiting.Done():
+		case <-conn.gone:
+		}
+		stop()
+	}
+}
+
+// follow opens a channel if there is none, pauses and resumes it as wanted, and
+// returns its end's cause.
+func (s *subscription) follow(ctx context.Context, conn *connection, source *source, c *consumerChannel) error {
+	if c == nil {
+		var err error
+		if c, err = s.reopen(ctx, conn, source); err != nil {
+			return err
+		}
+	}
+	defer c.markStale()
+	s.pausing.opened(source)
+	defer s.pausing.closed(source)
+	for {
+		changed := s.pausing.changed.listen()
+		if paused := s.pausing.wanted(); paused != (c.consumerEnded == nil) {
+			if err := c.setPaused(ctx, conn, paused); err != nil {
+				return err
+			}
+			continue
+		}
+		s.pausing.applied(source, c.consumerEnded == nil)
+		select {
+		case <-changed:
+		case reply := <-c.closed:
+			return causeOf(reply)
+		case <-c.consumerEnded:
+			if c.amqp.IsClosed() {
+				return causeOf(<-c.closed)
+			}
+			// The channel lives: the broker has cancelled the consumer, because its
+			// queue was deleted or moved.
+			c.close(conn)
+			return errCancelled
+		case <-ctx.Done():
+			c.close(conn)
+			return ctx.Err()
+		}
 	}
 }
 
 // Receive implements delivery.Subscription. It returns all that is ready, the
 // highest priority first.
-func (s *Subscription) Receive(ctx context.Context) ([]delivery.Incoming, error) {
+func (s *subscription) Receive(ctx context.Context) ([]delivery.Incoming, error) {
 	if s == nil || s.cancel == nil {
 		return nil, delivery.ErrClosed
 	}
@@ -231,114 +271,33 @@ func (s *Subscription) Receive(ctx context.Context) ([]delivery.Incoming, error)
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		if batch := s.collect(); len(batch) > 0 {
+		if batch := s.ready.take(); len(batch) > 0 {
 			return batch, nil
 		}
 		select {
-		case <-s.arrived:
+		case <-s.ready.arrived:
 		case <-s.done:
 		case <-ctx.Done():
 		}
 	}
-}
-
-func (s *Subscription) collect() []delivery.Incoming {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	clear(s.batch)
-	s.batch = s.batch[:0]
-	if s.waits == 0 {
-		return nil
-	}
-	for rank, ready := range s.ready {
-		for _, in := range ready {
-			s.batch = append(s.batch, in)
-		}
-		clear(ready)
-		s.ready[rank] = ready[:0]
-	}
-	s.waits = 0
-	return s.batch
 }
 
 // Pause implements delivery.Pauser. While there is no connection, it takes
 // effect when there is one.
-func (s *Subscription) Pause(ctx context.Context) error { return s.setPaused(ctx, true) }
+func (s *subscription) Pause(ctx context.Context) error { return s.setPaused(ctx, true) }
 
 // Resume implements delivery.Pauser.
-func (s *Subscription) Resume(ctx context.Context) error { return s.setPaused(ctx, false) }
+func (s *subscription) Resume(ctx context.Context) error { return s.setPaused(ctx, false) }
 
-func (s *Subscription) setPaused(ctx context.Context, paused bool) error {
+func (s *subscription) setPaused(ctx context.Context, paused bool) error {
 	if s == nil || s.cancel == nil {
 		return delivery.ErrClosed
 	}
-	select {
-	case <-s.done:
-		return delivery.ErrClosed
-	default:
-	}
-	s.mu.Lock()
-	if s.paused != paused {
-		s.paused, s.behind = paused, maps.Clone(s.live)
-	}
-	s.mu.Unlock()
-	s.changed.ring()
-	for {
-		changed := s.changed.listen()
-		s.mu.Lock()
-		ready := len(s.behind) == 0
-		s.mu.Unlock()
-		if ready {
-			return nil
-		}
-		select {
-		case <-changed:
-		case <-s.done:
-			return delivery.ErrClosed
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
+	return s.pausing.set(ctx, s.done, paused)
 }
-
-func (s *Subscription) wantPaused() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.paused
-}
-
-// attend says that a source has, or has no longer, a stream that follows Pause
-// and Resume.
-func (s *Subscription) attend(source *source, live bool) {
-	s.mu.Lock()
-	if live {
-		s.live[source], s.behind[source] = true, true
-	} else {
-		delete(s.live, source)
-		delete(s.behind, source)
-	}
-	s.mu.Unlock()
-	s.changed.ring()
-}
-
-// applied says that a source's stream is as the host wants.
-func (s *Subscription) applied(source *source, paused bool) {
-	s.mu.Lock()
-	news := s.behind[source] && s.paused == paused
-	if news {
-		delete(s.behind, source)
-	}
-	s.mu.Unlock()
-	if news {
-		s.changed.ring()
-	}
-}
-
-// rankOf numbers the priorities, the highest first.
-func rankOf(p delivery.Priority) int { return int(delivery.Urgent - p) }
 
 // Close implements delivery.Subscription. It takes some seconds at most.
-func (s *Subscription) Close() error {
+func (s *subscription) Close() error {
 	if s == nil || s.cancel == nil {
 		return nil
 	}
@@ -350,7 +309,7 @@ func (s *Subscription) Close() error {
 	return nil
 }
 
-func (s *Subscription) end() {
+func (s *subscription) end() {
 	s.endOnce.Do(func() {
 		close(s.done)
 		s.cancel()

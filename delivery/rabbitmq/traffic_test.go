@@ -15,7 +15,7 @@ import (
 	"github.com/esh3artech/barid/delivery/deliverytest"
 )
 
-// traffic publishes and consumes all the time, and keeps the books.
+// traffic publishes and consumes all the time, and keeps a ledger.
 type traffic struct {
 	t         *testing.T
 	transport *Transport
@@ -31,8 +31,8 @@ type traffic struct {
 const (
 	trafficCallers  = 8
 	trafficPrefetch = 50
-	// trafficPause leaves the machine to others, so that who breaks something,
-	// such as rabbitmqctl, gets to it.
+	// trafficPause leaves time on the machine for whatever breaks something, such as
+	// rabbitmqctl.
 	trafficPause = 5 * time.Millisecond
 )
 
@@ -96,19 +96,19 @@ func (tr *traffic) send(caller int) {
 	}
 }
 
-// flows waits until so many more messages have been sent and received.
-func (tr *traffic) flows(n int64) {
+// awaitMore waits until so many more messages have been sent and received.
+func (tr *traffic) awaitMore(n int64) {
 	tr.t.Helper()
 	sent, got := tr.sent.Load()+n, tr.got.Load()+n
 	require.Eventually(tr.t, func() bool { return tr.sent.Load() >= sent && tr.got.Load() >= got }, time.Minute, 10*time.Millisecond)
 }
 
-// settle ends the publishing, waits for what is queued, and closes the books.
-func (tr *traffic) settle(breaks int) {
+// finish ends the publishing, waits for what is queued, and checks the ledger.
+func (tr *traffic) finish(breaks int) {
 	tr.t.Helper()
 	close(tr.stopping)
 	tr.sending.Wait()
-	most := breaks * (tr.transport.config.Lanes*tr.transport.config.Window + 4*trafficPrefetch)
+	most := breaks * (tr.transport.config.PublishConnections*tr.transport.config.Window + 4*trafficPrefetch)
 	assert.Eventually(tr.t, func() bool { return tr.ledger.Report().Err(most) == nil }, time.Minute, 10*time.Millisecond)
 	report := tr.ledger.Report()
 	tr.t.Log(report)

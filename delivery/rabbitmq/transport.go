@@ -12,40 +12,34 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/esh3artech/barid/delivery"
+	"github.com/esh3artech/barid/retry"
 )
 
-// Transport is a delivery.Transport on RabbitMQ, made by Open. Any number of
-// goroutines may use one.
+// Transport is a delivery.Transport on RabbitMQ, made by Open. It is safe for
+// concurrent use.
 type Transport struct {
 	config   Config
 	dialer   *dialer
-	topology Topology
-	levels   [4]Level     // by priority, the lowest first, each with a shard at least
-	sources  []source     // what is fetched from
+	topology declaredTopology
+	levels   [4]Level     // by priority, the lowest first, each with at least one shard
+	sources  []source     // where messages are fetched
 	headers  int          // bound of a message's headers
 	maxBody  atomic.Int64 // bound of a body: ours, or the broker's if that is lower
 
-	lanes        []*lane
-	lanesChanged bell
+	publishConns publishConns
+	controlConn  controlConn
 	publishings  sync.Pool // of *amqp.Publishing, with an empty table
 
-	// The topology is declared again after an outage, by who comes first.
-	mending chan struct{} // capacity 1: who has put something in declares
-	stale   atomic.Bool
-	missing atomic.Pointer[map[string]bool] // exchanges that we know are gone
-
-	control control
-
-	life      context.Context // ends with Close; what outlives a call is bound to it
+	life      context.Context // ends with Close; bounds what outlives a call
 	end       context.CancelFunc
-	working   sync.WaitGroup // lanes
+	working   sync.WaitGroup // the goroutines of publishConns
 	closing   atomic.Bool
-	shipments atomic.Int64
-	idle      chan struct{} // capacity 1: the last shipment is done
+	sends     atomic.Int64  // how many are under way
+	idle      chan struct{} // capacity 1: closing, and no send is under way any longer
 	closeOnce sync.Once
 
 	mu            sync.Mutex
-	subscriptions map[*Subscription]struct{}
+	subscriptions map[*subscription]struct{} // nil once closing
 }
 
 var (
@@ -55,17 +49,17 @@ var (
 	_ delivery.Pinger       = (*Transport)(nil)
 	_ delivery.Namer        = (*Transport)(nil)
 	_ delivery.DeadLetterer = (*Transport)(nil)
-	_ delivery.Subscription = (*Subscription)(nil)
-	_ delivery.Pauser       = (*Subscription)(nil)
+	_ delivery.Subscription = (*subscription)(nil)
+	_ delivery.Pauser       = (*subscription)(nil)
 )
 
 // openTimeout bounds Open when its context has no deadline.
 const openTimeout = 30 * time.Second
 
-// Open connects to a broker and declares, or checks, the topology. It tries
-// again until ctx ends, or for 30 s if ctx has no deadline, except when the
-// cause is permanent: then it fails at once. The error is ErrConfig, a
-// *ConnectError, or a *TopologyError; it never holds the password.
+// Open connects to a broker, and declares or checks the topology. It tries again
+// until ctx ends, or for 30 s if ctx has no deadline. Where the cause is
+// permanent, it fails at once. The error is ErrConfig, a *ConnectError or a
+// *TopologyError, and never holds the password.
 //
 // ctx bounds Open alone. End the Transport with Close.
 func Open(ctx context.Context, config Config) (*Transport, error) {
@@ -82,38 +76,8 @@ func Open(ctx context.Context, config Config) (*Transport, error) {
 		ctx, cancel = context.WithTimeout(ctx, openTimeout)
 		defer cancel()
 	}
-	t := &Transport{
-		config:        config,
-		dialer:        &dialer{config: config, uri: uri, address: address(uri)},
-		idle:          make(chan struct{}, 1),
-		mending:       make(chan struct{}, 1),
-		subscriptions: make(map[*Subscription]struct{}),
-	}
-	t.publishings.New = func() any { return &amqp.Publishing{Headers: make(amqp.Table)} }
-	t.control.turn = make(chan struct{}, 1)
-	t.maxBody.Store(int64(config.MaxBodyBytes))
-	link, err := t.connect(ctx, "publish", func(link *link) error {
-		plain := config.Topology(config.Name, link.version)
-		t.topology = plain.Sharded(config.Shards)
-		if err := t.topology.validate(); err != nil {
-			return err
-		}
-		if err := t.topology.establish(ctx, link, config); err != nil {
-			return err
-		}
-		t.sources = t.topology.sources()
-		if config.Passive {
-			return nil
-		}
-		return link.within(ctx, config.DialTimeout, func() error {
-			left, err := leftovers(link, plain, config.Shards)
-			for _, source := range left {
-				config.Logger.Warn("rabbitmq_leftover_queue", "queue", source.queue)
-			}
-			t.sources = append(t.sources, left...)
-			return err
-		})
-	})
+	t := newTransport(config, uri)
+	conn, err := t.connect(ctx, "publish", func(conn *connection) error { return t.prepare(ctx, conn) })
 	if err != nil {
 		return nil, err
 	}
@@ -121,42 +85,86 @@ func Open(ctx context.Context, config Config) (*Transport, error) {
 		level.Shards = level.shards()
 		t.levels[level.Priority-delivery.Low] = level
 	}
-	t.headers = min(maxHeaderBytes, link.conn.Config.FrameSize-frameBytes)
-	if link.conn.Config.FrameSize == 0 {
-		t.headers = maxHeaderBytes
+	t.headers = maxHeaderBytes
+	if frame := conn.amqp.Config.FrameSize; frame != 0 {
+		t.headers = min(maxHeaderBytes, frame-frameBytes)
 	}
 	t.life, t.end = context.WithCancel(context.Background())
-	for i := range config.Lanes {
-		lane := &lane{number: i}
-		t.lanes = append(t.lanes, lane)
-		first := link
+	for i := range config.PublishConnections {
+		p := &publishConn{number: i}
+		t.publishConns.all = append(t.publishConns.all, p)
+		first := conn
 		if i > 0 {
 			first = nil
 		}
-		t.working.Go(func() { lane.run(t.life, t, first) })
+		t.working.Go(func() { p.run(t.life, t, first) })
 	}
 	return t, nil
 }
 
-// connect makes a link and prepares it, and does both again when the connection
-// is lost meanwhile.
-func (t *Transport) connect(ctx context.Context, purpose string, prepare func(*link) error) (*link, error) {
-	pause := newPause(t.config.MaxReconnectDelay)
+func newTransport(config Config, uri amqp.URI) *Transport {
+	t := &Transport{
+		config: config,
+		dialer: &dialer{config: config, uri: uri, address: address(uri)},
+		topology: declaredTopology{
+			passive:  config.Passive,
+			timeout:  config.DialTimeout,
+			logger:   config.Logger,
+			renewing: make(chan struct{}, 1),
+		},
+		controlConn:   controlConn{inUse: make(chan struct{}, 1)},
+		idle:          make(chan struct{}, 1),
+		subscriptions: make(map[*subscription]struct{}),
+	}
+	t.publishings.New = func() any { return &amqp.Publishing{Headers: make(amqp.Table)} }
+	t.maxBody.Store(int64(config.MaxBodyBytes))
+	return t
+}
+
+// prepare makes the topology for the broker at the other end of conn, declares or
+// checks it, and finds out where messages are to be fetched.
+func (t *Transport) prepare(ctx context.Context, conn *connection) error {
+	unsplit := t.config.Topology(t.config.Name, conn.version)
+	t.topology.Topology = unsplit.Sharded(t.config.Shards)
+	if err := t.topology.validate(); err != nil {
+		return err
+	}
+	if err := t.topology.establish(ctx, conn); err != nil {
+		return err
+	}
+	t.sources = t.topology.sources()
+	if t.config.Passive {
+		return nil
+	}
+	return conn.within(ctx, t.config.DialTimeout, func() error {
+		left, err := leftovers(conn, unsplit, t.config.Shards)
+		for _, source := range left {
+			t.config.Logger.Warn("rabbitmq_leftover_queue", "queue", source.queue)
+		}
+		t.sources = append(t.sources, left...)
+		return err
+	})
+}
+
+// connect makes a connection and prepares it. It does both again when the
+// connection is lost meanwhile.
+func (t *Transport) connect(ctx context.Context, purpose string, prepare func(*connection) error) (*connection, error) {
+	delay := newReconnectDelay(t.config.MaxReconnectDelay)
 	for {
-		link, err := t.dialer.connect(ctx, purpose, pause, false)
+		conn, err := t.dialer.connect(ctx, purpose, delay, false)
 		if err != nil {
 			return nil, err
 		}
-		err = prepare(link)
+		err = prepare(conn)
 		if err == nil {
-			return link, nil
+			return conn, nil
 		}
-		link.close()
+		conn.close()
 		fault := &ConnectError{Address: t.dialer.address, Permanent: permanent(err), Cause: err}
 		if fault.Permanent || errors.Is(err, ErrConfig) {
 			return nil, err
 		}
-		wait(ctx.Done(), pause.next(false))
+		retry.Wait(ctx.Done(), delay.next(false))
 		if fault.Context = ctx.Err(); fault.Context != nil {
 			return nil, fault
 		}
@@ -171,19 +179,19 @@ func (t *Transport) Name() string {
 	return t.config.Name
 }
 
-// Topology is what the transport declared or checked.
+// Topology is what the transport has declared or checked.
 func (t *Transport) Topology() Topology {
 	if t == nil {
 		return Topology{}
 	}
-	return t.topology
+	return t.topology.Topology
 }
 
-// Send implements delivery.Transport. What was in flight when a connection was
+// Send implements delivery.Transport. What was unconfirmed when a connection was
 // lost is sent again over the next one, with the same message ID, for as long as
 // ctx lasts.
 func (t *Transport) Send(ctx context.Context, batch []delivery.Envelope) []error {
-	return t.ship(ctx, len(batch), func(i int, p *amqp.Publishing) (Route, error) {
+	return t.send(ctx, len(batch), func(i int, p *amqp.Publishing) (Route, error) {
 		if err := t.limits().encode(&batch[i], time.Time{}, p); err != nil {
 			return Route{}, err
 		}
@@ -193,21 +201,22 @@ func (t *Transport) Send(ctx context.Context, batch []delivery.Envelope) []error
 	})
 }
 
-// SendAfter implements delivery.Delayer. Whole seconds pass in the broker, in
-// the ladder; the rest, less than a second, passes in the process that fetches
-// the message. The longest delay is 2^20-1 seconds, 12 days.
+// SendAfter implements delivery.Delayer. Whole seconds of the delay pass in the
+// broker's delay ladder. The rest, less than a second, passes in the process that
+// fetches the message. The longest delay is 2^20-1 seconds, 12 days; a longer one
+// is cut to that.
 //
-// The message is due by this machine's clock. A clock that differs there makes
-// the last part longer or shorter, by a second at most.
+// The message is due by this machine's clock. If the clock of the process that
+// fetches it differs, the last part is longer or shorter by a second at most.
 func (t *Transport) SendAfter(ctx context.Context, delay time.Duration, batch []delivery.Envelope) []error {
 	if delay <= 0 {
 		return t.Send(ctx, batch)
 	}
 	due := time.Now().Add(delay)
-	return t.ship(ctx, len(batch), func(i int, p *amqp.Publishing) (Route, error) {
-		// What has waited for a connection has waited for its time as well.
+	return t.send(ctx, len(batch), func(i int, p *amqp.Publishing) (Route, error) {
+		// The time that a message waits for a connection is part of its delay.
 		left := time.Until(due)
-		if longest := t.topology.longest(); left > longest {
+		if longest := t.topology.longestDelay(); left > longest {
 			if longest == 0 && left >= time.Second {
 				return Route{}, fmt.Errorf("%w: the topology has no delay ladder", delivery.ErrUnsupported)
 			}
@@ -227,11 +236,12 @@ func (t *Transport) SendAfter(ctx context.Context, delay time.Duration, batch []
 	})
 }
 
-func (t *Transport) ship(ctx context.Context, count int, encode func(int, *amqp.Publishing) (Route, error)) []error {
+// send sends so many messages, each of which encode writes and routes.
+func (t *Transport) send(ctx context.Context, count int, encode func(int, *amqp.Publishing) (Route, error)) []error {
 	if count == 0 {
 		return nil
 	}
-	s := shipment{transport: t, count: count, encode: encode}
+	s := send{transport: t, count: count, encode: encode}
 	if !t.enter() {
 		for i := range count {
 			s.fail(i, delivery.ErrClosed)
@@ -242,12 +252,13 @@ func (t *Transport) ship(ctx context.Context, count int, encode func(int, *amqp.
 	return s.run(ctx)
 }
 
-// enter counts a shipment that Close has to wait for.
+// enter counts a send for Close to wait for. It returns false when the transport
+// is closed.
 func (t *Transport) enter() bool {
 	if t == nil || t.life == nil {
 		return false
 	}
-	t.shipments.Add(1)
+	t.sends.Add(1)
 	if t.closing.Load() {
 		t.leave()
 		return false
@@ -256,7 +267,7 @@ func (t *Transport) enter() bool {
 }
 
 func (t *Transport) leave() {
-	if t.shipments.Add(-1) == 0 && t.closing.Load() {
+	if t.sends.Add(-1) == 0 && t.closing.Load() {
 		select {
 		case t.idle <- struct{}{}:
 		default:
@@ -264,55 +275,7 @@ func (t *Transport) leave() {
 	}
 }
 
-// usable returns a session to publish with, as soon as there is one.
-func (t *Transport) usable(ctx context.Context) (*session, error) {
-	for {
-		changed := t.lanesChanged.listen()
-		if s := t.pick(); s != nil {
-			return s, nil
-		}
-		if t.closing.Load() {
-			return nil, delivery.ErrClosed
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
-	}
-}
-
-// pick chooses among the sessions that can be used now: the first that has half
-// of its window free, or else the emptiest. What goes over one connection goes
-// in fewer, larger writes; the next one takes over when there is more to do, or
-// when a connection stalls.
-func (t *Transport) pick() *session {
-	var emptiest *session
-	for _, lane := range t.lanes {
-		s := lane.session.Load()
-		if s == nil || s.over() || s.blocked.Load() {
-			continue
-		}
-		if len(s.slots) <= cap(s.slots)/2 {
-			return s
-		}
-		if emptiest == nil || len(s.slots) < len(emptiest.slots) {
-			emptiest = s
-		}
-	}
-	return emptiest
-}
-
-// blocked says whether the broker holds back any of our publishing connections.
-func (t *Transport) blocked() bool {
-	for _, lane := range t.lanes {
-		if s := lane.session.Load(); s != nil && s.blocked.Load() {
-			return true
-		}
-	}
-	return false
-}
-
+// level is where messages of a priority go. An unknown priority counts as normal.
 func (t *Transport) level(p delivery.Priority) *Level {
 	if !p.Valid() {
 		p = delivery.Normal
@@ -322,62 +285,14 @@ func (t *Transport) level(p delivery.Priority) *Level {
 
 func (t *Transport) limits() limits { return limits{headers: t.headers, body: int(t.maxBody.Load())} }
 
-// lacks says whether an exchange is known to be gone.
-func (t *Transport) lacks(exchange string) bool {
-	missing := t.missing.Load()
-	return missing != nil && (*missing)[exchange]
-}
-
-// mend declares the topology again after an outage, in which the broker may have
-// lost it, or finds out what can't be mended. Only a lost connection is an
-// error, and ctx's end.
-func (t *Transport) mend(ctx context.Context, link *link) error {
-	select {
-	case t.mending <- struct{}{}:
-		defer func() { <-t.mending }()
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	if !t.stale.Load() {
-		return nil
-	}
-	if !t.config.Passive {
-		err := t.topology.establish(ctx, link, t.config)
-		var fault *TopologyError
-		switch {
-		case err == nil:
-			t.missing.Store(nil)
-			t.stale.Store(false)
-			return nil
-		case errors.As(err, &fault) && permanent(err):
-			t.config.Logger.Error("rabbitmq_topology", "error", err)
-		default:
-			return err
-		}
-	}
-	return link.within(ctx, t.config.DialTimeout, func() error {
-		names, err := t.topology.missing(link)
-		if err != nil {
-			return err
-		}
-		t.missing.Store(nil)
-		if names != nil {
-			t.missing.Store(&names)
-			t.config.Logger.Error("rabbitmq_exchanges_missing", "exchanges", len(names))
-		}
-		t.stale.Store(false)
-		return nil
-	})
-}
-
-// logLost tells of the end of a connection.
-func (t *Transport) logLost(ctx context.Context, purpose string, cause error, delay time.Duration) {
+// logLost tells that a connection or channel was lost.
+func (t *Transport) logLost(ctx context.Context, purpose string, cause error, retryIn time.Duration) {
 	level := slog.LevelWarn
 	if permanent(cause) {
 		level = slog.LevelError
 	}
 	t.config.Logger.Log(ctx, level, "rabbitmq_disconnected", "purpose", purpose,
-		"address", t.dialer.address, "retry_in", delay, "error", cause)
+		"address", t.dialer.address, "retry_in", retryIn, "error", cause)
 }
 
 // Close implements delivery.Transport. It ends all subscriptions, waits a few
@@ -388,7 +303,7 @@ func (t *Transport) Close() error {
 	}
 	t.closeOnce.Do(func() {
 		t.closing.Store(true)
-		t.lanesChanged.ring()
+		t.publishConns.changed.notify()
 		t.mu.Lock()
 		subscriptions := t.subscriptions
 		t.subscriptions = nil
@@ -397,12 +312,12 @@ func (t *Transport) Close() error {
 		for s := range subscriptions {
 			ending.Go(s.end)
 		}
-		if t.shipments.Load() > 0 {
-			wait(t.idle, closeTimeout)
+		if t.sends.Load() > 0 {
+			retry.Wait(t.idle, closeTimeout)
 		}
 		t.end()
 		t.working.Wait()
-		t.control.close()
+		t.controlConn.close()
 		ending.Wait()
 	})
 	return nil

@@ -56,7 +56,7 @@ func memoryQueues(tb testing.TB) func(testing.TB) flowTransport {
 
 func rabbitQueues(tb testing.TB) func(testing.TB) flowTransport {
 	tb.Helper()
-	config := rabbitmq.Config{URL: shared.AMQP(tb), Name: servers.Unique(tb), Topology: smallQuorum, Lanes: 1}
+	config := rabbitmq.Config{URL: shared.AMQP(tb), Name: servers.Unique(tb), Topology: smallQuorum, PublishConnections: 1}
 	return func(tb testing.TB) flowTransport {
 		tb.Helper()
 		transport, err := rabbitmq.Open(tb.Context(), config)

@@ -16,11 +16,11 @@ func brokerRows() []row {
 	return []row{
 		{
 			number: 1, fault: "broker killed", how: "SIGKILL, start again", promise: "no loss, second copies <= W + U",
-			run: func(r *rig) { brokerDown(r, r.broker.Kill) },
+			run: func(r *rowTest) { brokerDown(r, r.broker.Kill) },
 		},
 		{
 			number: 2, fault: "broker restarted", how: "SIGTERM, start again", promise: "no loss, second copies <= W + U",
-			run: func(r *rig) { brokerDown(r, r.broker.Stop) },
+			run: func(r *rowTest) { brokerDown(r, r.broker.Stop) },
 		},
 		{
 			number: 3, fault: "broker hangs", how: "SIGSTOP 10 s, SIGCONT",
@@ -37,101 +37,101 @@ func brokerRows() []row {
 		{
 			number: 6, fault: "memory alarm", how: "rabbit_alarm:set_alarm",
 			promise: "blocked at the deadline, consumers go on", quick: true,
-			run: func(r *rig) { alarm(r, servers.MemoryAlarm) },
+			run: func(r *rowTest) { alarm(r, servers.MemoryAlarm) },
 		},
 		{
 			number: 7, fault: "disk alarm", how: "rabbit_alarm:set_alarm",
 			promise: "blocked at the deadline, consumers go on",
-			run:     func(r *rig) { alarm(r, servers.DiskAlarm) },
+			run:     func(r *rowTest) { alarm(r, servers.DiskAlarm) },
 		},
 	}
 }
 
-func brokerDown(r *rig, down func() error) {
-	p := r.pipeline(setup{})
-	p.traffic()
-	p.flows(500)
+func brokerDown(r *rowTest, down func() error) {
+	p := r.pipeline(pipelineConfig{})
+	p.startTraffic()
+	p.awaitMore(500)
 	require.NoError(r, down())
-	r.later(func() { assert.NoError(r, r.broker.Start(context.Background())) })
+	r.atEnd(func() { assert.NoError(r, r.broker.Start(context.Background())) })
 	r.wait(time.Second)
 	require.NoError(r, r.broker.Start(r.ctx))
-	p.flows(500)
+	p.awaitMore(500)
 	p.finish()
-	p.copies(1)
+	p.checkCopies(1)
 }
 
-func brokerHangs(r *rig) {
-	p := r.pipeline(setup{timeout: 2 * time.Second})
-	p.traffic()
-	p.flows(500)
+func brokerHangs(r *rowTest) {
+	p := r.pipeline(pipelineConfig{timeout: 2 * time.Second})
+	p.startTraffic()
+	p.awaitMore(500)
 	require.NoError(r, r.broker.Pause())
-	r.later(func() { assert.NoError(r, r.broker.Resume()) })
+	r.atEnd(func() { assert.NoError(r, r.broker.Resume()) })
 	r.wait(time.Second) // until all of it hangs
 	begin := time.Now()
 	r.wait(9 * time.Second)
 	assert.False(r, p.acceptedSince(begin), "accepted by a broker that hangs")
 	assert.Positive(r, p.refusedAs("unknown"))
 	require.NoError(r, r.broker.Resume())
-	p.flows(500)
+	p.awaitMore(500)
 	p.finish()
 	r.note("%d outcomes unknown", p.refusedAs("unknown"))
-	p.copies(1)
+	p.checkCopies(1)
 }
 
-func connectionsClosed(r *rig) {
-	p := r.pipeline(setup{})
-	p.traffic()
+func connectionsClosed(r *rowTest) {
+	p := r.pipeline(pipelineConfig{})
+	p.startTraffic()
 	for range 2 {
-		p.flows(300)
+		p.awaitMore(300)
 		r.ctl("close_all_connections", "fault")
 	}
-	p.flows(300)
+	p.awaitMore(300)
 	p.finish()
 	assert.GreaterOrEqual(r, p.disconnects("publish"), 2)
-	p.copies(2)
+	p.checkCopies(2)
 }
 
-// channelException takes away the exchange of delays of one second. Publishing
-// to it ends a channel with everything that is in flight there.
-func channelException(r *rig) {
-	p := r.pipeline(setup{})
-	passive := p.config
+// channelException deletes the exchange of delays of one second. Publishing to it ends
+// a channel, with everything that is in flight there.
+func channelException(r *rowTest) {
+	p := r.pipeline(pipelineConfig{})
+	passive := p.transportConfig
 	passive.Passive = true
 	other := p.open(passive)
-	r.later(func() { p.ends("Transport.Close", other.Close) })
-	p.publishOver(other)
-	p.traffic()
-	p.flows(300)
+	r.atEnd(func() { p.mustEnd("Transport.Close", other.Close) })
+	p.publishThrough(other)
+	p.startTraffic()
+	p.awaitMore(300)
 	delayed := func(name string) []error {
 		message := p.messages(name, 1)[0]
 		message.NotBefore = time.Now().Add(1900 * time.Millisecond)
-		return p.try(10*time.Second, message)
+		return p.tryPublish(10*time.Second, message)
 	}
 	p.raw(func(channel *amqp.Channel) {
-		require.NoError(r, channel.ExchangeDelete(p.config.Name+".delay.0", false, false))
+		require.NoError(r, channel.ExchangeDelete(p.transportConfig.Name+".delay.0", false, false))
 	})
 	for range 3 {
 		require.ErrorIs(r, delayed("missing")[0], delivery.ErrUnroutable)
-		p.flows(200)
+		p.awaitMore(200)
 	}
 	assert.Positive(r, p.log.count("rabbitmq_exchanges_missing"))
 	assert.Equal(r, 3, p.refusedAs("unroutable"), "others were refused: %v", p.refused())
-	// One that may declare brings the exchange back by itself.
-	p.publishOver(p.transport)
+	// A transport that may declare makes the exchange again.
+	p.publishThrough(p.transport)
 	require.NoError(r, delayed("mended")[0])
-	p.flows(200)
+	p.awaitMore(200)
 	p.finish()
 }
 
-func alarm(r *rig, kind servers.Alarm) {
-	p := r.pipeline(setup{timeout: time.Second})
-	p.traffic()
-	p.flows(200)
+func alarm(r *rowTest, kind servers.Alarm) {
+	p := r.pipeline(pipelineConfig{timeout: time.Second})
+	p.startTraffic()
+	p.awaitMore(200)
 	p.consumer.Pause() // so that there is something to go on with
 	effects := p.effects.Load()
 	p.eventually(func() bool { return p.accepted.Load() > effects+300 }, "no backlog")
 	require.NoError(r, r.broker.SetAlarm(r.ctx, kind))
-	r.later(func() { assert.NoError(r, r.broker.ClearAlarm(context.Background(), kind)) })
+	r.atEnd(func() { assert.NoError(r, r.broker.ClearAlarm(context.Background(), kind)) })
 	p.eventually(func() bool { return p.refusedAs("blocked") > 50 }, "publishers are not told that the broker is blocked")
 	begin := time.Now()
 	p.consumer.Resume()
@@ -140,7 +140,7 @@ func alarm(r *rig, kind servers.Alarm) {
 	assert.False(r, p.acceptedSince(begin), "accepted by a broker that is blocked")
 	require.NoError(r, p.transport.Ping(r.ctx))
 	require.NoError(r, r.broker.ClearAlarm(r.ctx, kind))
-	p.flows(300)
+	p.awaitMore(300)
 	p.finish()
 	r.note("%d messages blocked", p.refusedAs("blocked"))
 }

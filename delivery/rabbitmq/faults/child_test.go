@@ -17,27 +17,27 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// childVariable makes the test program a consumer that may be killed. Its value
-// is the child's job as JSON.
+// childVariable is the environment variable that makes the test program a child: a
+// process that may be killed. Its value is the child's config as JSON.
 const childVariable = "BARID_FAULTS_CHILD"
 
-// A point in the life of a message where a child kills itself.
-type point string
+// crashPoint is a point in the life of a message where a child kills itself.
+type crashPoint string
 
 const (
-	nowhere     point = ""
-	beforeClaim point = "before claim"
-	afterClaim  point = "after claim"
-	afterEffect point = "after effect"
-	afterMark   point = "after mark"
-	midBatch    point = "mid-batch" // half of what a retry worker has claimed is sent
+	nowhere     crashPoint = ""
+	beforeClaim crashPoint = "before claim"
+	afterClaim  crashPoint = "after claim"
+	afterEffect crashPoint = "after effect"
+	afterMark   crashPoint = "after mark"
+	midBatch    crashPoint = "mid-batch" // half of what a retry worker has claimed is sent
 )
 
-// job is what a child is told to do.
-type job struct {
+// childConfig is what a child is to do.
+type childConfig struct {
 	AMQP, Redis, Name string
-	// Database keeps keys and records, and has the child run a retry worker, too.
-	// Nil: the keys are in Redis, and there are no records.
+	// Database keeps keys and records, and the child runs a retry worker. With nil
+	// the keys are in Redis, and there are no records.
 	Database *database
 	// InProcess has messages wait in the child, not in RabbitMQ.
 	InProcess bool
@@ -46,29 +46,29 @@ type job struct {
 	Publish    int
 	Batch      string
 	NoConsumer bool
-	// Stop has the process stopped when the retry worker has sent its first batch.
+	// Stop stops the process (SIGSTOP) when the retry worker has sent its first batch.
 	Stop         bool
-	Log          string // the file that takes the effects, a line each
-	Point        point
-	At           int // the how manieth passing of the point is the last
+	LogFile      string // the file that effects are written to, a line each
+	Point        crashPoint
+	At           int // the child dies when the point is reached for the At-th time
 	Concurrency  int
 	Lease, Drain time.Duration
 	Work         time.Duration // of each handler, before its effect
-	// Alone has everything else come to rest before the child kills itself, so that
-	// the crash is one message's.
+	// Alone has the child wait, before it kills itself, until no other message is
+	// between effect and mark.
 	Alone bool
-	// Hold makes handlers write their effect, and then wait until their lease is
-	// lost, which they write, too.
+	// Hold makes handlers write their effect, wait until their lease is lost, and
+	// write that as well.
 	Hold bool
 }
 
-// The words of a child's log, in front of a message's ID.
+// The words in a child's log, each in front of a message's ID.
 const (
 	effectLine = "effect"
 	markLine   = "mark" // and the key: the effect is marked as done
 	lostLine   = "lost"
 	sendLine   = "send" // and the number of the attempt: a retry worker has sent it
-	lateLine   = "late" // a retry worker noted something that was late
+	lateLine   = "late" // a retry worker's update was late
 	sentLine   = "sent" // it was published
 	readyLine  = "ready"
 	stopLine   = "stop"
@@ -76,73 +76,73 @@ const (
 
 // childMain consumes until SIGTERM, or until it kills itself.
 func childMain(text string) int {
-	var j job
-	if err := json.Unmarshal([]byte(text), &j); err != nil {
+	var config childConfig
+	if err := json.Unmarshal([]byte(text), &config); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 2
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
-	if err := j.run(ctx); err != nil {
+	if err := config.run(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	return 0
 }
 
-// flow is how far a child's messages have got.
-type flow struct {
+// childProgress is how far a child's messages have got.
+type childProgress struct {
 	passed, effects, marks atomic.Int64
 	dying                  atomic.Bool
-	// beforeDeath, when set, returns when all is as it is to be found.
-	beforeDeath func()
+	// beforeKill, if set, waits until the state is as the next process is to find it.
+	beforeKill func()
 }
 
-// pass is called when a message passes a point, and does not return from the
-// last one.
-func (j *job) pass(at point, f *flow) {
-	if at != j.Point || f.passed.Add(1) != int64(j.At) {
+// reach is called when a message reaches a point. At the point where the child is to
+// die, it does not return.
+func (c *childConfig) reach(at crashPoint, progress *childProgress) {
+	if at != c.Point || progress.passed.Add(1) != int64(c.At) {
 		return
 	}
-	if j.Alone {
-		f.dying.Store(true)
+	if c.Alone {
+		progress.dying.Store(true)
 		between := int64(0)
 		if at == afterEffect {
 			between = 1
 		}
-		for f.effects.Load()-f.marks.Load() > between {
+		for progress.effects.Load()-progress.marks.Load() > between {
 			<-time.After(time.Millisecond)
 		}
 	}
-	if f.beforeDeath != nil {
-		f.beforeDeath()
+	if progress.beforeKill != nil {
+		progress.beforeKill()
 	}
 	syscall.Kill(os.Getpid(), syscall.SIGKILL) //nolint:errcheck // it can't fail
 	select {}
 }
 
-// child is a process that consumes.
+// child is a child process.
 type child struct {
-	r       *rig
+	r       *rowTest
 	command *exec.Cmd
 	ended   chan error
 }
 
-func (r *rig) child(j job) *child {
+func (r *rowTest) child(config childConfig) *child {
 	r.Helper()
-	text, err := json.Marshal(j)
+	text, err := json.Marshal(config)
 	require.NoError(r, err)
 	program, err := os.Executable()
 	require.NoError(r, err)
-	complaints, err := os.OpenFile(j.Log+".stderr", os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	stderr, err := os.OpenFile(config.LogFile+".stderr", os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
 	require.NoError(r, err)
-	defer complaints.Close() //nolint:errcheck // the child has its own descriptor
+	defer stderr.Close() //nolint:errcheck // the child has its own descriptor
 	c := &child{r: r, command: exec.Command(program), ended: make(chan error, 1)}
 	c.command.Env = append(os.Environ(), childVariable+"="+string(text))
-	c.command.Stderr = complaints
+	c.command.Stderr = stderr
 	require.NoError(r, c.command.Start())
 	go func() { c.ended <- c.command.Wait() }()
-	r.later(func() {
+	r.atEnd(func() {
 		c.command.Process.Kill() //nolint:errcheck // it may have ended
 		select {
 		case <-c.ended: //nolint:errcheck // how it ended was seen before
@@ -186,13 +186,13 @@ func (c *child) wait(limit time.Duration) error {
 	}
 }
 
-// deeds are what children have written down: by the word in front, how often
-// each ID was there.
-type deeds map[string]map[string]int
+// childLog is what children have written: by the word in front, how often each ID
+// was there.
+type childLog map[string]map[string]int
 
-func (r *rig) read(path string) deeds {
+func (r *rowTest) readChildLog(path string) childLog {
 	r.Helper()
-	all := deeds{
+	all := childLog{
 		effectLine: {}, markLine: {}, lostLine: {}, sendLine: {}, lateLine: {}, sentLine: {}, readyLine: {}, stopLine: {},
 	}
 	file, err := os.Open(path)
@@ -208,8 +208,8 @@ func (r *rig) read(path string) deeds {
 	return all
 }
 
-// total is how many lines had the word.
-func (d deeds) total(word string) (n int) {
+// total is how many lines have the word.
+func (d childLog) total(word string) (n int) {
 	for _, times := range d[word] {
 		n += times
 	}

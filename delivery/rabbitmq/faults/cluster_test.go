@@ -7,12 +7,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
-	"syscall"
 	"time"
 
-	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
@@ -22,28 +19,28 @@ const rabbitHome = "/usr/lib/rabbitmq/bin"
 // clusterStart bounds the start of nodes on a busy machine.
 const clusterStart = 3 * time.Minute
 
-// rejoinPatience is for how long a node may take to come back by itself.
+// rejoinPatience is how long a node may take to come back by itself.
 const rejoinPatience = time.Minute
 
-// cluster is three RabbitMQ nodes, each in a network namespace of its own, on a
-// bridge for themselves and another one for clients.
+// cluster is three RabbitMQ nodes, each in a network namespace of its own. One bridge
+// connects them with each other, another one with clients.
 type cluster struct {
-	r     *rig
+	r     *rowTest
 	nodes [3]*node
 }
 
 // node is one of them.
 type node struct {
-	r         *rig
+	r         *rowTest
 	namespace string
 	dir       string
 	env       []string
-	addr      string // for clients
-	peers     *cable // to the other nodes
+	addr      string    // for clients
+	peers     *vethLink // to the other nodes
 	server    *daemon
 }
 
-// needCluster tells why there can be no cluster.
+// needCluster returns why there can be no cluster, or "".
 func needCluster() string {
 	if why := needNamespaces(); why != "" {
 		return why
@@ -57,7 +54,7 @@ func needCluster() string {
 	return ""
 }
 
-func (r *rig) cluster() *cluster {
+func (r *rowTest) cluster() *cluster {
 	r.Helper()
 	peers, clients := r.bridge("p", ""), r.bridge("c", clientNet+".1")
 	cookie := rand.Text()
@@ -73,7 +70,7 @@ func (r *rig) cluster() *cluster {
 		c.nodes[i] = n
 		n.peers = r.connect(n.namespace, "p0", peers, fmt.Sprintf("%s.%d", clusterNet, 11+i))
 		r.connect(n.namespace, "c0", clients, fmt.Sprintf("%s.%d", clientNet, 11+i))
-		n.setUp(fmt.Sprintf("rabbit@%s.%d", clusterNet, 11+i), cookie, conf.String())
+		n.prepare(fmt.Sprintf("rabbit@%s.%d", clusterNet, 11+i), cookie, conf.String())
 	}
 	for _, n := range c.nodes {
 		n.server.start()
@@ -82,7 +79,7 @@ func (r *rig) cluster() *cluster {
 	return c
 }
 
-func (n *node) setUp(name, cookie, conf string) {
+func (n *node) prepare(name, cookie, conf string) {
 	n.r.Helper()
 	n.dir = n.r.TempDir()
 	write := func(file, text string, mode os.FileMode) {
@@ -105,13 +102,13 @@ func (n *node) setUp(name, cookie, conf string) {
 	epmd := n.daemon("epmd", "epmd")
 	epmd.start()
 	n.server = n.daemon("rabbitmq-server", filepath.Join(rabbitHome, "rabbitmq-server"))
-	n.r.later(func() {
+	n.r.atEnd(func() {
 		n.server.kill()
 		epmd.kill()
 	})
 }
 
-// await waits until all three see each other.
+// await waits until all three nodes see each other.
 func (c *cluster) await() {
 	c.r.Helper()
 	for _, n := range c.nodes {
@@ -137,9 +134,9 @@ func (n *node) seesAll(patience time.Duration) (out []byte, ok bool) {
 	}
 }
 
-// rejoins has the node, which was cut off, come back to the others. Now and then
-// one does not, having stopped itself as a minority; then it is started again,
-// as an operator would.
+// rejoins waits until the node, which was cut off, is back with the others. Now and
+// then one does not come back, because it has stopped itself as a minority. Then it
+// is started again, as an operator would do.
 func (c *cluster) rejoins(n *node) {
 	c.r.Helper()
 	if _, ok := n.seesAll(rejoinPatience); !ok {
@@ -150,120 +147,13 @@ func (c *cluster) rejoins(n *node) {
 	c.await()
 }
 
-// url leads to whichever node lets a client in.
+// url leads to any node that accepts a client.
 func (c *cluster) url() string {
 	c.r.Helper()
 	var addrs []string
 	for _, n := range c.nodes {
 		addrs = append(addrs, n.addr)
 	}
-	y := c.r.relay(c.r.loopback(), addrs...)
+	y := c.r.relay(c.r.listenLocally(), addrs...)
 	return "amqp://guest:guest@" + y.listener.Addr().String() + "/"
-}
-
-// daemon is a program in a node's namespace that can be started again.
-type daemon struct {
-	node    *node
-	name    string
-	program string
-	process *os.Process
-	ended   chan struct{}
-}
-
-func (n *node) daemon(name, program string) *daemon {
-	return &daemon{node: n, name: name, program: program}
-}
-
-// start starts it, and a goroutine that keeps its thread for as long as the
-// program lives: the kernel ties the two together.
-func (d *daemon) start() {
-	r := d.node.r
-	r.Helper()
-	log, err := os.OpenFile(d.log(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	require.NoError(r, err)
-	defer log.Close() //nolint:errcheck // the program has its own descriptor
-	command := exec.Command("ip", "netns", "exec", d.node.namespace, d.program)
-	command.Env, command.Dir, command.Stdout, command.Stderr = d.node.env, d.node.dir, log, log
-	command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	started, ended := make(chan error), make(chan struct{})
-	go func() {
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		err := command.Start()
-		started <- err
-		if err == nil {
-			_ = command.Wait()
-			close(ended)
-		}
-	}()
-	require.NoError(r, <-started)
-	d.process, d.ended = command.Process, ended
-}
-
-// kill ends it at once, with all that it started.
-func (d *daemon) kill() {
-	if d.process == nil {
-		return
-	}
-	syscall.Kill(-d.process.Pid, syscall.SIGKILL) //nolint:errcheck // it may have ended
-	<-d.ended
-	d.process = nil
-}
-
-func (d *daemon) log() string { return filepath.Join(d.node.dir, d.name+".log") }
-
-func (d *daemon) tail() string {
-	text, _ := os.ReadFile(d.log())
-	return string(text[max(0, len(text)-3000):])
-}
-
-func clusterRows() []row {
-	return []row{
-		{
-			number: 13, fault: "node cut off, 3-node quorum", how: "cluster link of the node that serves us cut in silence for 25 s",
-			promise: "goes on with the majority", needs: needCluster, run: nodeCutOff,
-		},
-		{
-			number: 14, fault: "quorum lost", how: "SIGKILL of 2 of 3 nodes, started again after 10 s",
-			promise: "nothing accepted meanwhile, no loss after the heal", needs: needCluster, run: quorumLost,
-		},
-	}
-}
-
-func nodeCutOff(r *rig) {
-	c := r.cluster()
-	p := r.pipeline(setup{amqp: c.url()})
-	p.traffic()
-	p.flows(500)
-	begin := time.Now()
-	c.nodes[0].peers.pull()
-	p.eventually(func() bool { return p.disconnects("publish") > 0 }, "the minority does not close our connections")
-	p.flows(500)
-	r.note("the majority went on after %.1f s", time.Since(begin).Seconds())
-	r.wait(25*time.Second - time.Since(begin))
-	c.nodes[0].peers.plugIn()
-	p.flows(500)
-	c.rejoins(c.nodes[0])
-	p.finish()
-	p.copies(2) // once the node is cut off, and once when it is back
-}
-
-func quorumLost(r *rig) {
-	c := r.cluster()
-	p := r.pipeline(setup{amqp: c.url(), timeout: 3 * time.Second})
-	p.traffic()
-	p.flows(500)
-	for _, n := range c.nodes[1:] {
-		n.server.kill()
-	}
-	// What two had stored already may be confirmed a little later.
-	p.stands(func() int { return int(p.accepted.Load()) }, 300, 7*time.Second, "accepted without a majority")
-	assert.Positive(r, p.refusedAs("unknown"))
-	for _, n := range c.nodes[1:] {
-		n.server.start()
-	}
-	c.await()
-	p.flows(500)
-	p.finish()
-	p.copies(2)
 }

@@ -18,7 +18,6 @@ import (
 	"github.com/esh3artech/barid/delivery"
 	"github.com/esh3artech/barid/delivery/deliverytest/servers"
 	"github.com/esh3artech/barid/delivery/sqlstore"
-	"github.com/esh3artech/barid/retry"
 )
 
 // database is where records and keys are: a SQLite file, or tables of a
@@ -27,26 +26,26 @@ type database struct {
 	Driver, DSN, Prefix string
 }
 
-// sqlite is a file in a folder of the row.
-func (r *rig) sqlite() database { return sqliteIn(r.TempDir()) }
+// sqlite is a SQLite file in a folder of the row.
+func (r *rowTest) sqlite() database { return sqliteIn(r.TempDir()) }
 
 func sqliteIn(dir string) database {
 	return database{Driver: "sqlite", DSN: sqlstore.SQLiteDSN(filepath.Join(dir, "barid.db")), Prefix: "barid_"}
 }
 
-// postgres is tables of the row's own in a PostgreSQL.
-func (r *rig) postgres(server *servers.Postgres) database {
+// postgres is tables in a PostgreSQL that only the row uses.
+func (r *rowTest) postgres(server *servers.Postgres) database {
 	name := servers.Unique(r.T)
 	return database{Driver: "pgx", DSN: server.URL(), Prefix: "f" + name[strings.LastIndexByte(name, '-')+1:] + "_"}
 }
 
-// records is an open database.
-type records struct {
+// databaseStore is a message store in an open database.
+type databaseStore struct {
 	*sqlstore.Store
 	db *sql.DB
 }
 
-func (d database) open(ctx context.Context, logger *slog.Logger) (*records, error) {
+func (d database) open(ctx context.Context, logger *slog.Logger) (*databaseStore, error) {
 	db, err := sql.Open(d.Driver, d.DSN)
 	if err != nil {
 		return nil, err
@@ -55,25 +54,25 @@ func (d database) open(ctx context.Context, logger *slog.Logger) (*records, erro
 	if err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
-	return &records{Store: store, db: db}, nil
+	return &databaseStore{Store: store, db: db}, nil
 }
 
-func (s *records) Close() error { return errors.Join(s.Store.Close(), s.db.Close()) }
+func (s *databaseStore) Close() error { return errors.Join(s.Store.Close(), s.db.Close()) }
 
-// records opens the database until the row's end.
-func (r *rig) records(d database) *records {
+// openStore opens the database until the row's end.
+func (r *rowTest) openStore(d database) *databaseStore {
 	r.Helper()
 	ctx, cancel := context.WithTimeout(r.ctx, patience)
 	defer cancel()
 	opened, err := d.open(ctx, nil)
 	require.NoError(r, err)
-	r.later(func() { assert.NoError(r, opened.Close()) })
+	r.atEnd(func() { assert.NoError(r, opened.Close()) })
 	return opened
 }
 
-// nearer has the times in a column be so much sooner, as if all clocks had
-// jumped ahead, or so much time had passed. It returns how many there were.
-func (r *rig) nearer(s *records, d database, table, column string, by time.Duration) int64 {
+// advanceTimes makes the times in a column so much earlier, as if all clocks had jumped
+// ahead, or so much time had passed. It returns how many there were.
+func (r *rowTest) advanceTimes(s *databaseStore, d database, table, column string, by time.Duration) int64 {
 	r.Helper()
 	statement := fmt.Sprintf("UPDATE %[1]s SET %[2]s = %[2]s - %[3]d WHERE %[2]s IS NOT NULL", d.Prefix+table, column, by.Microseconds())
 	var moved int64
@@ -89,8 +88,8 @@ func (r *rig) nearer(s *records, d database, table, column string, by time.Durat
 	return moved
 }
 
-// allDelivered waits until every record is delivered, of so many at least.
-func (r *rig) allDelivered(store delivery.Store, atLeast int) {
+// allDelivered waits until every record is delivered, and there are so many at least.
+func (r *rowTest) allDelivered(store delivery.Store, atLeast int) {
 	r.Helper()
 	var stats delivery.RecordStats
 	var err error
@@ -103,40 +102,4 @@ func (r *rig) allDelivered(store delivery.Store, atLeast int) {
 		stats, err = store.Stats(r.ctx)
 		return err == nil && stats.Total >= atLeast && stats.Of(delivery.StatusDelivered) == stats.Total
 	}, "records that are not delivered")
-}
-
-// scheduled makes n messages whose time comes later, so that retry workers send
-// them.
-func (p *pipeline) scheduled(name string, n int, in time.Duration) []delivery.Message {
-	batch := p.messages(name, n)
-	for i := range batch {
-		batch[i].NotBefore = time.Now().Add(in)
-	}
-	return batch
-}
-
-// workLease is the lease of the rows' retry workers.
-const workLease = 2 * time.Second
-
-func workerConfig(logger *slog.Logger) delivery.RetryWorkerConfig {
-	return delivery.RetryWorkerConfig{
-		ScanInterval: 500 * time.Millisecond, BatchSize: 50, Lease: workLease,
-		Retry: retry.Exponential{Base: time.Second, MaxRetries: 3}, Logger: logger,
-	}
-}
-
-// work runs a RetryWorker over the store until the row's end.
-func (p *pipeline) work(store delivery.Store) {
-	p.Helper()
-	config := workerConfig(p.log.logger())
-	config.DeadLetters, config.Metrics = p.letters, p.metrics
-	worker, err := delivery.NewRetryWorker(store, p.transport, config)
-	require.NoError(p, err)
-	ctx, cancel := context.WithCancel(context.Background())
-	worked := make(chan error, 1)
-	go func() { worked <- worker.Run(ctx) }()
-	p.later(func() {
-		cancel()
-		p.ends("RetryWorker.Run", func() error { return <-worked })
-	})
 }

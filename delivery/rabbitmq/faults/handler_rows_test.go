@@ -33,7 +33,7 @@ func handlerRows() []row {
 		},
 		{
 			number: 29, fault: "handler ignores its timeout", how: "works 6 s with a timeout of 1 s and a lease of 2 s",
-			promise: "not acked before it returns, its slot and lease not given away, seen in the metrics", run: deafHandler,
+			promise: "not acked before it returns, its slot and lease not given away, seen in the metrics", run: handlerIgnoresTimeout,
 		},
 		{
 			number: 30, fault: "huge payload", how: "a body of 135 MiB",
@@ -46,8 +46,8 @@ func handlerRows() []row {
 	}
 }
 
-// marked picks some of the traffic's messages by the end of their IDs.
-func marked(id string, ends ...string) bool {
+// hasSuffix picks some of the traffic's messages by the end of their IDs.
+func hasSuffix(id string, ends ...string) bool {
 	for _, end := range ends {
 		if strings.HasSuffix(id, end) {
 			return true
@@ -58,11 +58,11 @@ func marked(id string, ends ...string) bool {
 
 var errPoison = errors.New("the provider does not take this")
 
-func poison(r *rig) {
+func poison(r *rowTest) {
 	const poisoned, attempts = 40, 3
 	var early atomic.Int64
 	var stored sync.Map
-	p := r.pipeline(setup{
+	p := r.pipeline(pipelineConfig{
 		handler: func(_ context.Context, m delivery.Message) error {
 			if strings.Contains(m.ID, "poison") {
 				return errPoison
@@ -82,16 +82,16 @@ func poison(r *rig) {
 			return true
 		},
 	})
-	p.letters.onPut = func(letters []delivery.DeadLetter) {
+	p.deadLetterStore.onPut = func(letters []delivery.DeadLetter) {
 		for _, letter := range letters {
 			stored.Store(letter.Envelope.ID, true)
 		}
 	}
-	p.traffic()
-	p.flows(300)
+	p.startTraffic()
+	p.awaitMore(300)
 	bad := p.messages("poison", poisoned)
 	p.publish(bad...)
-	p.flows(300)
+	p.awaitMore(300)
 	p.finish()
 	for _, m := range bad {
 		assert.Equal(r, []int{1, 2, 3}, p.attemptsOf(m.ID), m.ID)
@@ -105,37 +105,46 @@ func poison(r *rig) {
 	assert.Zero(r, early.Load(), "acked before the dead letter was stored")
 }
 
-func panics(r *rig) {
+func panics(r *rowTest) {
 	var panicked, exited atomic.Int64
-	p := r.pipeline(setup{
+	p := r.pipeline(pipelineConfig{
 		handler: func(ctx context.Context, m delivery.Message) error {
 			attempt, _ := delivery.AttemptFrom(ctx)
 			switch {
 			case attempt.Number > 1:
-			case marked(m.ID, "0-0", "5-0"):
+			case hasSuffix(m.ID, "0-0", "5-0"):
 				panicked.Add(1)
 				panic("as a handler should not")
-			case marked(m.ID, "2-1", "7-1"):
+			case hasSuffix(m.ID, "2-1", "7-1"):
 				exited.Add(1)
 				runtime.Goexit()
 			}
 			return nil
 		},
 	})
-	p.traffic()
-	p.flows(1000)
-	p.stop()
+	p.startTraffic()
+	p.awaitMore(1000)
+	p.stopTraffic()
 	p.drain()
 	assert.Positive(r, panicked.Load())
 	assert.Positive(r, exited.Load())
 	assert.Equal(r, int(panicked.Load()+exited.Load()), p.outcome(metrics.OutcomeRetried), "each counts as a failed attempt")
 	assert.Equal(r, int(panicked.Load()), p.log.count("panic message_id="), "panics logged")
 	r.note("%d panics, %d exits", panicked.Load(), exited.Load())
+	p.checkWorkers()
+	p.setHandler(nil)
+	p.startTraffic()
+	p.awaitMore(300)
+	p.finish()
+}
 
-	// All workers are there: so many handlers run at once.
+// checkWorkers checks that no worker was lost, by handlers that each wait until so
+// many run at once.
+func (p *pipeline) checkWorkers() {
+	p.Helper()
 	var meeting sync.WaitGroup
 	meeting.Add(concurrency)
-	p.handleWith(func(ctx context.Context, _ delivery.Message) error {
+	p.setHandler(func(ctx context.Context, _ delivery.Message) error {
 		meeting.Done()
 		met := make(chan struct{})
 		go func() {
@@ -151,19 +160,15 @@ func panics(r *rig) {
 	})
 	p.publish(p.messages("meeting", concurrency)...)
 	p.drain()
-	assert.Empty(r, p.deadLetters(), "workers were lost")
-	p.handleWith(nil)
-	p.traffic()
-	p.flows(300)
-	p.finish()
+	assert.Empty(p, p.deadLetters(), "workers were lost")
 }
 
-// deafHandler has messages whose handler goes on long after its context ended.
-func deafHandler(r *rig) {
+// handlerIgnoresTimeout has handlers that go on long after their context has ended.
+func handlerIgnoresTimeout(r *rowTest) {
 	const works = 6 * time.Second
 	var busy sync.Map // the IDs that are being worked on
 	var overlaps, early atomic.Int64
-	p := r.pipeline(setup{
+	p := r.pipeline(pipelineConfig{
 		handler: func(_ context.Context, m delivery.Message) error {
 			if !strings.Contains(m.ID, "deaf") {
 				return nil
@@ -185,12 +190,12 @@ func deafHandler(r *rig) {
 			return true
 		},
 	})
-	p.traffic()
-	p.flows(200)
+	p.startTraffic()
+	p.awaitMore(200)
 	p.publish(p.messages("deaf", concurrency/2)...)
 	p.eventually(func() bool { return p.running.Load() >= concurrency/2 }, "they don't run")
 	r.ctl("close_all_connections", "fault") // now the broker gives them out once more
-	p.flows(200)
+	p.awaitMore(200)
 	p.finish()
 	assert.Zero(r, overlaps.Load(), "two runs at once")
 	assert.Zero(r, early.Load(), "acked while it ran")
@@ -199,20 +204,20 @@ func deafHandler(r *rig) {
 	assert.GreaterOrEqual(r, took.Mean*float64(took.Count), works.Seconds()*concurrency/2, "seconds in the metrics")
 }
 
-func hugePayload(r *rig) {
-	p := r.pipeline(setup{
+func hugePayload(r *rowTest) {
+	p := r.pipeline(pipelineConfig{
 		maxBody:   200 << 20,
 		transport: func(c *rabbitmq.Config) { c.MaxBodyBytes = rabbitmq.MaxBodyBytes },
 	})
-	p.traffic()
-	p.flows(300)
+	p.startTraffic()
+	p.awaitMore(300)
 	huge := p.messages("huge", 1)
 	huge[0].Body = make([]byte, 135<<20) // the broker ends a channel with more than 128
-	require.ErrorIs(r, p.try(10*time.Second, huge...)[0], delivery.ErrTooLarge, "by the transport")
-	p.setup.maxBody = 0
-	p.publishOver(p.transport)
-	require.ErrorIs(r, p.try(10*time.Second, huge...)[0], delivery.ErrTooLarge, "by the publisher")
-	p.flows(300)
+	require.ErrorIs(r, p.tryPublish(10*time.Second, huge...)[0], delivery.ErrTooLarge, "by the transport")
+	p.config.maxBody = 0
+	p.publishThrough(p.transport)
+	require.ErrorIs(r, p.tryPublish(10*time.Second, huge...)[0], delivery.ErrTooLarge, "by the publisher")
+	p.awaitMore(300)
 	p.finish()
 	assert.Zero(r, p.disconnects(""), "not found out locally: connections lost")
 	assert.Equal(r, 2, p.refusedAs("too large"), "others were refused: %v", p.refused())
@@ -220,15 +225,44 @@ func hugePayload(r *rig) {
 
 // malformed publishes what other programs might. What is no message becomes a
 // dead letter with the body as it came.
-func malformed(r *rig) {
-	p := r.pipeline(setup{})
-	p.traffic()
-	p.flows(300)
-	deep := amqp.Table{"x": int32(1)}
-	for range 30 {
-		deep = amqp.Table{"deeper": deep}
+func malformed(r *rowTest) {
+	p := r.pipeline(pipelineConfig{})
+	p.startTraffic()
+	p.awaitMore(300)
+	hostile, harmless := hostileMessages(), harmlessHeaders()
+	p.raw(func(channel *amqp.Channel) {
+		require.NoError(r, channel.Confirm(false))
+		put := func(m amqp.Publishing, name string) {
+			m.Body, m.DeliveryMode = []byte(name), amqp.Persistent
+			confirm, err := channel.PublishWithDeferredConfirm(p.transportConfig.Name, "normal", true, false, m)
+			require.NoError(r, err)
+			require.True(r, confirm.Wait())
+			p.ledger.Sent(name)
+		}
+		for i, m := range hostile {
+			put(m, fmt.Sprintf("31-hostile-%d", i))
+		}
+		for i, headers := range harmless {
+			name := fmt.Sprintf("31-harmless-%d", i)
+			headers["barid-recipient"] = "you"
+			put(amqp.Publishing{MessageId: name, Headers: headers}, name)
+		}
+	})
+	p.awaitMore(300)
+	p.finish()
+	letters := p.deadLetters()
+	assert.Len(r, letters, len(hostile))
+	for _, letter := range letters {
+		assert.Equal(r, delivery.ReasonMalformed, letter.Reason)
+		assert.True(r, bytes.HasPrefix(letter.Raw, []byte("31-hostile-")), "raw bytes: %q", letter.Raw)
 	}
-	hostile := []amqp.Publishing{
+	assert.Zero(r, p.disconnects(""), "connections lost")
+}
+
+// hostileMessages are no messages of ours, though most claim to be.
+func hostileMessages() []amqp.Publishing {
+	deep := deepTable()
+	return []amqp.Publishing{
 		{},
 		{Headers: amqp.Table{"barid-recipient": "you"}}, // no ID
 		{MessageId: "m"}, // no recipient
@@ -245,38 +279,23 @@ func malformed(r *rig) {
 		{MessageId: "m", Headers: amqp.Table{"barid-recipient": strings.Repeat("r", 4000)}},
 		{MessageId: "m", Headers: amqp.Table{"barid-recipient": "you", "big": strings.Repeat("h", 100_000)}},
 	}
-	// These are messages, whatever else they claim about themselves.
-	harmless := []amqp.Table{
+}
+
+// harmlessHeaders are headers with which a message is one of ours, whatever they say.
+func harmlessHeaders() []amqp.Table {
+	return []amqp.Table{
 		{"x-death": []any{amqp.Table{"count": int64(1 << 40), "reason": "expired", "queue": "q"}}},
-		{"x-delivery-count": "poison", "x-first-death-queue": deep},
-		{"barid-unknown": deep},
+		{"x-delivery-count": "poison", "x-first-death-queue": deepTable()},
+		{"barid-unknown": deepTable()},
 		{"barid-dead-at": "never", "barid-dead-id": int64(3)},
 	}
-	p.raw(func(channel *amqp.Channel) {
-		require.NoError(r, channel.Confirm(false))
-		put := func(m amqp.Publishing, name string) {
-			m.Body, m.DeliveryMode = []byte(name), amqp.Persistent
-			confirm, err := channel.PublishWithDeferredConfirm(p.config.Name, "normal", true, false, m)
-			require.NoError(r, err)
-			require.True(r, confirm.Wait())
-			p.ledger.Sent(name)
-		}
-		for i, m := range hostile {
-			put(m, fmt.Sprintf("31-hostile-%d", i))
-		}
-		for i, headers := range harmless {
-			name := fmt.Sprintf("31-harmless-%d", i)
-			headers["barid-recipient"] = "you"
-			put(amqp.Publishing{MessageId: name, Headers: headers}, name)
-		}
-	})
-	p.flows(300)
-	p.finish()
-	letters := p.deadLetters()
-	assert.Len(r, letters, len(hostile))
-	for _, letter := range letters {
-		assert.Equal(r, delivery.ReasonMalformed, letter.Reason)
-		assert.True(r, bytes.HasPrefix(letter.Raw, []byte("31-hostile-")), "raw bytes: %q", letter.Raw)
+}
+
+// deepTable is a table in a table, many times.
+func deepTable() amqp.Table {
+	deep := amqp.Table{"x": int32(1)}
+	for range 30 {
+		deep = amqp.Table{"deeper": deep}
 	}
-	assert.Zero(r, p.disconnects(""), "connections lost")
+	return deep
 }

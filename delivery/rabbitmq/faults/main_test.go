@@ -14,8 +14,8 @@ import (
 	"github.com/esh3artech/barid/delivery/deliverytest/servers"
 )
 
-// options are the command line's.
-type options struct {
+// flagValues are the flags of the command line.
+type flagValues struct {
 	all  bool
 	out  string
 	soak time.Duration
@@ -23,7 +23,7 @@ type options struct {
 }
 
 var (
-	asked  options
+	flags  flagValues
 	shared servers.Shared
 	table  report
 )
@@ -33,27 +33,27 @@ func TestMain(m *testing.M) {
 		os.Exit(childMain(job))
 	}
 	zerolog.SetGlobalLevel(zerolog.Disabled) // toxiproxy's
-	redis.SetLogger(quiet{})
-	flag.BoolVar(&asked.all, "faults.all", false, "run all rows, not only those that take seconds")
-	flag.StringVar(&asked.out, "faults.out", "", "write the table as Markdown to this `file`")
-	flag.DurationVar(&asked.soak, "faults.soak", 0, "instead of the rows, run with random faults for so long")
-	flag.Uint64Var(&asked.seed, "faults.seed", 0, "of the soak's faults; 0 takes one from the clock")
+	redis.SetLogger(discardLogger{})
+	flag.BoolVar(&flags.all, "faults.all", false, "run all rows, not only those that take seconds")
+	flag.StringVar(&flags.out, "faults.out", "", "write the table as Markdown to this `file`")
+	flag.DurationVar(&flags.soak, "faults.soak", 0, "instead of the rows, run with random faults for so long")
+	flag.Uint64Var(&flags.seed, "faults.seed", 0, "of the soak's faults; 0 takes one from the clock")
 	flag.Parse()
-	goleak.VerifyTestMain(summing{shared.Main(m)},
+	goleak.VerifyTestMain(reportingRunner{shared.Main(m)},
 		goleak.IgnoreAnyFunction("github.com/Shopify/toxiproxy/v2/toxics.(*ToxicStub).Run"))
 }
 
-// quiet keeps go-redis from printing a line for each connection that it misses.
-type quiet struct{}
+// discardLogger keeps go-redis from printing a line for each connection that fails.
+type discardLogger struct{}
 
-func (quiet) Printf(context.Context, string, ...any) {}
+func (discardLogger) Printf(context.Context, string, ...any) {}
 
-// summing tells the totals after the tests.
-type summing struct{ tests servers.Runner }
+// reportingRunner prints the totals after the tests.
+type reportingRunner struct{ tests servers.Runner }
 
-func (s summing) Run() int {
+func (s reportingRunner) Run() int {
 	code := s.tests.Run()
-	if !table.finish(os.Stdout, asked.out) {
+	if !table.finish(os.Stdout, flags.out) {
 		code = max(code, 1)
 	}
 	return code

@@ -20,7 +20,7 @@ const (
 	clusterNet = "198.18.78"
 )
 
-// needNamespaces tells why there can be no network namespaces.
+// needNamespaces returns why there can be no network namespaces, or "".
 func needNamespaces() string {
 	if os.Geteuid() != 0 {
 		return "network namespaces need root"
@@ -39,21 +39,22 @@ func needNamespaces() string {
 }
 
 // ip runs the command of that name.
-func (r *rig) ip(args ...string) {
+func (r *rowTest) ip(args ...string) {
 	r.Helper()
 	out, err := exec.Command("ip", args...).CombinedOutput()
 	require.NoError(r, err, "ip %s: %s", args, bytes.TrimSpace(out))
 }
 
-func (r *rig) ipLater(args ...string) {
-	r.later(func() {
+func (r *rowTest) ipLater(args ...string) {
+	r.atEnd(func() {
 		out, err := exec.Command("ip", args...).CombinedOutput()
 		assert.NoError(r, err, "ip %s: %s", args, bytes.TrimSpace(out))
 	})
 }
 
-// bridge joins links. With an address this namespace is on it, too.
-func (r *rig) bridge(kind, address string) string {
+// bridge makes a bridge between links. With an address, the test itself is on it as
+// well.
+func (r *rowTest) bridge(kind, address string) string {
 	r.Helper()
 	name := fmt.Sprintf("barid%s%d", kind, os.Getpid()%10_000)
 	r.ip("link", "add", name, "type", "bridge")
@@ -65,8 +66,8 @@ func (r *rig) bridge(kind, address string) string {
 	return name
 }
 
-// namespace makes one with its loopback.
-func (r *rig) namespace(kind string) string {
+// namespace makes a network namespace that has a loopback.
+func (r *rowTest) namespace(kind string) string {
 	r.Helper()
 	name := fmt.Sprintf("barid-%s-%d", kind, os.Getpid())
 	r.ip("netns", "add", name)
@@ -75,31 +76,32 @@ func (r *rig) namespace(kind string) string {
 	return name
 }
 
-// cable is a namespace's link to a bridge.
-type cable struct {
-	r            *rig
-	plug, bridge string
+// vethLink is a namespace's link to a bridge.
+type vethLink struct {
+	r               *rowTest
+	hostEnd, bridge string
 }
 
-// connect gives the namespace an address on the bridge. link is its name inside.
-func (r *rig) connect(namespace, link, bridge, address string) *cable {
+// connect gives the namespace an address on the bridge. link is its name in the
+// namespace.
+func (r *rowTest) connect(namespace, link, bridge, address string) *vethLink {
 	r.Helper()
-	c := &cable{r: r, plug: fmt.Sprintf("bf%s%d", address[strings.LastIndexByte(address, '.')+1:]+link, os.Getpid()%10_000), bridge: bridge}
-	r.ip("link", "add", c.plug, "type", "veth", "peer", "name", link, "netns", namespace)
+	c := &vethLink{r: r, hostEnd: fmt.Sprintf("bf%s%d", address[strings.LastIndexByte(address, '.')+1:]+link, os.Getpid()%10_000), bridge: bridge}
+	r.ip("link", "add", c.hostEnd, "type", "veth", "peer", "name", link, "netns", namespace)
 	r.ip("-n", namespace, "addr", "add", address+"/24", "dev", link)
 	r.ip("-n", namespace, "link", "set", link, "up")
-	r.ip("link", "set", c.plug, "up")
-	c.plugIn()
+	r.ip("link", "set", c.hostEnd, "up")
+	c.attach()
 	return c
 }
 
-func (c *cable) plugIn() { c.r.ip("link", "set", c.plug, "master", c.bridge) }
+func (c *vethLink) attach() { c.r.ip("link", "set", c.hostEnd, "master", c.bridge) }
 
-// pull cuts the link in silence: both ends stay up, and nothing arrives.
-func (c *cable) pull() { c.r.ip("link", "set", c.plug, "nomaster") }
+// detach cuts the link in silence: both ends stay up, and nothing arrives.
+func (c *vethLink) detach() { c.r.ip("link", "set", c.hostEnd, "nomaster") }
 
 // listenIn listens inside of a namespace. A socket stays where it was made.
-func (r *rig) listenIn(namespace, address string) net.Listener {
+func (r *rowTest) listenIn(namespace, address string) net.Listener {
 	r.Helper()
 	type made struct {
 		listener net.Listener

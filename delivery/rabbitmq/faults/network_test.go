@@ -11,15 +11,16 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// network stands between the pipeline and a server, and can go wrong.
+// network is a proxy between the pipeline and a server, in which faults can be
+// injected.
 type network struct {
-	r     *rig
+	r     *rowTest
 	proxy *toxiproxy.Proxy
 	url   string // the server's, by way of this network
 }
 
-// network goes to the server of the URL.
-func (r *rig) network(serverURL string) *network {
+// network makes one to the server of the URL.
+func (r *rowTest) network(serverURL string) *network {
 	r.Helper()
 	parsed, err := url.Parse(serverURL)
 	require.NoError(r, err)
@@ -28,8 +29,8 @@ func (r *rig) network(serverURL string) *network {
 	require.NoError(r, n.proxy.Start())
 	parsed.Host = n.proxy.Listen
 	n.url = parsed.String()
-	r.later(func() {
-		n.mend()
+	r.atEnd(func() {
+		n.restore()
 		n.proxy.Stop()
 	})
 	return n
@@ -56,8 +57,8 @@ func (n *network) stall() {
 	n.add("bandwidth", "downstream", 1, attributes{"rate": 0})
 }
 
-// mend takes all toxics away.
-func (n *network) mend() { n.proxy.Toxics.ResetToxics(context.Background()) }
+// restore removes all toxics.
+func (n *network) restore() { n.proxy.Toxics.ResetToxics(context.Background()) }
 
 // down ends all connections and takes no new ones.
 func (n *network) down() { n.proxy.Stop() }
@@ -68,7 +69,7 @@ func (n *network) up() {
 	require.NoError(n.r, n.proxy.Start())
 }
 
-// redirect ends all connections and leads new ones elsewhere.
+// redirect ends all connections and forwards new ones to another server.
 func (n *network) redirect(addr string) {
 	n.r.Helper()
 	n.proxy.Stop()

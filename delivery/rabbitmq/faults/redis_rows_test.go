@@ -49,17 +49,17 @@ func redisRows() []row {
 	}
 }
 
-// ownRedis starts one that keeps what it has over a kill.
-func (r *rig) ownRedis(args ...string) *servers.Redis {
+// ownRedis starts a Redis that keeps its data when it is killed.
+func (r *rowTest) ownRedis(args ...string) *servers.Redis {
 	r.Helper()
 	server, err := servers.NewRedis(r.ctx, servers.RedisConfig{AppendOnly: true, Args: args})
 	require.NoError(r, err)
-	r.later(func() { assert.NoError(r, server.Close()) })
+	r.atEnd(func() { assert.NoError(r, server.Close()) })
 	return server
 }
 
-// admin runs a command on a Redis.
-func (r *rig) admin(addr string, args ...any) any {
+// redisCommand runs a command on a Redis.
+func (r *rowTest) redisCommand(addr string, args ...any) any {
 	r.Helper()
 	client := redis.NewClient(&redis.Options{Addr: addr})
 	defer client.Close() //nolint:errcheck // the answer is all that counts
@@ -68,84 +68,84 @@ func (r *rig) admin(addr string, args ...any) any {
 	return reply
 }
 
-func redisKilled(r *rig) {
+func redisKilled(r *rowTest) {
 	server := r.ownRedis()
-	p := r.pipeline(setup{redis: server.URL()})
-	p.traffic()
-	p.flows(300)
+	p := r.pipeline(pipelineConfig{redis: server.URL()})
+	p.startTraffic()
+	p.awaitMore(300)
 	require.NoError(r, server.Kill())
-	p.holdUp(3 * time.Second)
-	assert.Positive(r, p.answered(metrics.IdempotencyDown))
+	p.awaitNoAcks(3 * time.Second)
+	assert.Positive(r, p.keyAnswers(metrics.IdempotencyDown))
 	require.NoError(r, server.Start(r.ctx))
-	p.flows(500)
+	p.awaitMore(500)
 	p.finish()
 	assert.Zero(r, p.attemptsCounted(), "attempts counted")
 	// A hot loop would ask for every message in hand, again and again.
-	r.note("asked %d times in vain while it was down", p.answered(metrics.IdempotencyDown))
+	r.note("asked %d times in vain while it was down", p.keyAnswers(metrics.IdempotencyDown))
 }
 
-func redisSlow(r *rig) {
-	p := r.pipeline(setup{})
-	p.traffic()
-	p.flows(300)
-	r.admin(r.redis.Addr(), "CLIENT", "PAUSE", 3000, "ALL")
-	p.flows(300)
+func redisSlow(r *rowTest) {
+	p := r.pipeline(pipelineConfig{})
+	p.startTraffic()
+	p.awaitMore(300)
+	r.redisCommand(r.redis.Addr(), "CLIENT", "PAUSE", 3000, "ALL")
+	p.awaitMore(300)
 	require.NoError(r, r.redis.Pause())
-	r.later(func() { assert.NoError(r, r.redis.Resume()) })
-	p.holdUp(4 * time.Second)
+	r.atEnd(func() { assert.NoError(r, r.redis.Resume()) })
+	p.awaitNoAcks(4 * time.Second)
 	require.NoError(r, r.redis.Resume())
-	p.flows(300)
+	p.awaitMore(300)
 	p.finish()
-	assert.Positive(r, p.answered(metrics.IdempotencyDown))
+	assert.Positive(r, p.keyAnswers(metrics.IdempotencyDown))
 	assert.Zero(r, p.attemptsCounted(), "attempts counted")
 }
 
-func replyLost(r *rig) {
+func replyLost(r *rowTest) {
 	n := r.network(r.redis.URL())
-	p := r.pipeline(setup{redis: n.url})
-	p.traffic()
+	p := r.pipeline(pipelineConfig{redis: n.url})
+	p.startTraffic()
 	for range 8 {
-		p.flows(100)
+		p.awaitMore(100)
 		// Answers vanish at once, and the connections with them a little later.
 		n.add("timeout", "downstream", 1, attributes{"timeout": 300})
 		r.wait(400 * time.Millisecond)
-		n.mend()
+		n.restore()
 	}
-	p.flows(300)
+	p.awaitMore(300)
 	p.finish()
-	assert.Zero(r, p.answered(metrics.IdempotencyBusy), "keys that look busy though nobody holds them")
+	assert.Zero(r, p.keyAnswers(metrics.IdempotencyBusy), "keys that look busy though nobody holds them")
 	assert.Zero(r, p.attemptsCounted(), "attempts counted")
 }
 
 // redisFailover loses the last writes of a primary, on purpose: messages whose
 // mark is lost and that are published once more come twice, and no others.
-func redisFailover(r *rig) {
+func redisFailover(r *rowTest) {
 	primary, replica := r.ownRedis(), r.ownRedis()
 	replication := r.network("tcp://" + primary.Addr())
 	n := r.network(primary.URL())
-	p := r.pipeline(setup{redis: n.url})
+	p := r.pipeline(pipelineConfig{redis: n.url})
 	host, port, err := net.SplitHostPort(replication.proxy.Listen)
 	require.NoError(r, err)
-	r.admin(replica.Addr(), "REPLICAOF", host, port)
+	r.redisCommand(replica.Addr(), "REPLICAOF", host, port)
 	p.eventually(func() bool { return r.synced(replica.Addr()) }, "the replica does not follow")
-	p.traffic()
-	p.flows(300)
-	p.stop()
+	p.startTraffic()
+	p.awaitMore(300)
+	p.stopTraffic()
 	p.drain()
 	replication.stall()
-	before := p.store.completed.Load()
+	before := p.keys.completed.Load()
 	late := p.messages("late", 200)
 	p.publish(late...)
 	p.drain()
-	// More are in hand when it happens.
-	p.traffic()
-	p.flows(100)
+	// When the primary is killed, more messages are in hand.
+	p.startTraffic()
+	p.awaitMore(100)
 	require.NoError(r, primary.Kill())
-	lost := int(p.store.completed.Load() - before)
-	r.admin(replica.Addr(), "REPLICAOF", "NO", "ONE")
+	lost := int(p.keys.completed.Load() - before)
+	r.redisCommand(replica.Addr(), "REPLICAOF", "NO", "ONE")
 	n.redirect(replica.Addr())
 	p.publish(late...)
-	p.flows(300)
+	p.awaitMore(300)
 	p.finish()
 	r.bound = lost
 	assert.Positive(r, r.ledger.Report().Duplicates, "no write was lost, so nothing is shown")
@@ -153,25 +153,25 @@ func redisFailover(r *rig) {
 }
 
 // synced says whether a replica follows its primary.
-func (r *rig) synced(addr string) bool {
-	role, _ := r.admin(addr, "ROLE").([]any)
+func (r *rowTest) synced(addr string) bool {
+	role, _ := r.redisCommand(addr, "ROLE").([]any)
 	return len(role) > 3 && role[3] == "connected"
 }
 
-func redisFull(r *rig) {
+func redisFull(r *rowTest) {
 	server := r.ownRedis()
-	p := r.pipeline(setup{redis: server.URL()})
-	p.traffic()
-	p.flows(300)
-	r.admin(server.Addr(), "CONFIG", "SET", "maxmemory", "1mb")
-	p.holdUp(2 * time.Second)
-	assert.Positive(r, p.answered(metrics.IdempotencyDown))
-	r.admin(server.Addr(), "CONFIG", "SET", "maxmemory", "0")
-	p.flows(500)
+	p := r.pipeline(pipelineConfig{redis: server.URL()})
+	p.startTraffic()
+	p.awaitMore(300)
+	r.redisCommand(server.Addr(), "CONFIG", "SET", "maxmemory", "1mb")
+	p.awaitNoAcks(2 * time.Second)
+	assert.Positive(r, p.keyAnswers(metrics.IdempotencyDown))
+	r.redisCommand(server.Addr(), "CONFIG", "SET", "maxmemory", "0")
+	p.awaitMore(500)
 	p.finish()
 	assert.Zero(r, p.attemptsCounted(), "attempts counted")
 
-	r.admin(server.Addr(), "CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+	r.redisCommand(server.Addr(), "CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
 	store := redisstore.New(p.client, redisstore.Config{})
 	consumer, err := delivery.NewConsumer(p.transport, p.handle, delivery.ConsumerConfig{Idempotency: store, DeadLetters: p.manager})
 	require.NoError(r, err)
@@ -183,34 +183,33 @@ func redisFull(r *rig) {
 	require.NoError(r, store.Close())
 }
 
-func redisFlushed(r *rig) {
-	p := r.pipeline(setup{})
-	p.traffic()
-	p.flows(300)
+func redisFlushed(r *rowTest) {
+	p := r.pipeline(pipelineConfig{})
+	p.startTraffic()
+	p.awaitMore(300)
 	again := p.messages("again", 200)
 	p.publish(again...)
-	p.flows(200)
-	r.admin(r.redis.Addr(), "SCRIPT", "FLUSH", "SYNC")
+	p.awaitMore(200)
+	r.redisCommand(r.redis.Addr(), "SCRIPT", "FLUSH", "SYNC")
 	p.publish(again...)
-	p.flows(300)
-	p.stop()
+	p.awaitMore(300)
+	p.stopTraffic()
 	p.drain()
 	assert.Zero(r, r.ledger.Report().Duplicates, "after SCRIPT FLUSH")
-	p.traffic()
-	p.flows(100)
-	r.admin(r.redis.Addr(), "FLUSHALL", "SYNC")
+	p.startTraffic()
+	p.awaitMore(100)
+	r.redisCommand(r.redis.Addr(), "FLUSHALL", "SYNC")
 	p.publish(again...)
-	p.flows(300)
+	p.awaitMore(300)
 	p.finish()
 	r.bound = len(again) + concurrency
 	assert.Zero(r, p.attemptsCounted(), "attempts counted")
 }
 
-// clockJumps moves all expiries, which is what becomes of them when Redis's
-// clock jumps ahead.
-func clockJumps(r *rig) {
+// clockJumps moves all expiries, which has the same effect as a jump of Redis's clock.
+func clockJumps(r *rowTest) {
 	var slow atomic.Int64
-	p := r.pipeline(setup{handler: func(ctx context.Context, _ delivery.Message) error {
+	p := r.pipeline(pipelineConfig{handler: func(ctx context.Context, _ delivery.Message) error {
 		if slow.Add(1)%50 != 0 {
 			return nil
 		}
@@ -231,14 +230,14 @@ func clockJumps(r *rig) {
 			end
 		end
 		return moved`)
-	p.traffic()
+	p.startTraffic()
 	for range 3 {
-		p.flows(300)
-		moved, err := jump.Run(r.ctx, p.client, []string{}, 16_000, p.config.Name).Int()
+		p.awaitMore(300)
+		moved, err := jump.Run(r.ctx, p.client, []string{}, 16_000, p.transportConfig.Name).Int()
 		require.NoError(r, err)
 		assert.Positive(r, moved)
 	}
-	p.flows(300)
+	p.awaitMore(300)
 	p.finish()
 	assert.Zero(r, p.attemptsCounted(), "attempts counted")
 }

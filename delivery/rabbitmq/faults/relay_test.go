@@ -10,8 +10,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// relay passes connections on to the first of several servers that lets it in,
-// beginning with the one that served last.
+// relay forwards TCP connections to the first of several servers that accepts,
+// beginning with the one that accepted last.
 type relay struct {
 	listener net.Listener
 	servers  []string
@@ -24,11 +24,11 @@ type relay struct {
 	closed bool
 }
 
-// relay takes connections from the listener, which it closes at the row's end.
-func (r *rig) relay(listener net.Listener, servers ...string) *relay {
+// relay forwards the connections of the listener, which it closes at the row's end.
+func (r *rowTest) relay(listener net.Listener, servers ...string) *relay {
 	y := &relay{listener: listener, servers: servers, conns: map[net.Conn]struct{}{}}
 	y.running.Go(y.accept)
-	r.later(y.close)
+	r.atEnd(y.close)
 	return y
 }
 
@@ -59,10 +59,11 @@ func (y *relay) serve(client net.Conn) {
 	var both sync.WaitGroup
 	for _, way := range [][2]net.Conn{{client, server}, {server, client}} {
 		both.Go(func() {
-			// Not from socket to socket in the kernel: the pipes for that outlive us.
-			io.Copy(valve{way[0], &y.flow}, struct{ io.Reader }{way[1]}) //nolint:errcheck // ends when either side does
-			way[0].Close()                                               //nolint:errcheck // nothing is left to do
-			way[1].Close()                                               //nolint:errcheck // nothing is left to do
+			// Wrapped, so that io.Copy does not splice in the kernel: its pipes would
+			// show as a leak of descriptors.
+			io.Copy(gatedWriter{way[0], &y.flow}, struct{ io.Reader }{way[1]}) //nolint:errcheck // ends when either side does
+			way[0].Close()                                                     //nolint:errcheck // nothing is left to do
+			way[1].Close()                                                     //nolint:errcheck // nothing is left to do
 		})
 	}
 	both.Wait()
@@ -91,13 +92,13 @@ func (y *relay) dial() (net.Conn, error) {
 	return nil, errors.Join(faults...)
 }
 
-// valve holds writes while nothing may get through.
-type valve struct {
+// gatedWriter holds writes while nothing may get through.
+type gatedWriter struct {
 	to   io.Writer
 	flow *sync.RWMutex
 }
 
-func (v valve) Write(p []byte) (int, error) {
+func (v gatedWriter) Write(p []byte) (int, error) {
 	v.flow.RLock()
 	defer v.flow.RUnlock()
 	return v.to.Write(p)
@@ -128,8 +129,8 @@ func (y *relay) close() {
 	y.running.Wait()
 }
 
-// loopback listens on a free port.
-func (r *rig) loopback() net.Listener {
+// listenLocally listens on a free port of the loopback.
+func (r *rowTest) listenLocally() net.Listener {
 	r.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(r, err)

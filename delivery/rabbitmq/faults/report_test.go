@@ -15,23 +15,23 @@ import (
 	"github.com/esh3artech/barid/delivery/deliverytest"
 )
 
-// result is what a row came to.
+// result is the result of a row.
 type result struct {
-	row    row
-	bound  int
-	books  deliverytest.Report
-	took   time.Duration
-	faults []string
-	notes  []string
-	notRun string
+	row      row
+	bound    int
+	ledger   deliverytest.Report
+	took     time.Duration
+	failures []string
+	notes    []string
+	notRun   string
 }
 
 func (r *result) verdict() string {
 	switch {
 	case r.notRun != "":
 		return "not run: " + r.notRun
-	case len(r.faults) > 0:
-		first, _, _ := strings.Cut(r.faults[0], "\n")
+	case len(r.failures) > 0:
+		first, _, _ := strings.Cut(r.failures[0], "\n")
 		return "BAD: " + first
 	}
 	return "ok"
@@ -43,8 +43,8 @@ func (r *result) cells() []string {
 		return append(cells, "-", "-", "-", "-", "-", fmt.Sprint(r.bound), "-", r.verdict())
 	}
 	return append(cells,
-		fmt.Sprint(r.books.Published), fmt.Sprint(r.books.Effects), fmt.Sprint(r.books.DeadLetters),
-		fmt.Sprint(len(r.books.Lost)), fmt.Sprint(r.books.Duplicates), fmt.Sprint(r.bound),
+		fmt.Sprint(r.ledger.Published), fmt.Sprint(r.ledger.Effects), fmt.Sprint(r.ledger.DeadLetters),
+		fmt.Sprint(len(r.ledger.Lost)), fmt.Sprint(r.ledger.Duplicates), fmt.Sprint(r.bound),
 		fmt.Sprintf("%.1f", r.took.Seconds()), r.verdict())
 }
 
@@ -81,8 +81,7 @@ func printLine(w io.Writer, cells []string) {
 	fmt.Fprintln(w, strings.TrimRight(line.String(), " "))
 }
 
-// finish prints the totals and writes the Markdown, and says whether all is
-// well.
+// finish prints the totals and writes the Markdown, and says whether every row passed.
 func (p *report) finish(w io.Writer, path string) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -93,11 +92,11 @@ func (p *report) finish(w io.Writer, path string) bool {
 	var ok, bad, notRun, lost int
 	for i := range p.results {
 		r := &p.results[i]
-		lost += len(r.books.Lost)
+		lost += len(r.ledger.Lost)
 		switch {
 		case r.notRun != "":
 			notRun++
-		case len(r.faults) > 0:
+		case len(r.failures) > 0:
 			bad++
 		default:
 			ok++
@@ -120,7 +119,7 @@ func (p *report) write(path, totals string) error {
 		"Published counts what was published with success, lost what of that had neither an effect nor became a dead letter, "+
 		"duplicates the effects beyond each message's first, bound how many of them the row allows.\n\n")
 	fmt.Fprintf(&text, "%s  \n%s\n\n", time.Now().UTC().Format("2006-01-02 15:04 UTC"), machine())
-	header := slices.Concat(columns[:8], []string{"how", "checked beside", "verdict"})
+	header := slices.Concat(columns[:8], []string{"how", "also checked", "verdict"})
 	line := func(cells []string) {
 		for i := range cells {
 			cells[i] = strings.ReplaceAll(cells[i], "|", "\\|")

@@ -2,6 +2,7 @@ package faults
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -13,34 +14,33 @@ type row struct {
 	number int
 	fault  string
 	how    string
-	// promise is what is checked beside the ledger.
+	// promise is what is checked beside the ledger, in words.
 	promise string
-	// bound is how many duplicates are allowed; run may set rig.bound instead,
-	// where the number follows from what happened.
+	// bound is how many duplicates are allowed. Where the number follows from what
+	// happened, run sets rowTest.bound instead.
 	bound int
-	// quick rows take seconds and are run by default.
+	// quick says that the row takes seconds. Such rows are run by default.
 	quick bool
-	// postgres: the row uses the shared PostgreSQL.
+	// postgres says that the row uses the shared PostgreSQL.
 	postgres bool
-	// needs tells why the machine can't do it, or nothing.
+	// needs returns why the machine can't run the row, or "".
 	needs func() string
-	run   func(*rig)
+	run   func(*rowTest)
 }
 
+// rows are those of all sections. Each section has a file of its own, and its rows
+// stand in the table in the order of their numbers.
 func rows() []row {
-	var all []row
-	for _, some := range [][]row{brokerRows(), linkRows(), clusterRows(), redisRows(), crashRows(), handlerRows(), queueRows(), storeRows(), storeCrashRows()} {
-		all = append(all, some...)
-	}
-	return all
+	return slices.Concat(brokerRows(), networkRows(), clusterRows(), redisRows(), processRows(), handlerRows(),
+		queueRows(), accessRows(), storeRows(), storeProcessRows(), retryRows())
 }
 
 func TestFaults(t *testing.T) {
-	if asked.soak > 0 {
+	if flags.soak > 0 {
 		return
 	}
 	for _, row := range rows() {
-		if !row.quick && !asked.all {
+		if !row.quick && !flags.all {
 			continue
 		}
 		t.Run(fmt.Sprintf("%02d %s", row.number, row.fault), row.test)
@@ -56,20 +56,20 @@ func (row row) test(t *testing.T) {
 			return
 		}
 	}
-	r := newRig(t, row)
+	r := newRowTest(t, row)
 	begin := time.Now()
 	defer func() { // also when an assertion has ended the goroutine
 		if r.Failed() {
-			r.giveUp() // what goes on in vain ends now
+			r.cancel() // ends what still waits in vain
 		}
 		r.cleanUp()
-		r.noLeaks()
-		settled := r.ledger.Report()
-		assert.NoError(r, settled.Err(r.bound)) //nolint:testifylint // the table needs the row, whatever it is like
-		assert.Positive(r, settled.Published, "nothing was published")
+		r.assertNoLeaks()
+		report := r.ledger.Report()
+		assert.NoError(r, report.Err(r.bound)) //nolint:testifylint // the table needs the row in any case
+		assert.Positive(r, report.Published, "nothing was published")
 		table.add(result{
-			row: row, bound: r.bound, books: settled,
-			took: time.Since(begin), faults: r.faults(), notes: r.notes,
+			row: row, bound: r.bound, ledger: report,
+			took: time.Since(begin), failures: r.failures(), notes: r.notes,
 		})
 	}()
 	row.run(r)

@@ -24,21 +24,21 @@ import (
 const (
 	faultEvery = 20 * time.Second
 	lineEvery  = 10 * time.Second
-	// soakPace bounds the soak's traffic to some 400 messages a second.
-	soakPace = 100 * time.Millisecond
-	soakRate = callers * batchSize * int(time.Second/soakPace)
-	// settleIn is after how long memory and goroutines are taken as a measure.
-	settleIn = time.Minute
-	// steadyPool has the client open all of its connections from the beginning,
-	// 64 KiB of buffers each, so that those that faults make it open are no growth.
+	// soakInterval bounds the soak's traffic to some 400 messages a second.
+	soakInterval = 100 * time.Millisecond
+	soakRate     = callers * batchSize * int(time.Second/soakInterval)
+	// warmUp is after how long memory and goroutines are measured, to compare with.
+	warmUp = time.Minute
+	// steadyPool has the Redis client open all of its connections at the beginning,
+	// with buffers of 64 KiB each, so that those opened after faults are no growth.
 	steadyPool = "?pool_size=10&min_idle_conns=10"
-	// growth is how much more of both there may be at the end.
+	// growth is the factor by which both may be higher at the end.
 	growth = 1.10
 )
 
-// tally keeps the books of numbered messages in as much memory from beginning
-// to end.
-type tally struct {
+// numberedLedger is a ledger of numbered messages. Its memory does not grow, because
+// a soak measures whether the pipeline's does.
+type numberedLedger struct {
 	mu      sync.Mutex
 	next    int
 	sent    []bool
@@ -47,77 +47,77 @@ type tally struct {
 	published, done, pending, duplicates int
 }
 
-// number takes the number out of an ID.
-func (y *tally) number(id string) int {
+// index is the number in an ID.
+func (l *numberedLedger) index(id string) int {
 	n, err := strconv.Atoi(id[strings.LastIndexByte(id, '-')+1:])
-	if err != nil || n >= len(y.sent) {
+	if err != nil || n >= len(l.sent) {
 		return 0
 	}
 	return n
 }
 
-func (y *tally) Sent(id string) {
-	y.mu.Lock()
-	defer y.mu.Unlock()
-	n := y.number(id)
-	if y.sent[n] {
+func (l *numberedLedger) Sent(id string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n := l.index(id)
+	if l.sent[n] {
 		return
 	}
-	y.sent[n] = true
-	y.published++
-	if y.effects[n] == 0 {
-		y.pending++
+	l.sent[n] = true
+	l.published++
+	if l.effects[n] == 0 {
+		l.pending++
 	}
 }
 
-func (y *tally) Effect(id string) {
-	y.mu.Lock()
-	defer y.mu.Unlock()
-	n := y.number(id)
-	y.done++
-	if y.effects[n] > 0 {
-		y.duplicates++
+func (l *numberedLedger) Effect(id string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n := l.index(id)
+	l.done++
+	if l.effects[n] > 0 {
+		l.duplicates++
 		return
 	}
-	y.effects[n] = 1
-	if y.sent[n] {
-		y.pending--
+	l.effects[n] = 1
+	if l.sent[n] {
+		l.pending--
 	}
 }
 
-// messages makes new ones, or none when there is no more room.
-func (y *tally) messages(n int) []delivery.Message {
-	y.mu.Lock()
-	defer y.mu.Unlock()
-	if y.next+n > len(y.sent) {
+// messages makes new messages, or none when all numbers are used.
+func (l *numberedLedger) messages(n int) []delivery.Message {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.next+n > len(l.sent) {
 		return nil
 	}
 	made := make([]delivery.Message, n)
 	for i := range made {
 		made[i] = delivery.Message{
-			ID: fmt.Sprintf("soak-%d", y.next), Recipient: "you", Body: make([]byte, 200), Priority: delivery.Priorities()[i%4],
+			ID: fmt.Sprintf("soak-%d", l.next), Recipient: "you", Body: make([]byte, 200), Priority: delivery.Priorities()[i%4],
 		}
-		y.next++
+		l.next++
 	}
 	return made
 }
 
-func (y *tally) String() string {
-	y.mu.Lock()
-	defer y.mu.Unlock()
-	return fmt.Sprintf("published %d  effects %d  pending %d  duplicates %d", y.published, y.done, y.pending, y.duplicates)
+func (l *numberedLedger) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return fmt.Sprintf("published %d  effects %d  pending %d  duplicates %d", l.published, l.done, l.pending, l.duplicates)
 }
 
-func (y *tally) drained() bool {
-	y.mu.Lock()
-	defer y.mu.Unlock()
-	return y.pending == 0
+func (l *numberedLedger) drained() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.pending == 0
 }
 
 // soak is a long run with random faults.
 type soak struct {
 	*pipeline
-	tally   *tally
+	numbers *numberedLedger
 	relay   *relay
 	redis   *servers.Redis
 	failing atomic.Bool
@@ -126,29 +126,29 @@ type soak struct {
 }
 
 func TestSoak(t *testing.T) {
-	if asked.soak <= 0 {
+	if flags.soak <= 0 {
 		return
 	}
-	seed := asked.seed
+	seed := flags.seed
 	if seed == 0 {
 		seed = uint64(time.Now().UnixNano())
 	}
-	fmt.Printf("soak: %s, seed %d\n", asked.soak, seed)
-	r := newRig(t, row{fault: "soak"})
+	fmt.Printf("soak: %s, seed %d\n", flags.soak, seed)
+	r := newRowTest(t, row{fault: "soak"})
 	defer func() {
 		if r.Failed() {
-			r.giveUp()
+			r.cancel()
 		}
 		r.cleanUp()
-		r.noLeaks()
+		r.assertNoLeaks()
 	}()
 	s := &soak{redis: r.ownRedis(), begin: time.Now()}
-	room := int(asked.soak.Seconds()+300) * soakRate
-	s.tally = &tally{sent: make([]bool, room), effects: make([]uint8, room), next: 1}
-	r.books = s.tally
-	s.relay = r.relay(r.loopback(), r.broker.Addr())
+	room := int(flags.soak.Seconds()+300) * soakRate
+	s.numbers = &numberedLedger{sent: make([]bool, room), effects: make([]uint8, room), next: 1}
+	r.target = s.numbers
+	s.relay = r.relay(r.listenLocally(), r.broker.Addr())
 	s.fault.Store("none")
-	s.pipeline = r.pipeline(setup{
+	s.pipeline = r.pipeline(pipelineConfig{
 		lean: true, redis: s.redis.URL() + steadyPool, amqp: "amqp://guest:guest@" + s.relay.listener.Addr().String() + "/",
 		handler: func(ctx context.Context, _ delivery.Message) error {
 			if attempt, _ := delivery.AttemptFrom(ctx); s.failing.Load() && attempt.Number == 1 {
@@ -162,37 +162,37 @@ func TestSoak(t *testing.T) {
 		transport: func(c *rabbitmq.Config) { c.Heartbeat, c.WriteTimeout = 2*time.Second, 2*time.Second },
 	})
 	s.run(rand.New(rand.NewPCG(seed, seed)))
-	fmt.Printf("soak: seed %d, %s, verdict %s\n", seed, s.tally, map[bool]string{false: "ok", true: "BAD"}[r.Failed()])
+	fmt.Printf("soak: seed %d, %s, verdict %s\n", seed, s.numbers, map[bool]string{false: "ok", true: "BAD"}[r.Failed()])
 }
 
-// run has a fault every now and then, and measures at the beginning and the end.
+// run injects faults, and measures at the beginning and at the end.
 func (s *soak) run(random *rand.Rand) {
 	lines, stop := context.WithCancel(s.ctx)
-	var telling sync.WaitGroup
-	telling.Go(func() { s.tell(lines) })
-	s.later(telling.Wait)
-	s.later(stop)
+	var printing sync.WaitGroup
+	printing.Go(func() { s.printLines(lines) })
+	s.atEnd(printing.Wait)
+	s.atEnd(stop)
 
-	settle := min(settleIn, asked.soak/4)
-	s.flowsUntil(s.begin.Add(settle), random)
+	settle := min(warmUp, flags.soak/4)
+	s.runUntil(s.begin.Add(settle), random)
 	heap, goroutines := s.measure()
-	s.flowsUntil(s.begin.Add(asked.soak), random)
+	s.runUntil(s.begin.Add(flags.soak), random)
 	heapNow, goroutinesNow := s.measure()
 	fmt.Printf("soak: heap %.2f MB after %s, %.2f MB at the end; goroutines %d, %d\n",
 		heap, settle, heapNow, goroutines, goroutinesNow)
 	assert.LessOrEqual(s, heapNow, heap*growth, "the heap has grown")
 	assert.LessOrEqual(s, float64(goroutinesNow), float64(goroutines)*growth, "there are more goroutines")
-	assert.True(s, s.tally.drained(), "lost: %s", s.tally)
+	assert.True(s, s.numbers.drained(), "lost: %s", s.numbers)
 	assert.Empty(s, s.deadLetters())
 }
 
-// flowsUntil publishes, with faults, until then, and drains.
-func (s *soak) flowsUntil(end time.Time, random *rand.Rand) {
+// runUntil publishes, with faults, until that time, and drains.
+func (s *soak) runUntil(end time.Time, random *rand.Rand) {
 	s.Helper()
 	stopping := make(chan struct{})
 	for range callers {
 		s.publishing.Go(func() {
-			tick := time.NewTicker(soakPace)
+			tick := time.NewTicker(soakInterval)
 			defer tick.Stop()
 			for {
 				select {
@@ -201,7 +201,7 @@ func (s *soak) flowsUntil(end time.Time, random *rand.Rand) {
 				case <-s.ctx.Done():
 					return
 				case <-tick.C:
-					s.publish(s.tally.messages(batchSize)...)
+					s.publish(s.numbers.messages(batchSize)...)
 				}
 			}
 		})
@@ -218,21 +218,21 @@ func (s *soak) flowsUntil(end time.Time, random *rand.Rand) {
 	}
 	close(stopping)
 	s.publishing.Wait()
-	s.within(3*time.Minute, s.tally.drained, "published messages have no end: "+s.tally.String())
+	s.within(3*time.Minute, s.numbers.drained, "published messages have no end: "+s.numbers.String())
 	s.fault.Store("none")
 }
 
-// measure is the heap in MB and the goroutines, when nothing happens.
+// measure is the heap in MB and the number of goroutines, while nothing happens.
 func (s *soak) measure() (heap float64, goroutines int) {
-	s.wait(5 * time.Second) // acks and connections settle
+	s.wait(5 * time.Second) // until acks are sent and connections closed
 	runtime.GC()
-	runtime.GC() // what was pooled goes with the second
+	runtime.GC() // the second frees what was pooled
 	var memory runtime.MemStats
 	runtime.ReadMemStats(&memory)
-	return float64(memory.HeapAlloc) / 1e6, own()
+	return float64(memory.HeapAlloc) / 1e6, ownGoroutines()
 }
 
-func (s *soak) tell(ctx context.Context) {
+func (s *soak) printLines(ctx context.Context) {
 	tick := time.NewTicker(lineEvery)
 	defer tick.Stop()
 	for {
@@ -243,7 +243,7 @@ func (s *soak) tell(ctx context.Context) {
 			var memory runtime.MemStats
 			runtime.ReadMemStats(&memory)
 			fmt.Printf("soak: %6s  %-22s  %s  heap %.1f MB  goroutines %d\n", time.Since(s.begin).Round(time.Second),
-				s.fault.Load(), s.tally, float64(memory.HeapAlloc)/1e6, own())
+				s.fault.Load(), s.numbers, float64(memory.HeapAlloc)/1e6, ownGoroutines())
 		}
 	}
 }
@@ -280,7 +280,7 @@ func (s *soak) faults() []soakFault {
 			func() error { return s.broker.ClearAlarm(s.ctx, servers.MemoryAlarm) })},
 		{"Redis killed", during(2*time.Second, s.redis.Kill, startRedis)},
 		{"Redis hangs", during(4*time.Second, s.redis.Pause, s.redis.Resume)},
-		{"scripts forgotten", func() { s.admin(s.redis.Addr(), "SCRIPT", "FLUSH") }},
+		{"scripts forgotten", func() { s.redisCommand(s.redis.Addr(), "SCRIPT", "FLUSH") }},
 		{"handler fails", func() {
 			s.failing.Store(true)
 			s.wait(2 * time.Second)

@@ -6,6 +6,7 @@ import (
 	"hash/crc32"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -17,6 +18,8 @@ import (
 	"github.com/esh3artech/barid/delivery"
 	"github.com/esh3artech/barid/delivery/deliverytest/servers"
 	"github.com/esh3artech/barid/delivery/sqlstore"
+	"github.com/esh3artech/barid/dlq"
+	"github.com/esh3artech/barid/retry"
 )
 
 func storeRows() []row {
@@ -24,12 +27,16 @@ func storeRows() []row {
 		{
 			number: 21, fault: "clock jumps, SQLite", how: "the clock of one of two retry workers jumps by 15 s ahead, back, and behind; so do all due times and expiries in the database",
 			promise: "duplicates at most of what ran at the moment, every record ends delivered", bound: 3 * concurrency,
-			run: func(r *rig) { storeClockJumps(r, r.sqlite()) },
+			run: func(r *rowTest) { storeClockJumps(r, r.sqlite()) },
 		},
 		{
 			number: 21, fault: "clock jumps, PostgreSQL", how: "the same",
 			promise: "the same", bound: 3 * concurrency, postgres: true,
-			run: func(r *rig) { storeClockJumps(r, r.postgres(r.sql)) },
+			run: func(r *rowTest) { storeClockJumps(r, r.postgres(r.sql)) },
+		},
+		{
+			number: 37, fault: "dead-letter store missing, full", how: "store fails for 4 s; then takes 20 of 60",
+			promise: "not acked, tried again at growing intervals", run: deadLetterStoreMissing,
 		},
 		{
 			number: 41, fault: "message store killed, PostgreSQL", how: "SIGKILL for 3 s and more, start again",
@@ -41,7 +48,7 @@ func storeRows() []row {
 		},
 		{
 			number: 41, fault: "message store's disk full, SQLite", how: "a file takes all of the tmpfs for 3 s; keys are there, too",
-			promise: "Publish fails in time, nothing acked that is not recorded, recovers by itself", needs: noTmpfs, run: storeFull,
+			promise: "Publish fails in time, nothing acked that is not recorded, recovers by itself", needs: needTmpfs, run: storeFull,
 		},
 	}
 }
@@ -57,7 +64,7 @@ func failOnce(ctx context.Context, m delivery.Message) error {
 	return nil
 }
 
-// skewedStore is what a store is to a process whose clock is wrong.
+// skewedStore is a store as a process with a wrong clock uses it.
 type skewedStore struct {
 	*sqlstore.Store
 	ahead atomic.Int64
@@ -94,12 +101,12 @@ func (s *skewedStore) Watch(due func(at time.Time)) (stop func()) {
 	return s.Store.Watch(func(at time.Time) { due(at.Add(-s.skew())) })
 }
 
-// storeClockJumps has workers disagree about the time, and the database's times
-// be wrong for everybody, which is what becomes of them when all clocks jump.
-func storeClockJumps(r *rig, db database) {
+// storeClockJumps makes workers disagree about the time. And it moves the times in the
+// database, which has the same effect as a jump of all clocks.
+func storeClockJumps(r *rowTest, db database) {
 	var slow atomic.Int64
-	p := r.pipeline(setup{
-		database: &db, keys: true, pendingGrace: 5 * time.Second,
+	p := r.pipeline(pipelineConfig{
+		database: &db, keysInDatabase: true, pendingGrace: 5 * time.Second,
 		handler: func(ctx context.Context, m delivery.Message) error {
 			if slow.Add(1)%50 == 0 {
 				select { // some run while it happens
@@ -111,103 +118,102 @@ func storeClockJumps(r *rig, db database) {
 			return failOnce(ctx, m)
 		},
 	})
-	skewed := &skewedStore{Store: p.records.Store}
-	p.work(p.records)
-	p.work(skewed)
-	p.traffic()
+	skewed := &skewedStore{Store: p.store.Store}
+	p.runRetryWorker(p.store)
+	p.runRetryWorker(skewed)
+	p.startTraffic()
 	const jump, nearer = 15 * time.Second, 16 * time.Second
 	for _, ahead := range []time.Duration{jump, 0, -jump} {
-		p.flows(300)
+		p.awaitMore(300)
 		skewed.ahead.Store(int64(ahead))
 		p.publish(p.scheduled("due"+ahead.String(), 100, time.Second)...)
-		assert.Positive(r, r.nearer(p.records, db, "keys", "expires_at", nearer))
-		assert.Positive(r, r.nearer(p.records, db, "progress", "due_at", nearer))
+		assert.Positive(r, r.advanceTimes(p.store, db, "keys", "expires_at", nearer))
+		assert.Positive(r, r.advanceTimes(p.store, db, "progress", "due_at", nearer))
 	}
-	p.flows(300)
+	p.awaitMore(300)
 	p.finish()
-	r.allDelivered(p.records, int(p.accepted.Load()))
-	r.note("%d second copies suppressed", p.answered("duplicate")+p.answered("stale"))
+	r.allDelivered(p.store, int(p.accepted.Load()))
+	r.note("%d second copies suppressed", p.keyAnswers("duplicate")+p.keyAnswers("stale"))
 }
 
-// chronicle checks that nothing is acked before the database has answered that
-// it knows.
-type chronicle struct {
-	known   sync.Map
-	unknown atomic.Int64
-	acked   atomic.Int64
+// ackOrder checks that nothing is acked before the database has recorded it.
+type ackOrder struct {
+	recorded sync.Map
+	early    atomic.Int64
+	acked    atomic.Int64
 }
 
-func (c *chronicle) onUpdate(update delivery.Update, err error) {
+func (c *ackOrder) onUpdate(update delivery.Update, err error) {
 	if err == nil || errors.Is(err, delivery.ErrLate) {
-		c.known.Store(update.ID, true)
+		c.recorded.Store(update.ID, true)
 	}
 }
 
-func (c *chronicle) onAck(id string, _ delivery.Incoming) bool {
+func (c *ackOrder) onAck(id string, _ delivery.Incoming) bool {
 	c.acked.Add(1)
-	if _, known := c.known.Load(id); !known {
-		c.unknown.Add(1)
+	if _, known := c.recorded.Load(id); !known {
+		c.early.Add(1)
 	}
 	return true
 }
 
-// outageOf breaks the database under a pipeline that uses it.
-func outageOf(r *rig, s setup, down, up func(p *pipeline), d time.Duration) {
+// storeOutage breaks the database under a pipeline that uses it.
+func storeOutage(r *rowTest, s pipelineConfig, down, up func(p *pipeline), d time.Duration) {
 	r.Helper()
-	var c chronicle
+	var c ackOrder
 	s.onAck, s.onUpdate, s.handler = c.onAck, c.onUpdate, failOnce
-	s.pendingGrace = 5 * time.Second // what was saved without an answer is sent after it
+	s.pendingGrace = 5 * time.Second // what was saved without an answer is sent after that time
 	s.timeout = 3 * time.Second
 	p := r.pipeline(s)
-	p.work(p.records)
-	p.traffic()
-	p.flows(500)
+	p.runRetryWorker(p.store)
+	p.startTraffic()
+	p.awaitMore(500)
 	before := p.refused()
 	down(p)
 	p.eventually(func() bool {
 		return p.refusedAs("store down")+p.refusedAs("not sent in time") > before["store down"]+before["not sent in time"]
 	}, "Publish does not tell that the store is down")
-	p.holdUp(d)
+	p.awaitNoAcks(d)
 	up(p)
-	p.flows(500)
+	p.awaitMore(500)
 	p.finish()
-	r.allDelivered(p.records, int(p.accepted.Load()))
+	r.allDelivered(p.store, int(p.accepted.Load()))
 	for kind, times := range p.refused() {
 		assert.NotContains(r, kind, "other", "%d times", times)
 	}
-	assert.Zero(r, c.unknown.Load(), "messages acked that were not recorded")
+	assert.Zero(r, c.early.Load(), "messages acked that were not recorded")
 	assert.GreaterOrEqual(r, p.refusedAs("unknown"), p.refusedAs("store down"), "messages whose outcome is said to be known")
 	r.note("%d acks, each after its record; %d refusals by Publish", c.acked.Load(), p.refusedAs("unknown"))
 }
 
-// ownPostgres starts one that the row may break.
-func (r *rig) ownPostgres() *servers.Postgres {
+// ownPostgres starts a PostgreSQL that the row may break.
+func (r *rowTest) ownPostgres() *servers.Postgres {
 	r.Helper()
 	server, err := servers.NewPostgres(r.ctx, servers.PostgresConfig{})
 	require.NoError(r, err)
-	r.later(func() { assert.NoError(r, server.Close()) })
+	r.atEnd(func() { assert.NoError(r, server.Close()) })
 	return server
 }
 
-func storeKilled(r *rig) {
+func storeKilled(r *rowTest) {
 	server := r.ownPostgres()
 	db := r.postgres(server)
-	outageOf(r, setup{database: &db},
+	storeOutage(r, pipelineConfig{database: &db},
 		func(*pipeline) { require.NoError(r, server.Kill()) },
 		func(*pipeline) { require.NoError(r, server.Start(r.ctx)) }, 2*time.Second)
 }
 
-func storeHangs(r *rig) {
+func storeHangs(r *rowTest) {
 	server := r.ownPostgres()
 	db := r.postgres(server)
-	r.later(func() { server.Resume() }) //nolint:errcheck // it may run
-	outageOf(r, setup{database: &db},
+	r.atEnd(func() { server.Resume() }) //nolint:errcheck // it may run
+	storeOutage(r, pipelineConfig{database: &db},
 		func(*pipeline) { require.NoError(r, server.Pause()) },
 		func(*pipeline) { require.NoError(r, server.Resume()) }, 2*time.Second)
 }
 
-// noTmpfs tells why a tmpfs can't be mounted here.
-func noTmpfs() string {
+// needTmpfs returns why a tmpfs can't be mounted here, or "".
+func needTmpfs() string {
 	if os.Geteuid() != 0 {
 		return "mounting a tmpfs needs root"
 	}
@@ -225,17 +231,17 @@ func noTmpfs() string {
 	return ""
 }
 
-func storeFull(r *rig) {
+func storeFull(r *rowTest) {
 	dir := r.TempDir()
 	require.NoError(r, syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=64m"))
-	r.later(func() { assert.NoError(r, syscall.Unmount(dir, 0)) })
+	r.atEnd(func() { assert.NoError(r, syscall.Unmount(dir, 0)) })
 	db := sqliteIn(dir)
 	ballast := filepath.Join(dir, "ballast")
-	outageOf(r, setup{database: &db, keys: true},
+	storeOutage(r, pipelineConfig{database: &db, keysInDatabase: true},
 		func(p *pipeline) {
 			r.fill(ballast)
 			p.eventually(func() bool {
-				errs := p.records.Save(r.ctx, delivery.Record{
+				errs := p.store.Save(r.ctx, delivery.Record{
 					Message:  delivery.Message{ID: delivery.NewID(), Recipient: "you", Body: make([]byte, 1<<20), CreatedAt: time.Now()},
 					Progress: delivery.Progress{Status: delivery.StatusDelivered, UpdatedAt: time.Now()},
 				})
@@ -245,8 +251,8 @@ func storeFull(r *rig) {
 		func(*pipeline) { require.NoError(r, os.Remove(ballast)) }, 3*time.Second)
 }
 
-// fill takes all the room that there is.
-func (r *rig) fill(path string) {
+// fill writes a file until the disk is full.
+func (r *rowTest) fill(path string) {
 	r.Helper()
 	file, err := os.Create(path)
 	require.NoError(r, err)
@@ -255,4 +261,69 @@ func (r *rig) fill(path string) {
 	}
 	require.ErrorIs(r, err, syscall.ENOSPC)
 	require.NoError(r, file.Close())
+}
+
+func deadLetterStoreMissing(r *rowTest) {
+	const poisoned, room = 30, 20
+	var acked sync.Map
+	memory := dlq.NewMemory(dlq.MemoryConfig{MaxEntries: room})
+	p := r.pipeline(pipelineConfig{
+		deadLetters: memory,
+		handler: func(_ context.Context, m delivery.Message) error {
+			if strings.Contains(m.ID, "poison") {
+				return retry.Permanent(errPoison)
+			}
+			return nil
+		},
+		onAck: func(id string, _ delivery.Incoming) bool {
+			if strings.Contains(id, "poison") {
+				acked.Store(id, true)
+			}
+			return true
+		},
+	})
+	ackedNow := func() (n int) {
+		acked.Range(func(any, any) bool { n++; return true })
+		return n
+	}
+	p.startTraffic()
+	p.awaitMore(300)
+	p.deadLetterStore.down.Store(true)
+	p.publish(p.messages("poison-a", poisoned)...)
+	p.eventually(func() bool { return p.deadLetterStore.tries.Load() >= poisoned }, "nobody tries to store")
+	begin, tries := time.Now(), p.deadLetterStore.tries.Load()
+	r.wait(4 * time.Second)
+	assert.Zero(r, ackedNow(), "acked without a home")
+	// Each waits 100 ms, then twice as long each time.
+	assert.Less(r, p.deadLetterStore.tries.Load()-tries, int64(poisoned*8), "a hot loop")
+	r.note("%d tries to store %d letters in %.0f s", p.deadLetterStore.tries.Load(), poisoned, time.Since(begin).Seconds())
+	p.awaitMore(200) // others are not held up
+	p.deadLetterStore.down.Store(false)
+	// Now there is room for some of them.
+	p.publish(p.messages("poison-b", poisoned)...)
+	p.eventually(func() bool { return ackedNow() >= room }, "what has room is not settled")
+	r.wait(2 * time.Second)
+	assert.Equal(r, room, ackedNow(), "acked without a home")
+	p.removeDeadLetters(2 * poisoned)
+	p.awaitMore(200)
+	p.finish()
+	assert.Equal(r, 2*poisoned, ackedNow())
+	assert.Equal(r, 2*poisoned, r.ledger.Report().DeadLetters)
+}
+
+// removeDeadLetters counts n dead letters and deletes them, as they come.
+func (p *pipeline) removeDeadLetters(n int) {
+	p.Helper()
+	for made := 0; made < n; {
+		letters := p.deadLetters()
+		p.countDeadLetters()
+		var ids []string
+		for _, letter := range letters {
+			ids = append(ids, letter.ID)
+		}
+		made += len(ids)
+		_, err := p.manager.Delete(p.ctx, ids...)
+		require.NoError(p, err)
+		p.wait(50 * time.Millisecond)
+	}
 }

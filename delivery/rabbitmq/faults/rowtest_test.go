@@ -19,7 +19,7 @@ import (
 )
 
 const (
-	// rowLimit bounds a row, so that one that hangs tells so.
+	// rowLimit bounds a row, so that one that hangs fails.
 	rowLimit = 4 * time.Minute
 	// patience is how long something may take on a busy machine.
 	patience = time.Minute
@@ -28,65 +28,65 @@ const (
 	grace = 15 * time.Second
 )
 
-// rig holds what a row has to work with. It is the testing.T of its row, and
-// remembers what went wrong for the table.
-type rig struct {
+// rowTest is the test of one row, with the servers and the ledger that the row works
+// with. It keeps the failures of its testing.T for the table.
+type rowTest struct {
 	*testing.T
 	row    row
 	ctx    context.Context // ends with the row's time
-	giveUp context.CancelFunc
+	cancel context.CancelFunc
 	broker *servers.RabbitMQ
 	redis  *servers.Redis
 	sql    *servers.Postgres // nil unless the row asks for it
 	ledger deliverytest.Ledger
-	books  books // where the pipeline writes, by default the ledger
+	target ledger // where the pipeline writes, by default the ledger
 	bound  int
 	notes  []string
 
-	cleaning    []func()
+	cleanups    []func()
 	goroutines  int
 	descriptors int
 
-	mu    sync.Mutex
-	wrong []string
+	mu     sync.Mutex
+	failed []string
 }
 
-// books take what happens to messages.
-type books interface {
+// ledger is told what happens to messages.
+type ledger interface {
 	Sent(id string)
 	Effect(id string)
 }
 
-func newRig(t *testing.T, row row) *rig {
+func newRowTest(t *testing.T, row row) *rowTest {
 	t.Helper()
-	r := &rig{T: t, row: row, bound: row.bound, broker: shared.RabbitMQ(t), redis: shared.Redis(t)}
-	r.books = &r.ledger
-	ctx, cancel := context.WithTimeout(context.Background(), rowLimit+asked.soak)
+	r := &rowTest{T: t, row: row, bound: row.bound, broker: shared.RabbitMQ(t), redis: shared.Redis(t)}
+	r.target = &r.ledger
+	ctx, cancel := context.WithTimeout(context.Background(), rowLimit+flags.soak)
 	r.ctx = ctx
-	// An earlier row that went wrong may have left them down.
+	// An earlier row that failed may have left them down.
 	require.NoError(t, r.broker.Start(ctx))
 	require.NoError(t, r.redis.Start(ctx))
 	if row.postgres {
 		r.sql = shared.Postgres(t)
 		require.NoError(t, r.sql.Start(ctx))
 	}
-	r.goroutines, r.descriptors = own(), descriptors()
-	r.giveUp = cancel
-	r.later(cancel)
+	r.goroutines, r.descriptors = ownGoroutines(), descriptors()
+	r.cancel = cancel
+	r.atEnd(cancel)
 	return r
 }
 
-// Errorf notes a fault of the row.
-func (r *rig) Errorf(format string, args ...any) {
+// Errorf keeps a failure of the row for the table.
+func (r *rowTest) Errorf(format string, args ...any) {
 	r.Helper()
 	text := strings.TrimSpace(fmt.Sprintf(format, args...))
 	r.mu.Lock()
-	r.wrong = append(r.wrong, brief(text))
+	r.failed = append(r.failed, brief(text))
 	r.mu.Unlock()
 	r.T.Errorf("%s", text)
 }
 
-// brief takes the message out of testify's report.
+// brief is the message in a report of testify's.
 func brief(text string) string {
 	var parts []string
 	for line := range strings.Lines(text) {
@@ -104,33 +104,33 @@ func brief(text string) string {
 	return strings.Join(parts, ": ")
 }
 
-func (r *rig) faults() []string {
+func (r *rowTest) failures() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return slices.Clone(r.wrong)
+	return slices.Clone(r.failed)
 }
 
-// note adds to what the Markdown says of the row.
-func (r *rig) note(format string, args ...any) {
+// note adds to what the Markdown table says of the row.
+func (r *rowTest) note(format string, args ...any) {
 	text := fmt.Sprintf(format, args...)
 	r.notes = append(r.notes, text)
 	r.Log(text)
 }
 
-// later does something at the row's end, the last first.
-func (r *rig) later(do func()) { r.cleaning = append(r.cleaning, do) }
+// atEnd does something at the row's end. What was added last is done first.
+func (r *rowTest) atEnd(do func()) { r.cleanups = append(r.cleanups, do) }
 
-func (r *rig) cleanUp() {
-	for _, do := range slices.Backward(r.cleaning) {
+func (r *rowTest) cleanUp() {
+	for _, do := range slices.Backward(r.cleanups) {
 		do()
 	}
-	r.cleaning = nil
+	r.cleanups = nil
 }
 
-// noLeaks waits until goroutines and descriptors are back where they were.
-func (r *rig) noLeaks() {
+// assertNoLeaks waits until goroutines and descriptors are back where they were.
+func (r *rowTest) assertNoLeaks() {
 	back := func() bool {
-		return (runtime.NumGoroutine() <= r.goroutines || own() <= r.goroutines) && descriptors() <= r.descriptors
+		return (runtime.NumGoroutine() <= r.goroutines || ownGoroutines() <= r.goroutines) && descriptors() <= r.descriptors
 	}
 	deadline := time.Now().Add(patience)
 	for !back() && time.Now().Before(deadline) {
@@ -139,13 +139,13 @@ func (r *rig) noLeaks() {
 	if back() {
 		return
 	}
-	r.Errorf("leak: %d goroutines, %d before; %d descriptors, %d before", own(), r.goroutines, descriptors(), r.descriptors)
+	r.Errorf("leak: %d goroutines, %d before; %d descriptors, %d before", ownGoroutines(), r.goroutines, descriptors(), r.descriptors)
 	r.Logf("%s", stacks())
 }
 
-// own counts goroutines but those of toxiproxy's toxics: one of them stays for
-// each connection that ended while it was stalled.
-func own() int {
+// ownGoroutines counts goroutines except those of toxiproxy's toxics: one of them
+// stays for each connection that ended while it was stalled.
+func ownGoroutines() int {
 	count := 0
 	for stack := range strings.SplitSeq(stacks(), "\n\n") {
 		if !strings.Contains(stack, "toxiproxy/v2/toxics.") {
@@ -165,11 +165,12 @@ func descriptors() int {
 	if err != nil {
 		return 0
 	}
-	return len(entries) - 1 // the one that reads
+	return len(entries) - 1 // the directory itself
 }
 
-// wait lets time pass: the fault's duration, not a guess at somebody's speed.
-func (r *rig) wait(d time.Duration) {
+// wait lets time pass. It is for the duration of a fault, not for a guess at how long
+// something may take.
+func (r *rowTest) wait(d time.Duration) {
 	select {
 	case <-time.After(d):
 	case <-r.ctx.Done():
@@ -178,12 +179,12 @@ func (r *rig) wait(d time.Duration) {
 }
 
 // eventually fails the row when ok does not become true in time.
-func (r *rig) eventually(ok func() bool, otherwise string) {
+func (r *rowTest) eventually(ok func() bool, otherwise string) {
 	r.Helper()
 	r.within(patience, ok, otherwise)
 }
 
-func (r *rig) within(limit time.Duration, ok func() bool, otherwise string) {
+func (r *rowTest) within(limit time.Duration, ok func() bool, otherwise string) {
 	r.Helper()
 	deadline := time.Now().Add(limit)
 	for !ok() {
@@ -195,7 +196,7 @@ func (r *rig) within(limit time.Duration, ok func() bool, otherwise string) {
 }
 
 // ctl runs rabbitmqctl.
-func (r *rig) ctl(args ...string) string {
+func (r *rowTest) ctl(args ...string) string {
 	r.Helper()
 	out, err := r.broker.Ctl(r.ctx, args...)
 	require.NoError(r, err)
@@ -203,12 +204,12 @@ func (r *rig) ctl(args ...string) string {
 }
 
 // setBroker changes a setting of the running broker until the row's end.
-func (r *rig) setBroker(setting, value, back string) {
+func (r *rowTest) setBroker(setting, value, back string) {
 	r.Helper()
 	set := func(value string) error {
 		_, err := r.broker.Ctl(context.WithoutCancel(r.ctx), "eval", "application:set_env(rabbit, "+setting+", "+value+").")
 		return err
 	}
 	require.NoError(r, set(value))
-	r.later(func() { assert.NoError(r, set(back)) })
+	r.atEnd(func() { assert.NoError(r, set(back)) })
 }

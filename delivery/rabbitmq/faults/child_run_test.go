@@ -21,48 +21,48 @@ import (
 	"github.com/esh3artech/barid/retry"
 )
 
-// crew is a child at its job.
-type crew struct {
-	*job
-	flow      flow
-	file      *os.File
+// childRun is what a child works with.
+type childRun struct {
+	*childConfig
+	progress  childProgress
+	logFile   *os.File
 	logger    *slog.Logger
 	transport delivery.Transport
-	keys      *tappedStore
-	records   *records // nil without a database
+	keys      *hookedKeyStore
+	store     *databaseStore // nil without a database
 	stopped   atomic.Bool
 	closing   []func() error
 }
 
-func (j *job) run(ctx context.Context) error {
-	file, err := os.OpenFile(j.Log, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+func (c *childConfig) run(ctx context.Context) error {
+	file, err := os.OpenFile(c.LogFile, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
 	defer file.Close() //nolint:errcheck // every line was written at once
-	c := &crew{job: j, file: file, logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))}
+	run := &childRun{childConfig: c, logFile: file, logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))}
 	defer func() {
-		for _, do := range slices.Backward(c.closing) {
+		for _, do := range slices.Backward(run.closing) {
 			do() //nolint:errcheck // it is over
 		}
 	}()
-	if err := c.open(ctx); err != nil {
+	if err := run.open(ctx); err != nil {
 		return err
 	}
-	return c.work(ctx)
+	return run.runAll(ctx)
 }
 
-func (c *crew) write(word, id string) error {
-	_, err := c.file.WriteString(word + " " + id + "\n")
+func (c *childRun) log(word, id string) error {
+	_, err := c.logFile.WriteString(word + " " + id + "\n")
 	return err
 }
 
-func (c *crew) open(ctx context.Context) error {
+func (c *childRun) open(ctx context.Context) error {
 	if c.InProcess {
 		transport := memory.New(memory.Config{Name: c.Name})
 		c.closing = append(c.closing, transport.Close)
 		c.transport = transport
-		c.flow.beforeDeath = c.leaveQueued
+		c.progress.beforeKill = c.awaitQueuedRecord
 	} else {
 		transport, err := rabbitmq.Open(ctx, rabbitmq.Config{
 			URL: c.AMQP, Name: c.Name, Heartbeat: time.Second, MaxReconnectDelay: time.Second, Logger: c.logger,
@@ -71,15 +71,15 @@ func (c *crew) open(ctx context.Context) error {
 			return err
 		}
 		c.closing = append(c.closing, transport.Close)
-		c.transport = &tappedTransport{Transport: transport, onSend: c.send}
+		c.transport = &hookedTransport{Transport: transport, onSend: c.send}
 	}
-	c.keys = &tappedStore{}
-	c.keys.beforeClaim = func(string) { c.pass(beforeClaim, &c.flow) }
-	c.keys.afterClaim = func(string) { c.pass(afterClaim, &c.flow) }
+	c.keys = &hookedKeyStore{}
+	c.keys.beforeClaim = func(string) { c.reach(beforeClaim, &c.progress) }
+	c.keys.afterClaim = func(string) { c.reach(afterClaim, &c.progress) }
 	c.keys.afterComplete = func(key string) {
-		c.write(markLine, key) //nolint:errcheck // then there are too few marks
-		c.flow.marks.Add(1)
-		c.pass(afterMark, &c.flow)
+		c.log(markLine, key) //nolint:errcheck // then there are too few marks
+		c.progress.marks.Add(1)
+		c.reach(afterMark, &c.progress)
 	}
 	if c.Database != nil {
 		records, err := c.Database.open(ctx, c.logger)
@@ -87,7 +87,7 @@ func (c *crew) open(ctx context.Context) error {
 			return err
 		}
 		c.closing = append(c.closing, records.Close)
-		c.records, c.keys.Store = records, records.Keys()
+		c.store, c.keys.Store = records, records.Keys()
 		return nil
 	}
 	client, err := redisstore.NewClient(c.Redis)
@@ -100,11 +100,11 @@ func (c *crew) open(ctx context.Context) error {
 	return nil
 }
 
-// leaveQueued waits until some record says that its message waits in this
-// process: what was just published says so a little later.
-func (c *crew) leaveQueued() {
+// awaitQueuedRecord waits until a record says that its message is queued, that is, in
+// this process. What was just published says so a little later.
+func (c *childRun) awaitQueuedRecord() {
 	for {
-		stats, err := c.records.Stats(context.Background())
+		stats, err := c.store.Stats(context.Background())
 		if err == nil && stats.Of(delivery.StatusQueued) > 0 {
 			return
 		}
@@ -112,49 +112,49 @@ func (c *crew) leaveQueued() {
 	}
 }
 
-// work does everything until ctx ends. The retry worker ends last: what waits in
-// the process is its to renew while a consumer has it in hand.
-func (c *crew) work(ctx context.Context) error {
-	var duties []func(context.Context) error
+// runAll runs publisher, consumer and retry worker until ctx ends. The retry worker
+// ends last: while a consumer has messages in hand, it renews their records' leases.
+func (c *childRun) runAll(ctx context.Context) error {
+	var tasks []func(context.Context) error
 	if c.Publish > 0 {
-		duties = append(duties, c.publish)
+		tasks = append(tasks, c.runPublisher)
 	}
 	if !c.NoConsumer {
-		duties = append(duties, c.consume)
+		tasks = append(tasks, c.runConsumer)
 	}
-	patrolling, stop := context.WithCancel(context.WithoutCancel(ctx))
+	workerCtx, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
-	patrolled := make(chan error, 1)
-	go func() { patrolled <- c.patrol(patrolling) }()
-	if err := c.write(readyLine, c.Name); err != nil {
+	workerDone := make(chan error, 1)
+	go func() { workerDone <- c.runRetryWorker(workerCtx) }()
+	if err := c.log(readyLine, c.Name); err != nil {
 		return err
 	}
-	done := make(chan error, len(duties))
-	for _, duty := range duties {
-		go func() { done <- duty(ctx) }()
+	done := make(chan error, len(tasks))
+	for _, task := range tasks {
+		go func() { done <- task(ctx) }()
 	}
 	var faults []error
-	for range duties {
+	for range tasks {
 		faults = append(faults, <-done)
 	}
 	if errors.Join(faults...) == nil {
 		<-ctx.Done()
 	}
 	stop()
-	return errors.Join(append(faults, <-patrolled)...)
+	return errors.Join(append(faults, <-workerDone)...)
 }
 
-func (c *crew) consume(ctx context.Context) error {
+func (c *childRun) runConsumer(ctx context.Context) error {
 	config := delivery.ConsumerConfig{
 		Concurrency: c.Concurrency, Prefetch: prefetch,
 		HandlerTimeout: time.Minute, DrainTimeout: c.Drain,
 		Retry:       retry.Exponential{Base: time.Second, MaxRetries: 3},
 		Idempotency: c.keys, IdempotencyLease: c.Lease, IdempotencyWindow: 30 * time.Minute,
 		Breaker:     breaker.New(breaker.Config{SampleSize: 500}),
-		DeadLetters: noLetters(), Logger: c.logger,
+		DeadLetters: noDeadLetters(), Logger: c.logger,
 	}
-	if c.records != nil {
-		config.Store = c.records
+	if c.store != nil {
+		config.Store = c.store
 	}
 	consumer, err := delivery.NewConsumer(c.transport, c.handle, config)
 	if err != nil {
@@ -163,12 +163,12 @@ func (c *crew) consume(ctx context.Context) error {
 	return consumer.Run(ctx)
 }
 
-// noLetters is a dead-letter store for what has none.
-func noLetters() delivery.DeadLetterer {
+// noDeadLetters is a dead-letter store for rows that have no dead letters.
+func noDeadLetters() delivery.DeadLetterer {
 	return dlq.NewManager(dlq.NewMemory(dlq.MemoryConfig{}), nil, dlq.Config{})
 }
 
-func (c *crew) handle(ctx context.Context, m delivery.Message) error {
+func (c *childRun) handle(ctx context.Context, m delivery.Message) error {
 	if c.Work > 0 {
 		select {
 		case <-time.After(c.Work):
@@ -176,33 +176,33 @@ func (c *crew) handle(ctx context.Context, m delivery.Message) error {
 			return ctx.Err()
 		}
 	}
-	if c.flow.dying.Load() {
-		select {} // the end is near
+	if c.progress.dying.Load() {
+		select {} // the process is about to die
 	}
-	if err := c.write(effectLine, m.ID); err != nil {
+	if err := c.log(effectLine, m.ID); err != nil {
 		return err
 	}
-	c.flow.effects.Add(1)
-	c.pass(afterEffect, &c.flow)
+	c.progress.effects.Add(1)
+	c.reach(afterEffect, &c.progress)
 	if c.Hold {
 		<-ctx.Done()
 		if errors.Is(context.Cause(ctx), idempotency.ErrLost) {
-			return c.write(lostLine, m.ID)
+			return c.log(lostLine, m.ID)
 		}
 	}
 	return ctx.Err()
 }
 
-// patrol runs a RetryWorker if there are records.
-func (c *crew) patrol(ctx context.Context) error {
-	if c.records == nil {
+// runRetryWorker runs a RetryWorker if there are records.
+func (c *childRun) runRetryWorker(ctx context.Context) error {
+	if c.store == nil {
 		return nil
 	}
-	config := workerConfig(c.logger)
-	config.DeadLetters = noLetters()
-	store := &tappedRecords{Store: c.records.Store, onUpdate: func(update delivery.Update, err error) {
+	config := retryWorkerConfig(c.logger)
+	config.DeadLetters = noDeadLetters()
+	store := &hookedMessageStore{Store: c.store.Store, onUpdate: func(update delivery.Update, err error) {
 		if errors.Is(err, delivery.ErrLate) {
-			c.write(lateLine, update.ID) //nolint:errcheck // then there are too few
+			c.log(lateLine, update.ID) //nolint:errcheck // then there are too few
 		}
 	}}
 	worker, err := delivery.NewRetryWorker(store, c.transport, config)
@@ -212,9 +212,9 @@ func (c *crew) patrol(ctx context.Context) error {
 	return worker.Run(ctx)
 }
 
-// send sends a batch for the retry worker, dies half-way through it if that is
-// the job, and has the process stopped after the first one if it is that.
-func (c *crew) send(ctx context.Context, batch []delivery.Envelope, send sender) []error {
+// send sends a batch for the retry worker. If the config says so, the child dies
+// half-way through it, or is stopped after the first one.
+func (c *childRun) send(ctx context.Context, batch []delivery.Envelope, send sender) []error {
 	half := 0
 	if c.Point == midBatch {
 		half = len(batch) / 2
@@ -230,27 +230,27 @@ func (c *crew) send(ctx context.Context, batch []delivery.Envelope, send sender)
 		}
 		for i, err := range sent {
 			if err == nil {
-				c.write(sendLine, fmt.Sprintf("%s/%d", part[i].ID, part[i].Attempt)) //nolint:errcheck // then there are too few
+				c.log(sendLine, fmt.Sprintf("%s/%d", part[i].ID, part[i].Attempt)) //nolint:errcheck // then there are too few
 			}
 		}
 		errs = append(errs, sent...)
 		if n == 0 {
-			c.pass(midBatch, &c.flow)
+			c.reach(midBatch, &c.progress)
 		}
 	}
 	if c.Stop && c.stopped.CompareAndSwap(false, true) {
-		c.write(stopLine, c.Name)                  //nolint:errcheck // then somebody waits in vain
+		c.log(stopLine, c.Name)                    //nolint:errcheck // then the row waits in vain
 		syscall.Kill(os.Getpid(), syscall.SIGSTOP) //nolint:errcheck // it can't fail
 		<-time.After(100 * time.Millisecond)       // the signal may take a moment
 	}
 	return errs
 }
 
-// publish publishes so many messages, and writes down which were accepted.
-func (c *crew) publish(ctx context.Context) error {
-	config := delivery.PublisherConfig{PendingGrace: workLease, Logger: c.logger}
-	if c.records != nil {
-		config.Store = c.records
+// runPublisher publishes the messages, and writes down which were accepted.
+func (c *childRun) runPublisher(ctx context.Context) error {
+	config := delivery.PublisherConfig{PendingGrace: retryWorkerLease, Logger: c.logger}
+	if c.store != nil {
+		config.Store = c.store
 	}
 	publisher, err := delivery.NewPublisher(c.transport, config)
 	if err != nil {
@@ -263,7 +263,7 @@ func (c *crew) publish(ctx context.Context) error {
 		if err := publisher.Publish(ctx, m); err != nil {
 			return err
 		}
-		if err := c.write(sentLine, m.ID); err != nil {
+		if err := c.log(sentLine, m.ID); err != nil {
 			return err
 		}
 	}

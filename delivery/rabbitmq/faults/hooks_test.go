@@ -12,53 +12,54 @@ import (
 	"github.com/esh3artech/barid/idempotency"
 )
 
-// tappedTransport shows every ack before it is given, and can keep it back, and
-// lets somebody else see to what is sent. Functions that are nil are not called.
-type tappedTransport struct {
+// hookedTransport calls a function before every ack, which may suppress the ack, and
+// another in place of Send. Functions that are nil are not called.
+type hookedTransport struct {
 	*rabbitmq.Transport
-	// onAck is told which message is about to be acked, "" for a malformed one.
-	// When it returns false the ack is lost on the way.
+	// onAck is called with the ID of the message that is about to be acked, or "" for
+	// a malformed one. If it returns false, the ack is lost.
 	onAck func(id string, in delivery.Incoming) bool
-	// onSend sends by means of send.
+	// onSend sends the batch by calling send.
 	onSend func(ctx context.Context, batch []delivery.Envelope, send sender) []error
 }
 
 type sender func(ctx context.Context, batch []delivery.Envelope) []error
 
-func (t *tappedTransport) Send(ctx context.Context, batch []delivery.Envelope) []error {
+func (t *hookedTransport) Send(ctx context.Context, batch []delivery.Envelope) []error {
 	if t.onSend == nil {
 		return t.Transport.Send(ctx, batch)
 	}
 	return t.onSend(ctx, batch, t.Transport.Send)
 }
 
-func (t *tappedTransport) Subscribe(ctx context.Context, config delivery.SubscribeConfig) (delivery.Subscription, error) {
+func (t *hookedTransport) Subscribe(ctx context.Context, config delivery.SubscribeConfig) (delivery.Subscription, error) {
 	subscription, err := t.Transport.Subscribe(ctx, config)
 	if err != nil || t.onAck == nil {
 		return subscription, err
 	}
-	return &tappedSubscription{Subscription: subscription.(*rabbitmq.Subscription), onAck: t.onAck}, nil
+	return &hookedSubscription{Subscription: subscription, Pauser: subscription.(delivery.Pauser), onAck: t.onAck}, nil
 }
 
-type tappedSubscription struct {
-	*rabbitmq.Subscription
+type hookedSubscription struct {
+	delivery.Subscription
+	delivery.Pauser
 	onAck func(id string, in delivery.Incoming) bool
 }
 
-func (s *tappedSubscription) Receive(ctx context.Context) ([]delivery.Incoming, error) {
+func (s *hookedSubscription) Receive(ctx context.Context) ([]delivery.Incoming, error) {
 	batch, err := s.Subscription.Receive(ctx)
 	for i := range batch {
-		batch[i] = &tappedIncoming{Incoming: batch[i], onAck: s.onAck}
+		batch[i] = &hookedIncoming{Incoming: batch[i], onAck: s.onAck}
 	}
 	return batch, err
 }
 
-type tappedIncoming struct {
+type hookedIncoming struct {
 	delivery.Incoming
 	onAck func(id string, in delivery.Incoming) bool
 }
 
-func (in *tappedIncoming) Ack() error {
+func (in *hookedIncoming) Ack() error {
 	id := ""
 	if envelope, err := in.Envelope(); err == nil {
 		id = envelope.ID
@@ -69,28 +70,28 @@ func (in *tappedIncoming) Ack() error {
 	return in.Incoming.Ack()
 }
 
-// tappedStore shows the steps of the idempotency protocol. Functions that are
-// nil are not called.
-type tappedStore struct {
+// hookedKeyStore calls functions around the steps of the idempotency protocol. Those
+// that are nil are not called.
+type hookedKeyStore struct {
 	idempotency.Store
 	beforeClaim, afterClaim, afterComplete func(key string)
 	completed                              atomic.Int64
 }
 
 // Ping implements delivery.Pinger, as all of the stores do.
-func (s *tappedStore) Ping(ctx context.Context) error {
+func (s *hookedKeyStore) Ping(ctx context.Context) error {
 	return s.Store.(delivery.Pinger).Ping(ctx)
 }
 
 // Check implements delivery.Checker where the store does.
-func (s *tappedStore) Check(ctx context.Context) error {
+func (s *hookedKeyStore) Check(ctx context.Context) error {
 	if checker, ok := s.Store.(delivery.Checker); ok {
 		return checker.Check(ctx)
 	}
 	return nil
 }
 
-func (s *tappedStore) Claim(ctx context.Context, key, token string, attempt int, lease time.Duration) (idempotency.Answer, error) {
+func (s *hookedKeyStore) Claim(ctx context.Context, key, token string, attempt int, lease time.Duration) (idempotency.Answer, error) {
 	if s.beforeClaim != nil {
 		s.beforeClaim(key)
 	}
@@ -101,7 +102,7 @@ func (s *tappedStore) Claim(ctx context.Context, key, token string, attempt int,
 	return answer, err
 }
 
-func (s *tappedStore) Complete(ctx context.Context, key, token string, window time.Duration) (idempotency.Completion, error) {
+func (s *hookedKeyStore) Complete(ctx context.Context, key, token string, window time.Duration) (idempotency.Completion, error) {
 	completion, err := s.Store.Complete(ctx, key, token, window)
 	if err == nil {
 		s.completed.Add(1)
@@ -112,13 +113,13 @@ func (s *tappedStore) Complete(ctx context.Context, key, token string, window ti
 	return completion, err
 }
 
-// tappedRecords shows what became of each update.
-type tappedRecords struct {
+// hookedMessageStore calls a function with the result of each update.
+type hookedMessageStore struct {
 	*sqlstore.Store
 	onUpdate func(update delivery.Update, err error)
 }
 
-func (s *tappedRecords) Update(ctx context.Context, updates ...delivery.Update) ([]delivery.Progress, []error) {
+func (s *hookedMessageStore) Update(ctx context.Context, updates ...delivery.Update) ([]delivery.Progress, []error) {
 	progress, errs := s.Store.Update(ctx, updates...)
 	for i := range updates {
 		var err error
@@ -130,8 +131,8 @@ func (s *tappedRecords) Update(ctx context.Context, updates ...delivery.Update) 
 	return progress, errs
 }
 
-// failingLetters is a dead-letter store that can go missing.
-type failingLetters struct {
+// failingDeadLetters is a dead-letter store that can be made to fail.
+type failingDeadLetters struct {
 	delivery.DeadLetterer
 	down  atomic.Bool
 	tries atomic.Int64
@@ -140,7 +141,7 @@ type failingLetters struct {
 
 var errMissing = errors.New("the dead-letter store is missing")
 
-func (f *failingLetters) DeadLetter(ctx context.Context, letters ...delivery.DeadLetter) error {
+func (f *failingDeadLetters) DeadLetter(ctx context.Context, letters ...delivery.DeadLetter) error {
 	f.tries.Add(1)
 	if f.down.Load() {
 		return errMissing

@@ -9,16 +9,17 @@ import (
 	"github.com/esh3artech/barid/delivery"
 )
 
-// control is a connection for questions. It is neither a publishing one, which
-// the broker may block, nor a consuming one. It is made when first used.
-type control struct {
-	turn chan struct{} // capacity 1: who has put something in may use link
-	link *link
+// controlConn is the connection over which the broker is asked about itself and
+// its queues. It neither publishes, which the broker may block, nor consumes. It
+// is made when it is first needed, and used by one caller at a time.
+type controlConn struct {
+	inUse chan struct{} // capacity 1: whoever has put something in may use conn
+	conn  *connection   // nil when there is none
 }
 
 // ask runs f with the control connection. A connection that turns out to be dead
 // is replaced once.
-func (t *Transport) ask(ctx context.Context, f func(*link) error) error {
+func (t *Transport) ask(ctx context.Context, f func(*connection) error) error {
 	if t == nil || t.life == nil || t.closing.Load() {
 		return delivery.ErrClosed
 	}
@@ -26,18 +27,18 @@ func (t *Transport) ask(ctx context.Context, f func(*link) error) error {
 	defer cancel()
 	defer context.AfterFunc(t.life, cancel)()
 	select {
-	case t.control.turn <- struct{}{}:
+	case t.controlConn.inUse <- struct{}{}:
 	case <-ctx.Done():
 		if t.closing.Load() {
 			return delivery.ErrClosed
 		}
 		return ctx.Err()
 	}
-	defer func() { <-t.control.turn }()
+	defer func() { <-t.controlConn.inUse }()
 	for {
-		link, known, err := t.control.get(ctx, t)
+		conn, reused, err := t.controlConn.get(ctx, t.dialer)
 		if err == nil {
-			err = link.within(ctx, t.config.DialTimeout, func() error { return f(link) })
+			err = conn.within(ctx, t.config.DialTimeout, func() error { return f(conn) })
 		}
 		switch {
 		case err == nil:
@@ -46,7 +47,7 @@ func (t *Transport) ask(ctx context.Context, f func(*link) error) error {
 			return delivery.ErrClosed
 		case ctx.Err() != nil:
 			return ctx.Err()
-		case known && link.conn.IsClosed():
+		case reused && conn.amqp.IsClosed():
 			continue
 		}
 		var fault *TopologyError
@@ -58,47 +59,48 @@ func (t *Transport) ask(ctx context.Context, f func(*link) error) error {
 }
 
 // get returns the connection, and whether it was there before.
-func (c *control) get(ctx context.Context, t *Transport) (link *link, known bool, err error) {
-	if c.link != nil && !c.link.conn.IsClosed() {
-		return c.link, true, nil
+func (c *controlConn) get(ctx context.Context, d *dialer) (conn *connection, reused bool, err error) {
+	if c.conn != nil && !c.conn.amqp.IsClosed() {
+		return c.conn, true, nil
 	}
-	if c.link != nil {
-		c.link.close()
-		c.link = nil
+	if c.conn != nil {
+		c.conn.close()
+		c.conn = nil
 	}
-	c.link, err = t.dialer.dial(ctx, "control")
-	return c.link, false, err
+	c.conn, err = d.dial(ctx, "control")
+	return c.conn, false, err
 }
 
-// close ends the connection for good. The transport's life is over, so nobody
-// holds the turn for long.
-func (c *control) close() {
-	c.turn <- struct{}{}
-	if c.link != nil {
-		c.link.close()
+// close ends the connection for good. It is called when the transport's life is
+// over, which cancels whoever uses the connection.
+func (c *controlConn) close() {
+	c.inUse <- struct{}{}
+	if c.conn != nil {
+		c.conn.close()
 	}
 }
 
 // Ping implements delivery.Pinger. It asks the broker over a connection that
-// neither publishes nor consumes, so that a blocked broker answers, too.
+// neither publishes nor consumes, so that a broker that blocks publishers
+// answers as well.
 func (t *Transport) Ping(ctx context.Context) error {
-	return t.ask(ctx, func(link *link) error {
-		return inChannel(link, func(*amqp.Channel) error { return nil })
+	return t.ask(ctx, func(conn *connection) error {
+		return conn.inChannel(func(*amqp.Channel) error { return nil })
 	})
 }
 
 // Depth implements delivery.Depther. Delayed messages are not counted until they
 // are due, and the age of the oldest is not known. What waits in a queue that
-// priorities share counts for the lowest of them.
+// several priorities share counts for the lowest of them.
 func (t *Transport) Depth(ctx context.Context) (map[delivery.Priority]delivery.Depth, error) {
 	depths := make(map[delivery.Priority]delivery.Depth)
-	err := t.ask(ctx, func(link *link) error {
+	err := t.ask(ctx, func(conn *connection) error {
 		for _, priority := range delivery.Priorities() {
-			depths[priority] = delivery.Depth{} // also after a try that failed
+			depths[priority] = delivery.Depth{} // a failed try may have left something
 		}
 		for i := range t.sources {
 			source := &t.sources[i]
-			waiting, err := messagesIn(link, source.queue)
+			waiting, err := conn.messagesIn(source.queue)
 			if source.leftover && isCode(err, amqp.NotFound) {
 				continue
 			}
@@ -115,14 +117,4 @@ func (t *Transport) Depth(ctx context.Context) (map[delivery.Priority]delivery.D
 		return nil, err
 	}
 	return depths, nil
-}
-
-// messagesIn is how many messages wait in a queue.
-func messagesIn(link *link, queue string) (count int, err error) {
-	err = inChannel(link, func(channel *amqp.Channel) error {
-		state, err := channel.QueueDeclarePassive(queue, true, false, false, false, nil)
-		count = state.Messages
-		return err
-	})
-	return count, err
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/esh3artech/barid/delivery/rabbitmq"
 )
 
-func linkRows() []row {
+func networkRows() []row {
 	return []row{
 		{
 			number: 8, fault: "RST", how: "ss -K, three times", promise: "second copies <= W + U",
@@ -36,7 +36,7 @@ func linkRows() []row {
 	}
 }
 
-// needSocketKiller tells why sockets can't be destroyed, after trying one.
+// needSocketKiller returns why sockets can't be destroyed, or "". It tries one.
 func needSocketKiller() string {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -51,7 +51,7 @@ func needSocketKiller() string {
 	if err := killSockets(listener.Addr().String()); err != nil {
 		return "ss -K: " + err.Error()
 	}
-	conn.SetReadDeadline(time.Now().Add(time.Second)) //nolint:errcheck // then the read tells
+	conn.SetReadDeadline(time.Now().Add(time.Second)) //nolint:errcheck // then the read fails
 	_, err = conn.Read(make([]byte, 1))
 	if timeout, ok := err.(net.Error); ok && timeout.Timeout() { //nolint:errorlint // of the socket itself
 		return "ss -K does nothing on this kernel"
@@ -68,34 +68,34 @@ func killSockets(address string) error {
 	return exec.Command("ss", "-K", "-t", "dst", host, "dport", "=", port).Run()
 }
 
-func connectionsReset(r *rig) {
+func connectionsReset(r *rowTest) {
 	const times = 3
-	p := r.pipeline(setup{})
-	p.traffic()
+	p := r.pipeline(pipelineConfig{})
+	p.startTraffic()
 	for range times {
-		p.flows(300)
+		p.awaitMore(300)
 		before := p.disconnects("publish")
 		require.NoError(r, killSockets(r.broker.Addr()))
 		p.eventually(func() bool { return p.disconnects("publish") > before }, "no connection was reset")
 	}
-	p.flows(300)
+	p.awaitMore(300)
 	p.finish()
-	p.copies(times)
+	p.checkCopies(times)
 }
 
-func connectionsEnded(r *rig) {
+func connectionsEnded(r *rowTest) {
 	n := r.network(r.broker.URL())
-	p := r.pipeline(setup{amqp: n.url})
-	p.traffic()
+	p := r.pipeline(pipelineConfig{amqp: n.url})
+	p.startTraffic()
 	for range 2 {
-		p.flows(300)
+		p.awaitMore(300)
 		n.down()
 		r.wait(time.Second)
 		n.up()
 	}
-	p.flows(300)
+	p.awaitMore(300)
 	p.finish()
-	p.copies(2)
+	p.checkCopies(2)
 }
 
 const (
@@ -103,80 +103,80 @@ const (
 	stallHeartbeat = 40 * time.Second
 )
 
-// stalling makes write deadlines short and heartbeats useless.
-func stalling(url string) setup {
-	return setup{
+// stalling is a config with a short write deadline, and a heartbeat too long to help.
+func stalling(url string) pipelineConfig {
+	return pipelineConfig{
 		amqp: url, timeout: time.Second,
 		transport: func(c *rabbitmq.Config) { c.WriteTimeout, c.Heartbeat, c.Window = stallWrite, stallHeartbeat, 512 },
 	}
 }
 
-// grow makes messages large enough to fill what the kernel takes of a connection
-// that does not move, before they fill the window.
-func (p *pipeline) grow() {
+// useLargeBodies makes messages so large that those of a stalled connection fill the
+// buffers of the kernel before they fill the window.
+func (p *pipeline) useLargeBodies() {
 	p.Helper()
 	p.body.Store(64 << 10)
-	p.flows(200)
+	p.awaitMore(200)
 }
 
-// freed checks that all publishing connections are given up.
-func (p *pipeline) freed(since time.Time) {
+// checkGivenUp checks that all publishing connections are given up in time.
+func (p *pipeline) checkGivenUp(since time.Time) {
 	p.Helper()
 	defer p.body.Store(200)
 	p.within(stallHeartbeat, func() bool {
-		return len(p.log.since(since, "rabbitmq_disconnected", "purpose=publish")) >= lanes
+		return len(p.log.since(since, "rabbitmq_disconnected", "purpose=publish")) >= publishConnections
 	}, "publishing connections are not given up")
 	took := time.Since(since)
 	assert.Less(p, took, stallHeartbeat/2, "given up by the heartbeat")
 	p.note("publishing connections freed after %.1f s (write deadline %s, after the buffers are full)", took.Seconds(), stallWrite)
 }
 
-func linkCut(r *rig) {
+func linkCut(r *rowTest) {
 	bridge := r.bridge("c", clientNet+".1")
 	namespace := r.namespace("link")
 	link := r.connect(namespace, "c0", bridge, clientNet+".2")
 	r.relay(r.listenIn(namespace, clientNet+".2:5672"), r.broker.Addr())
 	p := r.pipeline(stalling("amqp://guest:guest@" + clientNet + ".2:5672/"))
-	p.traffic()
-	p.flows(300)
-	p.grow()
+	p.startTraffic()
+	p.awaitMore(300)
+	p.useLargeBodies()
 	cut := time.Now()
-	link.pull()
-	p.freed(cut)
+	link.detach()
+	p.checkGivenUp(cut)
 	assert.Positive(r, p.refusedAs("unknown"))
-	link.plugIn()
-	p.flows(300)
+	link.attach()
+	p.awaitMore(300)
 	p.finish()
-	p.copies(1)
+	p.checkCopies(1)
 }
 
-func zeroWindow(r *rig) {
+func zeroWindow(r *rowTest) {
 	n := r.network(r.broker.URL())
 	p := r.pipeline(stalling(n.url))
-	p.traffic()
-	p.flows(300)
-	p.grow()
+	p.startTraffic()
+	p.awaitMore(300)
+	p.useLargeBodies()
 	begin := time.Now()
 	n.stall()
-	p.freed(begin)
+	p.checkGivenUp(begin)
 	assert.Positive(r, p.refusedAs("unknown"))
-	n.mend()
-	p.flows(300)
+	n.restore()
+	p.awaitMore(300)
 	p.finish()
-	p.copies(1)
+	p.checkCopies(1)
 }
 
-func slowLink(r *rig) {
+func slowLink(r *rowTest) {
 	n := r.network(r.broker.URL())
-	p := r.pipeline(setup{amqp: n.url, timeout: patience})
-	p.traffic()
-	p.flows(200)
+	p := r.pipeline(pipelineConfig{amqp: n.url, timeout: patience})
+	p.startTraffic()
+	p.awaitMore(200)
 	for _, stream := range []string{"upstream", "downstream"} {
 		n.add("latency", stream, 1, attributes{"latency": 30, "jitter": 20})
 		n.add("slicer", stream, 1, attributes{"average_size": 256, "size_variation": 128, "delay": 50})
 	}
-	p.flows(1000)
-	n.mend()
+	p.awaitMore(1000)
+	n.restore()
 	p.finish()
 	assert.Zero(r, p.disconnects(""), "connections lost")
 	assert.Empty(r, p.refused())

@@ -1,0 +1,154 @@
+package rabbitmq
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/esh3artech/barid/retry"
+)
+
+// dialer makes connections to one broker.
+type dialer struct {
+	config  Config
+	uri     amqp.URI
+	address string // host:port
+}
+
+// connect dials until it succeeds or ctx ends. A permanent failure is returned
+// at once, unless the caller is patient: then it is tried again after the
+// longest delay.
+func (d *dialer) connect(ctx context.Context, purpose string, delay *reconnectDelay, patient bool) (*connection, error) {
+	for {
+		c, err := d.dial(ctx, purpose)
+		if err == nil {
+			return c, nil
+		}
+		fault := &ConnectError{Address: d.address, Permanent: permanent(err), Cause: err}
+		if fault.Permanent && !patient {
+			return nil, fault
+		}
+		if ctx.Err() == nil {
+			wait := delay.next(fault.Permanent)
+			level := slog.LevelWarn
+			if fault.Permanent {
+				level = slog.LevelError
+			}
+			d.config.Logger.Log(ctx, level, "rabbitmq_connect_failed", "purpose", purpose,
+				"address", d.address, "permanent", fault.Permanent, "retry_in", wait, "error", err)
+			retry.Wait(ctx.Done(), wait)
+		}
+		if ctx.Err() != nil {
+			fault.Context = ctx.Err()
+			return nil, fault
+		}
+	}
+}
+
+// dial connects once, within DialTimeout and ctx. The purpose is shown in the
+// broker's list of connections.
+func (d *dialer) dial(ctx context.Context, purpose string) (*connection, error) {
+	ctx, cancel := context.WithTimeout(ctx, d.config.DialTimeout)
+	defer cancel()
+	// The client's dial knows no context. When ctx ends, the TCP connection is
+	// closed below it.
+	var tcp atomic.Pointer[tcpConn]
+	kill := func() {
+		if c := tcp.Load(); c != nil {
+			c.kill()
+		}
+	}
+	stop := context.AfterFunc(ctx, kill)
+	conn, err := amqp.DialConfig(d.config.URL, d.clientConfig(purpose, func(network, addr string) (net.Conn, error) {
+		c, err := d.dialTCP(ctx, network, addr)
+		if err != nil {
+			return nil, err
+		}
+		tcp.Store(c)
+		if err := ctx.Err(); err != nil {
+			return nil, err // kill may have run before there was anything to close
+		}
+		return c, nil
+	}))
+	if !stop() && err == nil {
+		err = ctx.Err()
+	}
+	if err != nil {
+		kill()
+		if deadline, _ := ctx.Deadline(); !time.Now().Before(deadline) {
+			<-ctx.Done() // the socket's own timer may have been the first
+		}
+		if ctx.Err() != nil && !permanent(err) {
+			err = fmt.Errorf("%w: %w", ctx.Err(), err)
+		}
+		return nil, err
+	}
+	return newConnection(conn, tcp.Load()), nil
+}
+
+func (d *dialer) dialTCP(ctx context.Context, network, addr string) (*tcpConn, error) {
+	conn, err := new(net.Dialer).DialContext(ctx, network, addr)
+	if err != nil {
+		return nil, err
+	}
+	return newTCPConn(conn, d.config.WriteTimeout), nil
+}
+
+func (d *dialer) clientConfig(purpose string, dial func(network, addr string) (net.Conn, error)) amqp.Config {
+	properties := amqp.NewConnectionProperties()
+	properties.SetClientConnectionName("barid " + d.config.Name + " " + purpose)
+	config := amqp.Config{
+		SASL:       d.logins(properties),
+		Heartbeat:  d.config.Heartbeat,
+		Properties: properties,
+		Dial:       dial,
+	}
+	if d.config.TLS != nil {
+		config.TLSClientConfig = d.config.TLS.Clone()
+	}
+	return config
+}
+
+// login is an Authentication that makes the broker answer a wrong password.
+// Without it the broker closes the socket without a word, which looks like a
+// broker that went down ("Authentication Failures", RabbitMQ: Compatibility and
+// Conformance). The capability is set as late as this because the client
+// overwrites the capabilities just before it asks for the response.
+type login struct {
+	amqp.Authentication
+	properties amqp.Table
+}
+
+func (l *login) Response() string {
+	if capabilities, ok := l.properties["capabilities"].(amqp.Table); ok {
+		capabilities["authentication_failure_close"] = true
+	}
+	return l.Authentication.Response()
+}
+
+func (d *dialer) logins(properties amqp.Table) []amqp.Authentication {
+	mechanisms := d.uri.AuthMechanism
+	if len(mechanisms) == 0 {
+		mechanisms = []string{"PLAIN"}
+	}
+	logins := make([]amqp.Authentication, 0, len(mechanisms))
+	for _, mechanism := range mechanisms {
+		var inner amqp.Authentication
+		switch strings.ToUpper(mechanism) {
+		case "AMQPLAIN":
+			inner = d.uri.AMQPlainAuth()
+		case "EXTERNAL":
+			inner = &amqp.ExternalAuth{}
+		default:
+			inner = d.uri.PlainAuth()
+		}
+		logins = append(logins, &login{Authentication: inner, properties: properties})
+	}
+	return logins
+}

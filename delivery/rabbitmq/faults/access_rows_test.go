@@ -1,0 +1,112 @@
+package faults
+
+import (
+	"context"
+	"net/url"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/esh3artech/barid/delivery/rabbitmq"
+)
+
+func accessRows() []row {
+	return []row{
+		{
+			number: 35, fault: "permissions revoked", how: "set_permissions, close_all_connections",
+			promise: "permanent error, no hot loop, recovers when they are back", run: permissionsRevoked,
+		},
+		{
+			number: 36, fault: "vhost deleted, bad password", how: "delete_vhost, change_password",
+			promise: "permanent error, no hot loop, recovers when it is back", run: vhostDeleted,
+		},
+	}
+}
+
+// checkNoHotLoop checks that a permanent fault since begin has led to few tries.
+func (p *pipeline) checkNoHotLoop(begin time.Time) {
+	p.Helper()
+	tries := len(p.log.since(begin, "rabbitmq_connect_failed")) + len(p.log.since(begin, "rabbitmq_disconnected"))
+	// Each of the publishing connections, the consumer's, and its channels, one for
+	// each priority, tries about once in MaxReconnectDelay.
+	seconds := time.Since(begin).Seconds()
+	most := int(seconds+2) * (publishConnections + 5) * 2
+	assert.LessOrEqual(p, tries, most, "a hot loop")
+	p.note("%d tries to connect in %.0f s", tries, seconds)
+}
+
+func permissionsRevoked(r *rowTest) {
+	permit := func(pattern string) {
+		_, err := r.broker.Ctl(context.WithoutCancel(r.ctx), "set_permissions", "guest", pattern, pattern, pattern)
+		assert.NoError(r, err)
+	}
+	p := r.pipeline(pipelineConfig{})
+	p.startTraffic()
+	p.awaitMore(300)
+	begin := time.Now()
+	permit("^$")
+	r.atEnd(func() { permit(".*") })
+	r.ctl("close_all_connections", "fault")
+	p.awaitNoAcks(5 * time.Second)
+	p.checkNoHotLoop(begin)
+	_, err := rabbitmq.Open(r.ctx, p.transportConfig)
+	var reply *amqp.Error
+	require.ErrorAs(r, err, &reply)
+	assert.Equal(r, amqp.AccessRefused, reply.Code)
+	permit(".*")
+	p.awaitMore(500)
+	p.finish()
+}
+
+func vhostDeleted(r *rowTest) {
+	const user, vhost = "fault36", "fault36"
+	create := func() {
+		r.ctl("add_vhost", vhost)
+		r.ctl("set_permissions", "-p", vhost, user, ".*", ".*", ".*")
+	}
+	r.ctl("add_user", user, "first")
+	r.atEnd(func() {
+		for _, args := range [][]string{{"delete_vhost", vhost}, {"delete_user", user}} {
+			_, err := r.broker.Ctl(context.Background(), args...)
+			assert.NoError(r, err)
+		}
+	})
+	create()
+	access, err := url.Parse(r.broker.URL())
+	require.NoError(r, err)
+	access.User, access.Path = url.UserPassword(user, "first"), "/"+vhost
+	p := r.pipeline(pipelineConfig{amqp: access.String()})
+	p.startTraffic()
+	p.awaitMore(300)
+
+	permanent := func() {
+		p.Helper()
+		_, err := rabbitmq.Open(r.ctx, p.transportConfig)
+		var fault *rabbitmq.ConnectError
+		require.ErrorAs(r, err, &fault)
+		assert.True(r, fault.Permanent, "not permanent: %v", err)
+		assert.NotContains(r, err.Error(), "first", "the password is shown")
+	}
+	begin := time.Now()
+	r.ctl("change_password", user, "second")
+	r.ctl("close_all_connections", "--vhost", vhost, "fault")
+	p.awaitNoAcks(4 * time.Second)
+	p.checkNoHotLoop(begin)
+	permanent()
+	r.ctl("change_password", user, "first")
+	p.awaitMore(300)
+
+	p.stopTraffic()
+	p.drain() // deleting a vhost with messages would be the admin's loss
+	begin = time.Now()
+	r.ctl("delete_vhost", vhost)
+	p.startTraffic()
+	p.awaitNoAcks(4 * time.Second)
+	p.checkNoHotLoop(begin)
+	permanent()
+	create()
+	p.awaitMore(500)
+	p.finish()
+}

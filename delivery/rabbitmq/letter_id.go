@@ -1,0 +1,68 @@
+package rabbitmq
+
+import (
+	"crypto/sha1"
+	"fmt"
+	"hash"
+	"maps"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/google/uuid"
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/esh3artech/barid/delivery"
+)
+
+// letterNamespace keeps the IDs of dead letters apart from UUIDs that are made
+// elsewhere. It must not change, because these IDs are stored.
+var letterNamespace = uuid.MustParse("0a1f2e0e-8f0d-4a6b-9a53-6f5b8f0f3c11")
+
+// letterID is the ID of the dead letter of a message of ours. All copies of the
+// message in one generation have the same, so that they are one dead letter.
+func letterID(name string, e *delivery.Envelope) string {
+	return uuid.NewSHA1(letterNamespace, []byte("m"+name+"\x00"+e.ID+"\x00"+strconv.Itoa(e.Generation))).String()
+}
+
+// foreignID is the ID of the dead letter of a message that is not ours. It is
+// made of all that the message consists of and of its x-death, but of nothing
+// that a redelivery changes.
+func foreignID(name string, d *amqp.Delivery) string {
+	digest := sha1.New() //nolint:gosec // names things, guards nothing
+	for _, text := range []string{
+		name, string(d.Body), d.MessageId, d.CorrelationId, d.Type, d.ContentType, d.ContentEncoding,
+		d.ReplyTo, d.AppId, d.UserId, d.Expiration,
+	} {
+		digest.Write(appendString(nil, text))
+	}
+	addValue(digest, d.Timestamp)
+	for _, key := range slices.Sorted(maps.Keys(d.Headers)) {
+		if key == "x-death" || !hasPrefixFold(key, "x-") { // x-delivery-count, for one, grows
+			digest.Write(appendString(nil, key))
+			addValue(digest, d.Headers[key])
+		}
+	}
+	return uuid.NewSHA1(letterNamespace, append([]byte("f"), digest.Sum(nil)...)).String()
+}
+
+// addValue adds a header's value to a digest, in the same way in every process.
+func addValue(digest hash.Hash, value any) {
+	switch value := value.(type) {
+	case time.Time:
+		fmt.Fprintf(digest, "t%d", value.Unix()) // whatever the time zone
+	case []any:
+		fmt.Fprintf(digest, "l%d", len(value))
+		for _, item := range value {
+			addValue(digest, item)
+		}
+	case amqp.Table:
+		fmt.Fprintf(digest, "m%d", len(value))
+		for _, key := range slices.Sorted(maps.Keys(value)) {
+			digest.Write(appendString(nil, key))
+			addValue(digest, value[key])
+		}
+	default:
+		digest.Write(appendString(nil, fmt.Sprintf("%T %v", value, value)))
+	}
+}

@@ -1,0 +1,60 @@
+package rabbitmq
+
+import (
+	"testing"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+	"github.com/stretchr/testify/assert"
+
+	"github.com/esh3artech/barid/delivery"
+)
+
+func TestLetterIDs(t *testing.T) {
+	e := valid()
+	again, replayed := e, e
+	again.Attempt, replayed.Generation = 7, 1
+	assert.Equal(t, letterID("q", &e), letterID("q", &again))
+	assert.NotEqual(t, letterID("q", &e), letterID("q", &replayed))
+	assert.NotEqual(t, letterID("q", &e), letterID("r", &e))
+
+	foreign := func(change func(*amqp.Delivery)) string {
+		d := amqp.Delivery{Body: []byte("body"), Headers: amqp.Table{
+			"a": amqp.Table{"b": []any{int32(1), "c"}, "at": time.Unix(5, 0).UTC()}, "x-death": []any{amqp.Table{"time": time.Unix(9, 0).UTC()}},
+		}}
+		if change != nil {
+			change(&d)
+		}
+		return foreignID("q", &d)
+	}
+	for name, change := range map[string]func(*amqp.Delivery){
+		"redelivered": func(d *amqp.Delivery) { d.Redelivered, d.DeliveryTag = true, 8 },
+		"counted":     func(d *amqp.Delivery) { d.Headers["x-delivery-count"] = int64(3) },
+		"another time zone": func(d *amqp.Delivery) {
+			d.Headers["a"].(amqp.Table)["at"] = time.Unix(5, 0).In(time.FixedZone("east", 3600))
+		},
+	} {
+		assert.Equal(t, foreign(nil), foreign(change), name)
+	}
+	seen := map[string]string{foreign(nil): "unchanged"}
+	for name, change := range map[string]func(*amqp.Delivery){
+		"body":       func(d *amqp.Delivery) { d.Body = []byte("bodY") },
+		"id":         func(d *amqp.Delivery) { d.MessageId = "1" },
+		"type":       func(d *amqp.Delivery) { d.Type = "1" },
+		"timestamp":  func(d *amqp.Delivery) { d.Timestamp = time.Unix(1, 0) },
+		"header":     func(d *amqp.Delivery) { d.Headers["new"] = nil },
+		"deep":       func(d *amqp.Delivery) { d.Headers["a"].(amqp.Table)["b"] = []any{int32(1), "d"} },
+		"wide":       func(d *amqp.Delivery) { d.Headers["a"].(amqp.Table)["b"] = []any{int64(1), "c"} },
+		"other time": func(d *amqp.Delivery) { d.Headers["x-death"] = []any{amqp.Table{"time": time.Unix(10, 0)}} },
+	} {
+		id := foreign(change)
+		assert.Empty(t, seen[id], name)
+		seen[id] = name
+	}
+}
+
+// The IDs are stored, so they must not change by accident.
+func TestLetterIDsAreStable(t *testing.T) {
+	assert.Equal(t, "96269403-aad7-5e06-afa1-4f3675ddf96f", letterID("orders", &delivery.Envelope{Message: delivery.Message{ID: "1"}, Generation: 2}))
+	assert.Equal(t, "742969cb-1d13-5e2a-ae6a-dbdb4d2cdd14", foreignID("orders", &amqp.Delivery{Body: []byte("1"), Headers: amqp.Table{"a": int32(1)}}))
+}

@@ -1,0 +1,110 @@
+package rabbitmq
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/esh3artech/barid/delivery"
+)
+
+func TestUnroutable(t *testing.T) {
+	t.Parallel()
+	c := config(t, shared.AMQP(t))
+	transport := open(t, c)
+	raw(t, c.URL, func(channel *amqp.Channel) {
+		require.NoError(t, channel.QueueUnbind(c.Name+".high", "high", c.Name, nil))
+	})
+	batch := make([]delivery.Envelope, 200)
+	for i := range batch {
+		batch[i] = message("m") // the same ID: the route tells them apart
+		batch[i].Priority = delivery.Priority(i % 2)
+	}
+	errs := sendWithin(t, transport, time.Minute, batch...)
+	require.Len(t, errs, len(batch))
+	for i, err := range errs {
+		if i%2 == 1 {
+			require.ErrorIs(t, err, delivery.ErrUnroutable)
+			require.ErrorContains(t, err, "high")
+		} else {
+			require.NoError(t, err)
+		}
+	}
+}
+
+func TestFullQueueRefuses(t *testing.T) {
+	t.Parallel()
+	c := config(t, shared.AMQP(t))
+	c.Topology = func(name string, server Version) Topology {
+		topology := Quorum(name, server)
+		for _, q := range topology.Queues {
+			if q.Name == name+".normal" {
+				q.Arguments["x-max-length"], q.Arguments["x-overflow"] = int64(5), "reject-publish"
+			}
+		}
+		return topology
+	}
+	transport := open(t, c)
+	refused := 0
+	for i := range 50 {
+		if errs := sendWithin(t, transport, time.Minute, message(fmt.Sprint(i))); errs != nil {
+			require.ErrorIs(t, errs[0], delivery.ErrRefused)
+			refused++
+		}
+	}
+	assert.Positive(t, refused)
+	depth, err := transport.Depth(context.Background())
+	require.NoError(t, err)
+	assert.Equal(t, int64(50-refused), depth[delivery.Normal].Messages, "nothing was dropped silently")
+}
+
+// A window smaller than a batch, and than the number of callers, blocks nobody.
+func TestSmallWindow(t *testing.T) {
+	t.Parallel()
+	c := config(t, shared.AMQP(t))
+	c.Window, c.PublishConnections = 2, 1
+	transport := open(t, c)
+	var all sync.WaitGroup
+	for caller := range 8 {
+		all.Go(func() {
+			batch := make([]delivery.Envelope, 50)
+			for i := range batch {
+				batch[i] = message(fmt.Sprint(caller, "-", i))
+			}
+			assert.Nil(t, sendWithin(t, transport, time.Minute, batch...))
+		})
+	}
+	all.Wait()
+	depth, err := transport.Depth(context.Background())
+	require.NoError(t, err)
+	assert.Equal(t, int64(400), depth[delivery.Normal].Messages)
+}
+
+func TestSendWithoutABroker(t *testing.T) {
+	t.Parallel()
+	network := newNetwork(t, shared.AMQP(t))
+	transport := open(t, config(t, network.url))
+	subscription := subscribe(t, transport, 10)
+	require.NoError(t, transport.Ping(context.Background()))
+	network.close()
+	require.Eventually(t, func() bool {
+		errs := sendWithin(t, transport, 200*time.Millisecond, message("1"))
+		return errors.Is(errs[0], context.DeadlineExceeded)
+	}, time.Minute, time.Millisecond, "what never went out has the context's own error")
+	var fault *ConnectError
+	require.ErrorAs(t, transport.Ping(context.Background()), &fault)
+	// Pausing takes effect when there is a connection.
+	require.NoError(t, subscription.(delivery.Pauser).Pause(context.Background()))
+	waiting := make(chan []error)
+	go func() { waiting <- transport.Send(context.Background(), []delivery.Envelope{message("2")}) }()
+	require.Eventually(t, func() bool { return transport.sends.Load() == 1 }, time.Minute, time.Millisecond)
+	require.NoError(t, transport.Close())
+	require.ErrorIs(t, (<-waiting)[0], delivery.ErrClosed)
+}
