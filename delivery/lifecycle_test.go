@@ -60,6 +60,15 @@ func (h *host) kept() []dlq.Entry {
 	return page.Entries
 }
 
+// failedAttempts lists the numbers of the attempts that failed.
+func failedAttempts(history []delivery.Failure) []int {
+	var numbers []int
+	for _, failure := range history {
+		numbers = append(numbers, failure.Attempt)
+	}
+	return numbers
+}
+
 var fewRetries = retry.Exponential{Base: 10 * time.Second, MaxRetries: 2, Jitter: retry.JitterNone}
 
 func TestLifeOfAcknowledged(t *testing.T) {
@@ -121,6 +130,8 @@ func TestLifeOfExhausted(t *testing.T) {
 		letters := h.kept()
 		require.Len(t, letters, 1)
 		assert.Equal(t, delivery.ReasonExhausted, letters[0].Reason)
+		assert.Equal(t, f.attempts("a"), failedAttempts(letters[0].Envelope.History), "numbered as the handler knows them")
+		assert.Equal(t, f.attempts("a"), failedAttempts(f.get("a").History))
 
 		works = true
 		_, err := h.letters.Requeue(f.t.Context(), letters[0].ID)
@@ -149,6 +160,7 @@ func TestLifeOfUnacknowledged(t *testing.T) {
 		letters := h.kept()
 		require.Len(t, letters, 1)
 		assert.Equal(t, delivery.ReasonAckTimeout, letters[0].Reason)
+		assert.Equal(t, f.attempts("a"), failedAttempts(letters[0].Envelope.History))
 		require.NoError(t, h.acks.Delivered(f.t.Context(), "a"), "late")
 		assert.Equal(t, delivery.StatusDelivered, h.records.status(t, "a"))
 		assert.Empty(t, h.kept(), "resolved")
