@@ -14,8 +14,8 @@ import (
 	"github.com/esh3artech/barid/delivery"
 )
 
-// refuseConfirmations fails the store's updates to queued while down is true, and counts
-// them.
+// refuseConfirmations fails the store's updates to queued while down is true, and
+// counts them.
 func refuseConfirmations(records *faultyRecords, down *atomic.Bool) *atomic.Int64 {
 	var tries atomic.Int64
 	records.fail = func(operation string) error {
