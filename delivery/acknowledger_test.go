@@ -16,20 +16,20 @@ import (
 	"github.com/esh3artech/barid/metrics"
 )
 
-func (d *depot) acknowledger() *delivery.Acknowledger {
-	d.t.Helper()
-	acknowledger, err := delivery.NewAcknowledger(d.store, delivery.AcknowledgerConfig{
-		DeadLetters: d.graves,
-		Metrics:     d.collector,
-		Logger:      slog.New(slog.NewTextHandler(d.log, nil)),
+func (f *fixture) acknowledger() *delivery.Acknowledger {
+	f.t.Helper()
+	acknowledger, err := delivery.NewAcknowledger(f.records, delivery.AcknowledgerConfig{
+		DeadLetters: f.sink,
+		Metrics:     f.collector,
+		Logger:      slog.New(slog.NewTextHandler(f.log, nil)),
 	})
-	require.NoError(d.t, err)
+	require.NoError(f.t, err)
 	return acknowledger
 }
 
 // ackTimes is how many acknowledgments were timed.
-func (d *depot) ackTimes() int {
-	count, _ := d.collector.Value(metrics.AckSeconds)
+func (f *fixture) ackTimes() int {
+	count, _ := f.collector.Value(metrics.AckSeconds)
 	return int(count)
 }
 
@@ -66,27 +66,27 @@ func TestAcknowledge(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			for call, want := range map[string]delivery.Status{"delivered": test.delivered, "read": test.read} {
-				inDepot(t, func(d *depot) {
+				bubble(t, func(f *fixture) {
 					record := stored("m", test.status, time.Time{})
 					if !test.neverSent {
 						record.SentAt = time.Now()
 					}
-					d.save(record)
+					f.save(record)
 					wait(time.Second)
-					acknowledge := d.acknowledger().Delivered
+					acknowledge := f.acknowledger().Delivered
 					if call == "read" {
-						acknowledge = d.acknowledger().Read
+						acknowledge = f.acknowledger().Read
 					}
 					for range 2 {
 						err := acknowledge(context.Background(), "m")
-						require.ErrorIs(d.t, err, test.err)
+						require.ErrorIs(f.t, err, test.err)
 						if test.err != nil {
 							var failed *delivery.ResultsError
-							require.ErrorAs(d.t, err, &failed)
-							require.Equal(d.t, []delivery.Result{{ID: "m", Err: test.err}}, failed.Results)
+							require.ErrorAs(f.t, err, &failed)
+							require.Equal(f.t, []delivery.Result{{ID: "m", Err: test.err}}, failed.Results)
 						}
-						require.Equal(d.t, want, d.get("m").Status, call)
-						require.Zero(d.t, d.get("m").DueAt)
+						require.Equal(f.t, want, f.get("m").Status, call)
+						require.Zero(f.t, f.get("m").DueAt)
 						wait(time.Second)
 					}
 				})
@@ -96,67 +96,67 @@ func TestAcknowledge(t *testing.T) {
 }
 
 func TestAcknowledgmentsAreOneCall(t *testing.T) {
-	inDepot(t, func(d *depot) {
-		d.save(stored("a", delivery.StatusSent, time.Time{}), stored("b", delivery.StatusSent, time.Time{}), stored("off", delivery.StatusCancelled, time.Time{}))
+	bubble(t, func(f *fixture) {
+		f.save(stored("a", delivery.StatusSent, time.Time{}), stored("b", delivery.StatusSent, time.Time{}), stored("off", delivery.StatusCancelled, time.Time{}))
 		wait(time.Second)
-		err := d.acknowledger().Delivered(context.Background(), "a", "unknown", "b", "off", "a")
-		require.EqualValues(d.t, 1, d.store.calls.Load())
+		err := f.acknowledger().Delivered(context.Background(), "a", "unknown", "b", "off", "a")
+		require.EqualValues(f.t, 1, f.records.calls.Load())
 		var failed *delivery.ResultsError
-		require.ErrorAs(d.t, err, &failed)
-		require.Equal(d.t, []delivery.Result{
+		require.ErrorAs(f.t, err, &failed)
+		require.Equal(f.t, []delivery.Result{
 			{ID: "a"}, {ID: "unknown", Err: delivery.ErrNotFound}, {ID: "b"}, {ID: "off", Err: delivery.ErrNotAwaited}, {ID: "a"},
 		}, failed.Results)
-		require.ErrorIs(d.t, err, delivery.ErrNotFound)
-		require.ErrorIs(d.t, err, delivery.ErrNotAwaited)
-		require.EqualError(d.t, err, "2 of 5 failed; [1] unknown: delivery: no such message; [3] off: "+delivery.ErrNotAwaited.Error())
-		require.Equal(d.t, delivery.StatusDelivered, d.get("a").Status)
-		require.Equal(d.t, delivery.StatusDelivered, d.get("b").Status)
-		require.Equal(d.t, 2, d.ackTimes(), "each once")
-		require.Equal(d.t, 2, d.log.count("msg=acknowledged"))
+		require.ErrorIs(f.t, err, delivery.ErrNotFound)
+		require.ErrorIs(f.t, err, delivery.ErrNotAwaited)
+		require.EqualError(f.t, err, "2 of 5 failed; [1] unknown: delivery: no such message; [3] off: "+delivery.ErrNotAwaited.Error())
+		require.Equal(f.t, delivery.StatusDelivered, f.get("a").Status)
+		require.Equal(f.t, delivery.StatusDelivered, f.get("b").Status)
+		require.Equal(f.t, 2, f.ackTimes(), "each once")
+		require.Equal(f.t, 2, f.log.count("msg=acknowledged"))
 
 		wait(time.Second)
-		require.NoError(d.t, d.acknowledger().Read(context.Background(), "a", "b"))
-		require.Equal(d.t, 2, d.ackTimes(), "delivered before")
-		require.Equal(d.t, 4, d.log.count("msg=acknowledged"))
+		require.NoError(f.t, f.acknowledger().Read(context.Background(), "a", "b"))
+		require.Equal(f.t, 2, f.ackTimes(), "delivered before")
+		require.Equal(f.t, 4, f.log.count("msg=acknowledged"))
 
-		err = d.acknowledger().Read(context.Background(), "1", "2", "3", "4", "5")
-		require.ErrorContains(d.t, err, "and 2 more")
+		err = f.acknowledger().Read(context.Background(), "1", "2", "3", "4", "5")
+		require.ErrorContains(f.t, err, "and 2 more")
 	})
 }
 
-func TestAcknowledgmentsThatCanNotBeNoted(t *testing.T) {
-	inDepot(t, func(d *depot) {
-		d.save(stored("m", delivery.StatusSent, time.Time{}))
-		acknowledger, err := delivery.NewAcknowledger(d.store, delivery.AcknowledgerConfig{BatchSizeLimit: 2})
-		require.NoError(d.t, err)
+func TestAcknowledgmentsThatCanNotBeRecorded(t *testing.T) {
+	bubble(t, func(f *fixture) {
+		f.save(stored("m", delivery.StatusSent, time.Time{}))
+		acknowledger, err := delivery.NewAcknowledger(f.records, delivery.AcknowledgerConfig{BatchSizeLimit: 2})
+		require.NoError(f.t, err)
 		ctx, cancel := context.WithCancel(context.Background())
 
-		require.NoError(d.t, acknowledger.Delivered(ctx), "nothing to do")
+		require.NoError(f.t, acknowledger.Delivered(ctx), "nothing to do")
 
 		err = acknowledger.Delivered(ctx, "m", "")
 		var invalid *delivery.InvalidError
-		require.ErrorAs(d.t, err, &invalid)
-		require.ErrorContains(d.t, err, "ID is empty, number 2 of 2")
+		require.ErrorAs(f.t, err, &invalid)
+		require.ErrorContains(f.t, err, "ID is empty, number 2 of 2")
 
 		err = acknowledger.Read(ctx, "m", "m", "m")
 		var many *delivery.AckLimitError
-		require.ErrorAs(d.t, err, &many)
-		require.Equal(d.t, delivery.AckLimitError{IDs: 3, Limit: 2}, *many)
-		require.ErrorIs(d.t, err, delivery.ErrInvalid)
-		require.EqualError(d.t, err, "delivery: 3 acknowledgments at once, at most 2 are allowed")
+		require.ErrorAs(f.t, err, &many)
+		require.Equal(f.t, delivery.AckLimitError{IDs: 3, Limit: 2}, *many)
+		require.ErrorIs(f.t, err, delivery.ErrInvalid)
+		require.EqualError(f.t, err, "delivery: 3 acknowledgments at once, at most 2 are allowed")
 
-		require.Zero(d.t, d.store.calls.Load(), "nothing was asked for")
+		require.Zero(f.t, f.records.calls.Load(), "nothing was asked for")
 
-		d.store.down.Store(true)
-		require.ErrorIs(d.t, acknowledger.Delivered(ctx, "m"), delivery.ErrStoreDown)
-		d.store.down.Store(false)
+		f.records.down.Store(true)
+		require.ErrorIs(f.t, acknowledger.Delivered(ctx, "m"), delivery.ErrStoreDown)
+		f.records.down.Store(false)
 		cancel()
-		require.ErrorIs(d.t, acknowledger.Delivered(ctx, "m"), context.Canceled)
-		require.Equal(d.t, delivery.StatusSent, d.get("m").Status)
+		require.ErrorIs(f.t, acknowledger.Delivered(ctx, "m"), context.Canceled)
+		require.Equal(f.t, delivery.StatusSent, f.get("m").Status)
 	})
 }
 
-// An answer of the wrong length is nobody's.
+// An answer for the wrong number of messages is nobody's.
 func TestAStoreThatAnswersForOthers(t *testing.T) {
 	acknowledger, err := delivery.NewAcknowledger(&silentStore{}, delivery.AcknowledgerConfig{})
 	require.NoError(t, err)
@@ -165,7 +165,7 @@ func TestAStoreThatAnswersForOthers(t *testing.T) {
 
 // A store that fails need not make up the progress of what it could not do.
 func TestAStoreThatOnlyFails(t *testing.T) {
-	acknowledger, err := delivery.NewAcknowledger(&failingStore{}, delivery.AcknowledgerConfig{DeadLetters: &graveyard{}})
+	acknowledger, err := delivery.NewAcknowledger(&failingStore{}, delivery.AcknowledgerConfig{DeadLetters: newDeadLetters()})
 	require.NoError(t, err)
 	err = acknowledger.Delivered(context.Background(), "a", "b")
 	require.ErrorIs(t, err, errDown)
@@ -187,55 +187,55 @@ func (*silentStore) Update(context.Context, ...delivery.Update) ([]delivery.Prog
 }
 
 func TestALateAcknowledgmentCancelsTheRetry(t *testing.T) {
-	inDepot(t, func(d *depot) {
-		d.save(stored("m", delivery.StatusSent, time.Now().Add(time.Second)))
-		defer d.start(d.config())()
+	bubble(t, func(f *fixture) {
+		f.save(stored("m", delivery.StatusSent, time.Now().Add(time.Second)))
+		defer f.work(f.workerConfig())()
 		wait(2 * time.Second)
-		require.Equal(d.t, delivery.StatusRetrying, d.get("m").Status)
-		require.NoError(d.t, d.acknowledger().Delivered(context.Background(), "m"))
+		require.Equal(f.t, delivery.StatusRetrying, f.get("m").Status)
+		require.NoError(f.t, f.acknowledger().Delivered(context.Background(), "m"))
 		wait(time.Hour)
-		require.Empty(d.t, d.road.sent())
-		require.Equal(d.t, delivery.StatusDelivered, d.get("m").Status)
-		require.Equal(d.t, 1, d.ackTimes())
+		require.Empty(f.t, f.outlet.sent())
+		require.Equal(f.t, delivery.StatusDelivered, f.get("m").Status)
+		require.Equal(f.t, 1, f.ackTimes())
 	})
 }
 
 func TestALateAcknowledgmentResolvesTheDeadLetter(t *testing.T) {
-	inDepot(t, func(d *depot) {
-		d.save(stored("m", delivery.StatusSent, time.Now()), stored("other", delivery.StatusSent, time.Time{}))
-		config := d.config()
+	bubble(t, func(f *fixture) {
+		f.save(stored("m", delivery.StatusSent, time.Now()), stored("other", delivery.StatusSent, time.Time{}))
+		config := f.workerConfig()
 		config.Retry = nil
-		require.NoError(d.t, d.worker(d.store, d.road, config).RunOnce(context.Background()))
-		letter := d.get("m").DeadLetterID
-		require.Len(d.t, d.graves.all(), 1)
+		require.NoError(f.t, f.workOnce(config))
+		letter := f.get("m").DeadLetterID
+		require.Len(f.t, f.sink.all(), 1)
 		wait(time.Second)
 
 		// The acknowledgment stands even if the letter can't be reached.
-		d.graves.onTake = func() error { return errDown }
-		err := d.acknowledger().Delivered(context.Background(), "other", "m", "unknown")
-		require.ErrorIs(d.t, err, delivery.ErrUnresolved)
-		require.ErrorIs(d.t, err, errDown)
+		f.sink.onResolve = func() error { return errDown }
+		err := f.acknowledger().Delivered(context.Background(), "other", "m", "unknown")
+		require.ErrorIs(f.t, err, delivery.ErrUnresolved)
+		require.ErrorIs(f.t, err, errDown)
 		var failed *delivery.ResultsError
-		require.ErrorAs(d.t, err, &failed)
-		require.NoError(d.t, failed.Results[0].Err)
-		require.ErrorIs(d.t, failed.Results[1].Err, delivery.ErrUnresolved)
-		require.Equal(d.t, delivery.ErrNotFound, failed.Results[2].Err)
-		require.Equal(d.t, delivery.StatusDelivered, d.get("m").Status)
-		require.Len(d.t, d.graves.all(), 1)
-		require.Equal(d.t, 1, d.log.count("dead letters of acknowledged messages stay"))
+		require.ErrorAs(f.t, err, &failed)
+		require.NoError(f.t, failed.Results[0].Err)
+		require.ErrorIs(f.t, failed.Results[1].Err, delivery.ErrUnresolved)
+		require.Equal(f.t, delivery.ErrNotFound, failed.Results[2].Err)
+		require.Equal(f.t, delivery.StatusDelivered, f.get("m").Status)
+		require.Len(f.t, f.sink.all(), 1)
+		require.Equal(f.t, 1, f.log.count("dead letters of acknowledged messages stay"))
 
 		// Again.
 		wait(time.Second)
-		d.graves.onTake = nil
-		require.NoError(d.t, d.acknowledger().Delivered(context.Background(), "m", "m"))
-		require.Empty(d.t, d.graves.all())
-		require.Equal(d.t, []string{letter}, d.graves.taken)
-		require.Equal(d.t, 2, d.ackTimes())
+		f.sink.onResolve = nil
+		require.NoError(f.t, f.acknowledger().Delivered(context.Background(), "m", "m"))
+		require.Empty(f.t, f.sink.all())
+		require.Equal(f.t, []string{letter}, f.sink.resolved)
+		require.Equal(f.t, 2, f.ackTimes())
 
-		// Without anybody to resolve it, it is noted all the same.
-		acknowledger, err := delivery.NewAcknowledger(d.store, delivery.AcknowledgerConfig{})
-		require.NoError(d.t, err)
-		require.NoError(d.t, acknowledger.Read(context.Background(), "m"))
+		// Without anybody to resolve it, it is recorded all the same.
+		acknowledger, err := delivery.NewAcknowledger(f.records, delivery.AcknowledgerConfig{})
+		require.NoError(f.t, err)
+		require.NoError(f.t, acknowledger.Read(context.Background(), "m"))
 	})
 }
 

@@ -2,6 +2,8 @@ package delivery_test
 
 import (
 	"context"
+	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -11,8 +13,204 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/esh3artech/barid/delivery"
+	"github.com/esh3artech/barid/metrics"
 	"github.com/esh3artech/barid/retry"
 )
+
+func TestRetriesWaitInTheStore(t *testing.T) {
+	bubble(t, func(f *fixture) {
+		records := f.outboxed(delivery.PublisherConfig{})
+		config := f.config()
+		config.Store = records
+		_, stop := f.consume(func(context.Context, delivery.Message) error { return retry.After(time.Minute, errDown) }, config)
+		f.publish(to("a"))
+		wait(time.Hour)
+		f.empty()
+		record := records.record(t, "a")
+		assert.Equal(t, delivery.StatusRetrying, record.Status)
+		assert.Equal(t, 1, record.RetryCount)
+		assert.Equal(t, record.LastRetryAt.Add(time.Minute), record.NextRetryAt)
+		assert.Equal(t, "down", record.FailureReason())
+		assert.Equal(t, []int{1}, f.attempts("a"))
+		// What a retry worker does.
+		require.Empty(t, f.transport.Send(f.t.Context(), []delivery.Envelope{record.Envelope()}))
+		wait(time.Second)
+		assert.Equal(t, []int{1, 2}, f.attempts("a"))
+		require.NoError(t, stop())
+		require.NoError(t, f.publisher.Close(f.t.Context()))
+	})
+}
+
+func TestSentAwaitsItsAcknowledgment(t *testing.T) {
+	bubble(t, func(f *fixture) {
+		records := f.outboxed(delivery.PublisherConfig{})
+		config := f.config()
+		config.Store, config.AckTimeout = records, time.Minute
+		_, stop := f.consume(fine, config)
+		message := to("a")
+		message.RequireAck = true
+		f.publish(message, to("b"))
+		wait(5 * time.Second)
+		record := records.record(t, "a")
+		assert.Equal(t, delivery.StatusSent, record.Status)
+		assert.Equal(t, record.SentAt.Add(time.Minute), record.AckDeadline)
+		assert.Equal(t, delivery.StatusDelivered, records.status(t, "b"))
+		// A copy of the same attempt is a duplicate, the next attempt is not.
+		require.Empty(t, f.transport.Send(f.t.Context(), []delivery.Envelope{{Message: message}}))
+		wait(5 * time.Second)
+		assert.Equal(t, []int{1}, f.attempts("a"))
+		assert.Equal(t, 1, f.processed(metrics.OutcomeDuplicate))
+		require.Empty(t, f.transport.Send(f.t.Context(), []delivery.Envelope{{Message: message, Attempt: 1}}))
+		wait(5 * time.Second)
+		assert.Equal(t, []int{1, 2}, f.attempts("a"))
+		require.NoError(t, stop())
+
+		config.AckTimeout = -1
+		_, stop = f.consume(fine, config)
+		message.ID = "c"
+		f.publish(message)
+		wait(5 * time.Second)
+		assert.Equal(t, delivery.StatusDelivered, records.status(t, "c"), "acknowledgments are switched off")
+		require.NoError(t, stop())
+		require.NoError(t, f.publisher.Close(f.t.Context()))
+	})
+}
+
+func TestAcknowledgedBeforeSentIsRecorded(t *testing.T) {
+	bubble(t, func(f *fixture) {
+		records := f.outboxed(delivery.PublisherConfig{})
+		config := f.config()
+		config.Store = records
+		_, stop := f.consume(func(ctx context.Context, m delivery.Message) error {
+			_, errs := records.Store.Update(ctx, delivery.Update{ID: m.ID, Status: delivery.StatusDelivered, At: time.Now(), Acknowledged: true})
+			return first(errs)
+		}, config)
+		message := to("a")
+		message.RequireAck = true
+		f.publish(message)
+		wait(5 * time.Second)
+		assert.Equal(t, delivery.StatusDelivered, records.status(t, "a"))
+		require.NoError(t, stop())
+		f.empty()
+		require.NoError(t, f.publisher.Close(f.t.Context()))
+	})
+}
+
+func first(errs []error) error {
+	if len(errs) == 0 {
+		return nil
+	}
+	return errs[0]
+}
+
+// The store is down for a while, or its answer is lost, at each step.
+func TestNothingIsAckedThatIsNotRecorded(t *testing.T) {
+	for _, test := range []struct {
+		operation string
+		handle    error
+		want      delivery.Status
+	}{
+		{"update delivered", nil, delivery.StatusDelivered},
+		{"update sent", nil, delivery.StatusSent},
+		{"update retrying", errDown, delivery.StatusRetrying},
+		{"update failed", retry.Permanent(errDown), delivery.StatusFailed},
+	} {
+		for _, lost := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, lost %t", test.operation, lost), func(t *testing.T) {
+				bubble(t, func(f *fixture) {
+					records := f.outboxed(delivery.PublisherConfig{})
+					config := f.config()
+					config.Store = records
+					var outage atomic.Bool
+					outage.Store(true)
+					refuse := func(operation string) error {
+						if outage.Load() && operation == test.operation {
+							return delivery.ErrStoreDown
+						}
+						return nil
+					}
+					if lost {
+						records.lost = refuse
+					} else {
+						records.fail = refuse
+					}
+					_, stop := f.consume(func(context.Context, delivery.Message) error { return test.handle }, config)
+					message := to("a")
+					message.RequireAck = strings.HasSuffix(test.operation, "sent")
+					f.publish(message)
+					wait(time.Minute)
+					settled := 0
+					for _, outcome := range []string{metrics.OutcomeDelivered, metrics.OutcomeRetried, metrics.OutcomeDeadLettered} {
+						settled += f.processed(outcome)
+					}
+					assert.Zero(t, settled)
+					outage.Store(false)
+					wait(10 * time.Second)
+					record := records.record(t, "a")
+					assert.Equal(t, test.want, record.Status)
+					assert.Equal(t, []int{1}, f.attempts("a"))
+					if test.handle != nil {
+						assert.Equal(t, 1, record.RetryCount)
+						assert.Len(t, record.History, 1)
+					}
+					require.NoError(t, stop())
+					f.empty()
+					require.NoError(t, f.publisher.Close(f.t.Context()))
+				})
+			})
+		}
+	}
+}
+
+func TestStoreDownAtShutdown(t *testing.T) {
+	bubble(t, func(f *fixture) {
+		records := f.outboxed(delivery.PublisherConfig{})
+		config := f.config()
+		config.Store = records
+		records.fail = func(operation string) error {
+			if operation == "update delivered" {
+				return delivery.ErrStoreDown
+			}
+			return nil
+		}
+		_, stop := f.consume(fine, config)
+		f.publish(to("a"))
+		wait(time.Minute)
+		require.NoError(t, stop())
+		assert.Equal(t, delivery.StatusQueued, records.status(t, "a"))
+		records.fail = nil
+
+		_, stop = f.consume(fine, config)
+		wait(time.Minute)
+		assert.Equal(t, []int{1}, f.attempts("a"), "the key is done")
+		assert.Equal(t, delivery.StatusDelivered, records.status(t, "a"), "the copy mends the record")
+		require.NoError(t, stop())
+		f.empty()
+		require.NoError(t, f.publisher.Close(f.t.Context()))
+	})
+}
+
+func TestConsumerRecordsStrangers(t *testing.T) {
+	bubble(t, func(f *fixture) {
+		records := newRecords()
+		config := f.config()
+		config.Store, config.Retry = records, nil
+		_, stop := f.consume(func(_ context.Context, m delivery.Message) error {
+			if m.ID == "bad" {
+				return errDown
+			}
+			return nil
+		}, config)
+		f.publish(to("good"), to("bad"))
+		wait(time.Minute)
+		assert.Equal(t, delivery.StatusDelivered, records.status(t, "good"))
+		bad := records.record(t, "bad")
+		assert.Equal(t, delivery.StatusFailed, bad.Status)
+		assert.Equal(t, f.sink.only(t).ID, bad.DeadLetterID)
+		require.NoError(t, stop())
+		f.empty()
+	})
+}
 
 // A message that the end user had acknowledged before its handler gave it up is
 // no dead letter.
@@ -30,17 +228,17 @@ func TestADeadLetterOfAnAcknowledgedMessageIsTakenBack(t *testing.T) {
 			bubble(t, func(f *fixture) {
 				records := f.outboxed(delivery.PublisherConfig{})
 				config := f.config()
-				graves := &graveyard{letters: map[string]delivery.DeadLetter{}}
+				letters := newDeadLetters()
 				var tries atomic.Int64
-				graves.onTake = func() error {
+				letters.onResolve = func() error {
 					if tries.Add(1) <= test.failures {
 						return errDown
 					}
 					return nil
 				}
-				config.Store, config.DeadLetters = records, graves
+				config.Store, config.DeadLetters = records, letters
 				if test.deaf {
-					config.DeadLetters = struct{ delivery.DeadLetterer }{graves}
+					config.DeadLetters = struct{ delivery.DeadLetterer }{letters}
 				}
 				_, stop := f.consume(func(ctx context.Context, m delivery.Message) error {
 					_, errs := records.Store.Update(ctx, delivery.Update{ID: m.ID, Status: delivery.StatusRead, At: time.Now(), Acknowledged: true})
@@ -52,8 +250,8 @@ func TestADeadLetterOfAnAcknowledgedMessageIsTakenBack(t *testing.T) {
 				f.publish(message)
 				wait(time.Minute)
 				assert.Equal(t, delivery.StatusRead, records.status(t, "a"))
-				assert.EqualValues(t, 1, graves.puts.Load())
-				assert.Len(t, graves.all(), test.letters)
+				assert.EqualValues(t, 1, letters.puts.Load())
+				assert.Len(t, letters.all(), test.letters)
 				assert.Equal(t, []int{1}, f.attempts("a"))
 				require.NoError(t, stop())
 				f.empty()
@@ -95,8 +293,8 @@ func TestAnExpiredCopyOfADeliveredMessageIsNoDeadLetter(t *testing.T) {
 	bubble(t, func(f *fixture) {
 		records := f.outboxed(delivery.PublisherConfig{})
 		config := f.config()
-		graves := &graveyard{letters: map[string]delivery.DeadLetter{}}
-		config.Store, config.DeadLetters = records, graves
+		letters := newDeadLetters()
+		config.Store, config.DeadLetters = records, letters
 		_, stop := f.consume(fine, config)
 		message := to("a")
 		message.ExpiresAt = time.Now().Add(time.Minute)
@@ -105,7 +303,7 @@ func TestAnExpiredCopyOfADeliveredMessageIsNoDeadLetter(t *testing.T) {
 		require.Empty(t, f.transport.Send(f.t.Context(), []delivery.Envelope{{Message: message}}))
 		wait(time.Second)
 		assert.Equal(t, delivery.StatusDelivered, records.status(t, "a"))
-		assert.Empty(t, graves.all())
+		assert.Empty(t, letters.all())
 		require.NoError(t, stop())
 		f.empty()
 		require.NoError(t, f.publisher.Close(f.t.Context()))
@@ -118,8 +316,8 @@ func TestADeadLetterOfAFailedMessageStays(t *testing.T) {
 	bubble(t, func(f *fixture) {
 		records := f.outboxed(delivery.PublisherConfig{})
 		config := f.config()
-		graves := &graveyard{letters: map[string]delivery.DeadLetter{}}
-		config.Store, config.DeadLetters, config.Idempotency = records, graves, nil
+		letters := newDeadLetters()
+		config.Store, config.DeadLetters, config.Idempotency = records, letters, nil
 		_, stop := f.consume(func(context.Context, delivery.Message) error { return retry.Permanent(errDown) }, config)
 		f.publish(to("a"))
 		wait(time.Minute)
@@ -127,8 +325,8 @@ func TestADeadLetterOfAFailedMessageStays(t *testing.T) {
 		wait(time.Minute)
 		assert.Equal(t, delivery.StatusFailed, records.status(t, "a"))
 		assert.Equal(t, []int{1, 1}, f.attempts("a"))
-		require.Len(t, graves.all(), 1)
-		assert.Equal(t, records.record(t, "a").DeadLetterID, graves.all()[0].ID)
+		require.Len(t, letters.all(), 1)
+		assert.Equal(t, records.record(t, "a").DeadLetterID, letters.all()[0].ID)
 		require.NoError(t, stop())
 		require.NoError(t, f.publisher.Close(f.t.Context()))
 	})

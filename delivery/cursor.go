@@ -10,8 +10,8 @@ import (
 )
 
 // Position is a place in a list that is ordered by time, and by ID among
-// equals. A page that begins after a position, not after a count, stays stable
-// while things come and go.
+// equals. A page that begins after a position, and not after a count, stays stable
+// while entries come and go.
 type Position struct {
 	At time.Time
 	ID string
@@ -61,8 +61,8 @@ func DecodeCursor(text string, digest uint64) (Position, error) {
 	}, nil
 }
 
-// CursorDigest tells queries apart whose pages don't belong together, by what
-// they filter and order by.
+// CursorDigest is the digest of the fields that a query filters and orders by.
+// Pages belong together if the digests of their queries are equal.
 func CursorDigest(fields ...string) uint64 {
 	hash := fnv.New64a()
 	for _, field := range fields {

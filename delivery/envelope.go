@@ -15,8 +15,8 @@ type Envelope struct {
 	Message
 	// Attempt counts the attempts that failed and count: 0 on the first run.
 	Attempt int
-	// Generation is 0, plus 1 for each replay from the dead letters. Duplicates
-	// are told within one generation.
+	// Generation is 0, plus 1 for each replay from the dead letters. Messages of
+	// different generations are no duplicates of each other.
 	Generation int
 	// History holds the last failures, oldest first, at most MaxHistory.
 	History []Failure

@@ -3,12 +3,13 @@ package delivery_test
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/esh3artech/barid/delivery"
@@ -18,14 +19,17 @@ import (
 	"github.com/esh3artech/barid/retry"
 )
 
-// fixture is a pipeline inside a synctest bubble: a transport in memory whose
-// parts can be made to fail, and a ledger of the handler's runs.
+// fixture is everything that a message meets, inside a synctest bubble. Each part
+// can be made to fail. The fixture remembers the handler's runs.
 type fixture struct {
 	t         *testing.T
-	transport *faultyTransport
-	store     *faultyStore
-	sink      *sink
+	transport *faultyTransport // in memory
+	outlet    *sendOnly        // a transport that nobody receives from
+	store     *faultyStore     // of idempotency keys
+	records   *faultyRecords
+	sink      *deadLetters
 	collector *metrics.Collector
+	log       *logText
 	publisher *delivery.Publisher
 
 	mu   sync.Mutex
@@ -36,14 +40,15 @@ func newFixture(t *testing.T) *fixture {
 	f := &fixture{
 		t:         t,
 		transport: &faultyTransport{Transport: memory.New(memory.Config{})},
+		outlet:    &sendOnly{},
 		store:     &faultyStore{Store: idempotency.NewMemory(idempotency.MemoryConfig{})},
-		sink:      &sink{letters: map[string]delivery.DeadLetter{}},
+		records:   newRecords(),
+		sink:      newDeadLetters(),
 		collector: metrics.NewCollector(metrics.CollectorConfig{}),
+		log:       &logText{},
 		runs:      map[string][]delivery.Attempt{},
 	}
-	publisher, err := delivery.NewPublisher(f.transport, delivery.PublisherConfig{Metrics: f.collector})
-	require.NoError(t, err)
-	f.publisher = publisher
+	f.publisher = f.newPublisher(delivery.PublisherConfig{Metrics: f.collector})
 	return f
 }
 
@@ -90,9 +95,74 @@ func (f *fixture) consume(handler delivery.Handler, config delivery.ConsumerConf
 	})
 }
 
+func (f *fixture) newPublisher(config delivery.PublisherConfig) *delivery.Publisher {
+	f.t.Helper()
+	publisher, err := delivery.NewPublisher(f.transport, config)
+	require.NoError(f.t, err)
+	return publisher
+}
+
+// outboxed gives the fixture a publisher with its store of records.
+func (f *fixture) outboxed(config delivery.PublisherConfig) *faultyRecords {
+	f.t.Helper()
+	config.Store = f.records
+	f.publisher = f.newPublisher(config)
+	return f.records
+}
+
+// recordsOnly gives the fixture a publisher with its store of records, on which no
+// retry worker runs.
+func (f *fixture) recordsOnly() *faultyRecords {
+	f.t.Helper()
+	f.publisher = f.newPublisher(delivery.PublisherConfig{Store: delivery.RecordsOnly(f.records)})
+	return f.records
+}
+
 func (f *fixture) publish(messages ...delivery.Message) {
 	f.t.Helper()
 	require.NoError(f.t, f.publisher.Publish(context.Background(), messages...))
+}
+
+// workerConfig has two retries, after 10 and 20 seconds.
+func (f *fixture) workerConfig() delivery.RetryWorkerConfig {
+	return delivery.RetryWorkerConfig{
+		Retry:       retry.Exponential{Base: 10 * time.Second, MaxRetries: 2},
+		DeadLetters: f.sink,
+		Metrics:     f.collector,
+		Logger:      slog.New(slog.NewTextHandler(f.log, nil)),
+	}
+}
+
+func (f *fixture) newWorker(store delivery.Store, transport delivery.Transport, config delivery.RetryWorkerConfig) *delivery.RetryWorker {
+	f.t.Helper()
+	worker, err := delivery.NewRetryWorker(store, transport, config)
+	require.NoError(f.t, err)
+	return worker
+}
+
+// work starts a worker that sends by the outlet. The returned function ends it and
+// waits.
+func (f *fixture) work(config delivery.RetryWorkerConfig) (stop func()) {
+	f.t.Helper()
+	return f.run(f.newWorker(f.records, f.outlet, config))
+}
+
+// workOnce has a worker that sends by the outlet do what is due.
+func (f *fixture) workOnce(config delivery.RetryWorkerConfig) error {
+	f.t.Helper()
+	return f.newWorker(f.records, f.outlet, config).RunOnce(context.Background())
+}
+
+func (f *fixture) run(worker *delivery.RetryWorker) (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- worker.Run(ctx) }()
+	stop = sync.OnceFunc(func() {
+		cancel()
+		assert.NoError(f.t, <-done)
+	})
+	f.t.Cleanup(stop) // a test that fails early leaves nobody at work
+	return stop
 }
 
 // attempts lists the attempt numbers of a message's runs.
@@ -111,6 +181,24 @@ func (f *fixture) processed(outcome string) int {
 	return int(value)
 }
 
+func (f *fixture) ackTimeouts() int {
+	value, _ := f.collector.Value(metrics.AckTimeoutsTotal)
+	return int(value)
+}
+
+func (f *fixture) up(dependency string) bool {
+	value, _ := f.collector.Value(metrics.DependencyUp, metrics.LabelDependency, dependency)
+	return value > 0
+}
+
+// waiting is how many messages of normal priority wait in the transport.
+func (f *fixture) waiting() int64 {
+	f.t.Helper()
+	depths, err := f.transport.Depth(context.Background())
+	require.NoError(f.t, err)
+	return depths[delivery.Normal].Messages
+}
+
 // empty asserts that nothing is left in the transport.
 func (f *fixture) empty() {
 	f.t.Helper()
@@ -121,201 +209,62 @@ func (f *fixture) empty() {
 	}
 }
 
+// save, get and update work on the records even while their store is down.
+func (f *fixture) save(records ...delivery.Record) {
+	f.t.Helper()
+	require.Nil(f.t, f.records.Store.Save(context.Background(), records...))
+}
+
+func (f *fixture) get(id string) delivery.Record {
+	f.t.Helper()
+	records, errs := f.records.Store.Get(context.Background(), id)
+	require.Nil(f.t, errs)
+	return records[0]
+}
+
+func (f *fixture) update(update delivery.Update) {
+	f.t.Helper()
+	_, errs := f.records.Store.Update(context.Background(), update)
+	require.Nil(f.t, errs)
+}
+
 func to(id string) delivery.Message {
 	return delivery.Message{ID: id, Recipient: "+966500000001"}
 }
+
+// stored is a record as it would be in a store.
+func stored(id string, status delivery.Status, due time.Time) delivery.Record {
+	record := delivery.Record{Message: to(id), Progress: delivery.Progress{Status: status, DueAt: due}}
+	record.CreatedAt = time.Now()
+	switch status {
+	case delivery.StatusRetrying:
+		record.NextRetryAt, record.RetryCount = due, 1
+		record.History = []delivery.Failure{{At: time.Now().UTC(), Attempt: 1, Error: "busy"}}
+	case delivery.StatusSent:
+		record.RequireAck, record.SentAt, record.AckDeadline = true, time.Now(), due
+	default:
+	}
+	return record
+}
+
+// failedAttempt is the update by which an attempt that failed now is counted.
+func failedAttempt(record *delivery.Record, status delivery.Status, due time.Time) delivery.Update {
+	now := time.Now()
+	return delivery.Update{
+		ID: record.ID, Status: status, Generation: record.Generation, RetryCount: record.RetryCount + 1, At: now, DueAt: due,
+		Failure: &delivery.Failure{At: now, Attempt: record.RetryCount + 1, Error: "busy"},
+	}
+}
+
+// acknowledged is the update by which the end user has got a message.
+func acknowledged(id string) delivery.Update {
+	return delivery.Update{ID: id, Status: delivery.StatusDelivered, At: time.Now(), Acknowledged: true}
+}
+
+func fine(context.Context, delivery.Message) error { return nil }
 
 // wait lets the bubble's time pass.
 func wait(d time.Duration) {
 	<-time.After(d)
 	synctest.Wait()
-}
-
-var errDown = errors.New("down")
-
-// faultyTransport is the memory transport with switches.
-type faultyTransport struct {
-	*memory.Transport
-	down      atomic.Bool          // sends fail
-	loseAck   func(id string) bool // acks that never arrive
-	broken    func(id string) bool // what can't be decoded
-	onSend    func(delay time.Duration, e delivery.Envelope) error
-	seen      chan<- delivery.Envelope // what is sent from when it is set
-	received  atomic.Int64
-	failFirst atomic.Int64 // receives to fail
-}
-
-func (t *faultyTransport) Send(ctx context.Context, batch []delivery.Envelope) []error {
-	return t.SendAfter(ctx, 0, batch)
-}
-
-func (t *faultyTransport) SendAfter(ctx context.Context, delay time.Duration, batch []delivery.Envelope) []error {
-	if t.down.Load() {
-		errs := make([]error, len(batch))
-		for i := range errs {
-			errs[i] = errDown
-		}
-		return errs
-	}
-	if t.onSend != nil {
-		for _, envelope := range batch {
-			if err := t.onSend(delay, envelope); err != nil {
-				return []error{err}
-			}
-		}
-	}
-	for i := range batch {
-		select {
-		case t.seen <- batch[i]:
-		default:
-		}
-	}
-	return t.Transport.SendAfter(ctx, delay, batch)
-}
-
-func (t *faultyTransport) Subscribe(ctx context.Context, config delivery.SubscribeConfig) (delivery.Subscription, error) {
-	subscription, err := t.Transport.Subscribe(ctx, config)
-	if err != nil {
-		return nil, err
-	}
-	return &faultySubscription{Subscription: subscription, transport: t}, nil
-}
-
-type faultySubscription struct {
-	delivery.Subscription
-	transport *faultyTransport
-}
-
-func (s *faultySubscription) Receive(ctx context.Context) ([]delivery.Incoming, error) {
-	if s.transport.failFirst.Add(-1) >= 0 {
-		return nil, errDown
-	}
-	batch, err := s.Subscription.Receive(ctx)
-	s.transport.received.Add(int64(len(batch)))
-	wrapped := make([]delivery.Incoming, len(batch))
-	for i := range batch {
-		wrapped[i] = &faultyIncoming{Incoming: batch[i], transport: s.transport}
-	}
-	return wrapped, err
-}
-
-func (s *faultySubscription) Pause(ctx context.Context) error {
-	return s.Subscription.(delivery.Pauser).Pause(ctx)
-}
-
-func (s *faultySubscription) Resume(ctx context.Context) error {
-	return s.Subscription.(delivery.Pauser).Resume(ctx)
-}
-
-type faultyIncoming struct {
-	delivery.Incoming
-	transport *faultyTransport
-}
-
-func (i *faultyIncoming) Envelope() (*delivery.Envelope, error) {
-	envelope, err := i.Incoming.Envelope()
-	if err == nil && i.transport.broken != nil && i.transport.broken(envelope.ID) {
-		return nil, &delivery.MalformedError{Problem: "broken", Raw: envelope.Body}
-	}
-	return envelope, err
-}
-
-// Ack that is lost leaves the message for redelivery, as a connection that
-// breaks in that moment does.
-func (i *faultyIncoming) Ack() error {
-	envelope, err := i.Incoming.Envelope()
-	if err == nil && i.transport.loseAck != nil && i.transport.loseAck(envelope.ID) {
-		_ = i.Nack()
-		return delivery.ErrStale
-	}
-	return i.Incoming.Ack()
-}
-
-// faultyStore is an idempotency store with switches.
-type faultyStore struct {
-	idempotency.Store
-	down atomic.Bool
-	fail func(step string) error
-}
-
-func (s *faultyStore) check(step string) error {
-	if s.down.Load() {
-		return errDown
-	}
-	if s.fail != nil {
-		return s.fail(step)
-	}
-	return nil
-}
-
-func (s *faultyStore) Claim(ctx context.Context, key, token string, attempt int, lease time.Duration) (idempotency.Answer, error) {
-	if err := s.check("claim"); err != nil {
-		return idempotency.Answer{}, err
-	}
-	return s.Store.Claim(ctx, key, token, attempt, lease)
-}
-
-func (s *faultyStore) Renew(ctx context.Context, key, token string, lease time.Duration) error {
-	if err := s.check("renew"); err != nil {
-		return err
-	}
-	return s.Store.Renew(ctx, key, token, lease)
-}
-
-func (s *faultyStore) Complete(ctx context.Context, key, token string, window time.Duration) (idempotency.Completion, error) {
-	if err := s.check("complete"); err != nil {
-		return 0, err
-	}
-	return s.Store.Complete(ctx, key, token, window)
-}
-
-func (s *faultyStore) Schedule(ctx context.Context, key, token string, attempt int, ttl time.Duration) error {
-	if err := s.check("schedule"); err != nil {
-		return err
-	}
-	return s.Store.Schedule(ctx, key, token, attempt, ttl)
-}
-
-func (s *faultyStore) Release(ctx context.Context, key, token string) error {
-	if err := s.check("release"); err != nil {
-		return err
-	}
-	return s.Store.Release(ctx, key, token)
-}
-
-// sink keeps dead letters.
-type sink struct {
-	down    atomic.Bool
-	mu      sync.Mutex
-	letters map[string]delivery.DeadLetter // by ID
-}
-
-func (s *sink) DeadLetter(_ context.Context, letters ...delivery.DeadLetter) error {
-	if s.down.Load() {
-		return errDown
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, letter := range letters {
-		s.letters[letter.ID] = letter
-	}
-	return nil
-}
-
-// only returns the one letter there is.
-func (s *sink) only(t *testing.T) delivery.DeadLetter {
-	t.Helper()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	require.Len(t, s.letters, 1)
-	for _, letter := range s.letters {
-		return letter
-	}
-	return delivery.DeadLetter{}
-}
-
-func (s *sink) count() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return len(s.letters)
 }

@@ -2,6 +2,7 @@ package delivery_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"testing"
@@ -14,71 +15,76 @@ import (
 	"github.com/esh3artech/barid/delivery/memory"
 	"github.com/esh3artech/barid/dlq"
 	"github.com/esh3artech/barid/idempotency"
+	"github.com/esh3artech/barid/metrics"
 	"github.com/esh3artech/barid/retry"
 )
 
-// life is everything that a message meets, wired as a host does it.
-type life struct {
+// host is a fixture with everything that a message meets, wired as a host does it.
+type host struct {
 	*fixture
-	records *faultyRecords
 	letters *dlq.Manager
 	acks    *delivery.Acknowledger
 	config  delivery.ConsumerConfig
 	retry   retry.Policy
 }
 
-func (f *fixture) live(config delivery.ConsumerConfig) *life {
+func (f *fixture) host(config delivery.ConsumerConfig) *host {
 	f.t.Helper()
-	l := &life{fixture: f, records: f.outboxed(delivery.PublisherConfig{}), retry: config.Retry}
-	l.letters = dlq.NewManager(dlq.NewMemory(dlq.MemoryConfig{}), f.publisher, dlq.Config{})
-	l.config = config
-	l.config.Store, l.config.DeadLetters, l.config.Idempotency = l.records, l.letters, f.store
-	acks, err := delivery.NewAcknowledger(l.records, delivery.AcknowledgerConfig{DeadLetters: l.letters})
+	f.outboxed(delivery.PublisherConfig{})
+	h := &host{fixture: f, retry: config.Retry}
+	h.letters = dlq.NewManager(dlq.NewMemory(dlq.MemoryConfig{}), f.publisher, dlq.Config{})
+	h.config = config
+	h.config.Store, h.config.DeadLetters, h.config.Idempotency = h.records, h.letters, f.store
+	acks, err := delivery.NewAcknowledger(h.records, delivery.AcknowledgerConfig{DeadLetters: h.letters})
 	require.NoError(f.t, err)
-	l.acks = acks
-	return l
+	h.acks = acks
+	return h
 }
 
 // begin starts a consumer and a worker.
-func (l *life) begin(handler delivery.Handler) (end func()) {
-	l.t.Helper()
-	_, stop := l.consume(handler, l.config)
-	worker, err := delivery.NewRetryWorker(l.records, l.transport, delivery.RetryWorkerConfig{Retry: l.retry, DeadLetters: l.letters})
-	require.NoError(l.t, err)
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- worker.Run(ctx) }()
+func (h *host) begin(handler delivery.Handler) (end func()) {
+	h.t.Helper()
+	_, stop := h.consume(handler, h.config)
+	endWorker := h.run(h.newWorker(h.records, h.transport, delivery.RetryWorkerConfig{Retry: h.retry, DeadLetters: h.letters}))
 	return func() {
-		require.NoError(l.t, stop())
-		cancel()
-		require.NoError(l.t, <-done)
-		require.NoError(l.t, l.publisher.Close(context.Background()))
+		require.NoError(h.t, stop())
+		endWorker()
+		require.NoError(h.t, h.publisher.Close(context.Background()))
 	}
 }
 
-func (l *life) kept() []dlq.Entry {
-	l.t.Helper()
-	page, err := l.letters.List(context.Background(), dlq.Query{})
-	require.NoError(l.t, err)
+func (h *host) kept() []dlq.Entry {
+	h.t.Helper()
+	page, err := h.letters.List(context.Background(), dlq.Query{})
+	require.NoError(h.t, err)
 	return page.Entries
+}
+
+// failedAttempts lists the numbers of the attempts that failed.
+func failedAttempts(history []delivery.Failure) []int {
+	var numbers []int
+	for _, failure := range history {
+		numbers = append(numbers, failure.Attempt)
+	}
+	return numbers
 }
 
 var fewRetries = retry.Exponential{Base: 10 * time.Second, MaxRetries: 2, Jitter: retry.JitterNone}
 
 func TestLifeOfAcknowledged(t *testing.T) {
 	bubble(t, func(f *fixture) {
-		l := f.live(delivery.ConsumerConfig{Retry: fewRetries, AckTimeout: time.Minute})
-		end := l.begin(fine)
+		h := f.host(delivery.ConsumerConfig{Retry: fewRetries, AckTimeout: time.Minute})
+		end := h.begin(fine)
 		message := to("a")
 		message.RequireAck = true
 		f.publish(message)
 		wait(5 * time.Second)
-		assert.Equal(t, delivery.StatusSent, l.records.status(t, "a"))
-		require.NoError(t, l.acks.Delivered(f.t.Context(), "a"))
-		assert.Equal(t, delivery.StatusDelivered, l.records.status(t, "a"))
-		require.NoError(t, l.acks.Read(f.t.Context(), "a"))
+		assert.Equal(t, delivery.StatusSent, h.records.status(t, "a"))
+		require.NoError(t, h.acks.Delivered(f.t.Context(), "a"))
+		assert.Equal(t, delivery.StatusDelivered, h.records.status(t, "a"))
+		require.NoError(t, h.acks.Read(f.t.Context(), "a"))
 		wait(time.Hour)
-		assert.Equal(t, delivery.StatusRead, l.records.status(t, "a"))
+		assert.Equal(t, delivery.StatusRead, h.records.status(t, "a"))
 		assert.Equal(t, []int{1}, f.attempts("a"))
 		end()
 		f.empty()
@@ -87,16 +93,16 @@ func TestLifeOfAcknowledged(t *testing.T) {
 
 func TestLifeOfRetried(t *testing.T) {
 	bubble(t, func(f *fixture) {
-		l := f.live(delivery.ConsumerConfig{Retry: fewRetries})
+		h := f.host(delivery.ConsumerConfig{Retry: fewRetries})
 		begin := time.Now()
 		var ran []time.Duration
-		end := l.begin(func(_ context.Context, m delivery.Message) error {
+		end := h.begin(func(_ context.Context, m delivery.Message) error {
 			ran = append(ran, time.Since(begin))
 			return failUntil(len(f.attempts(m.ID)), 3, errDown)
 		})
 		f.publish(to("a"))
 		wait(time.Hour)
-		record := l.records.record(t, "a")
+		record := h.records.record(t, "a")
 		assert.Equal(t, delivery.StatusDelivered, record.Status)
 		assert.Equal(t, 2, record.RetryCount)
 		assert.Equal(t, []int{1, 2, 3}, f.attempts("a"))
@@ -110,9 +116,9 @@ func TestLifeOfRetried(t *testing.T) {
 
 func TestLifeOfExhausted(t *testing.T) {
 	bubble(t, func(f *fixture) {
-		l := f.live(delivery.ConsumerConfig{Retry: fewRetries})
+		h := f.host(delivery.ConsumerConfig{Retry: fewRetries})
 		works := false
-		end := l.begin(func(context.Context, delivery.Message) error {
+		end := h.begin(func(context.Context, delivery.Message) error {
 			if works {
 				return nil
 			}
@@ -120,19 +126,21 @@ func TestLifeOfExhausted(t *testing.T) {
 		})
 		f.publish(to("a"))
 		wait(time.Hour)
-		assert.Equal(t, delivery.StatusFailed, l.records.status(t, "a"))
-		letters := l.kept()
+		assert.Equal(t, delivery.StatusFailed, h.records.status(t, "a"))
+		letters := h.kept()
 		require.Len(t, letters, 1)
 		assert.Equal(t, delivery.ReasonExhausted, letters[0].Reason)
+		assert.Equal(t, f.attempts("a"), failedAttempts(letters[0].Envelope.History), "numbered as the handler knows them")
+		assert.Equal(t, f.attempts("a"), failedAttempts(f.get("a").History))
 
 		works = true
-		_, err := l.letters.Requeue(f.t.Context(), letters[0].ID)
+		_, err := h.letters.Requeue(f.t.Context(), letters[0].ID)
 		require.NoError(t, err)
 		wait(time.Hour)
-		record := l.records.record(t, "a")
+		record := h.records.record(t, "a")
 		assert.Equal(t, delivery.StatusDelivered, record.Status)
 		assert.Equal(t, 1, record.Generation)
-		assert.Empty(t, l.kept())
+		assert.Empty(t, h.kept())
 		assert.Equal(t, []int{1, 2, 3, 1}, f.attempts("a"))
 		end()
 		f.empty()
@@ -141,21 +149,22 @@ func TestLifeOfExhausted(t *testing.T) {
 
 func TestLifeOfUnacknowledged(t *testing.T) {
 	bubble(t, func(f *fixture) {
-		l := f.live(delivery.ConsumerConfig{Retry: fewRetries, AckTimeout: time.Minute})
-		end := l.begin(fine)
+		h := f.host(delivery.ConsumerConfig{Retry: fewRetries, AckTimeout: time.Minute})
+		end := h.begin(fine)
 		message := to("a")
 		message.RequireAck = true
 		f.publish(message)
 		wait(time.Hour)
 		assert.Equal(t, []int{1, 2, 3}, f.attempts("a"), "each attempt is a new one for the idempotency store")
-		assert.Equal(t, delivery.StatusFailed, l.records.status(t, "a"))
-		letters := l.kept()
+		assert.Equal(t, delivery.StatusFailed, h.records.status(t, "a"))
+		letters := h.kept()
 		require.Len(t, letters, 1)
 		assert.Equal(t, delivery.ReasonAckTimeout, letters[0].Reason)
-		require.NoError(t, l.acks.Delivered(f.t.Context(), "a"), "late")
-		assert.Equal(t, delivery.StatusDelivered, l.records.status(t, "a"))
-		assert.Empty(t, l.kept(), "resolved")
-		require.NoError(t, l.acks.Delivered(f.t.Context(), "a"), "twice")
+		assert.Equal(t, f.attempts("a"), failedAttempts(letters[0].Envelope.History))
+		require.NoError(t, h.acks.Delivered(f.t.Context(), "a"), "late")
+		assert.Equal(t, delivery.StatusDelivered, h.records.status(t, "a"))
+		assert.Empty(t, h.kept(), "resolved")
+		require.NoError(t, h.acks.Delivered(f.t.Context(), "a"), "twice")
 		end()
 		f.empty()
 	})
@@ -163,17 +172,17 @@ func TestLifeOfUnacknowledged(t *testing.T) {
 
 func TestLateAcknowledgmentCancelsTheRetry(t *testing.T) {
 	bubble(t, func(f *fixture) {
-		l := f.live(delivery.ConsumerConfig{Retry: fewRetries, AckTimeout: time.Minute})
-		end := l.begin(fine)
+		h := f.host(delivery.ConsumerConfig{Retry: fewRetries, AckTimeout: time.Minute})
+		end := h.begin(fine)
 		message := to("a")
 		message.RequireAck = true
 		f.publish(message)
 		wait(65 * time.Second)
-		assert.Equal(t, delivery.StatusRetrying, l.records.status(t, "a"))
-		require.NoError(t, l.acks.Delivered(f.t.Context(), "a"))
+		assert.Equal(t, delivery.StatusRetrying, h.records.status(t, "a"))
+		require.NoError(t, h.acks.Delivered(f.t.Context(), "a"))
 		wait(time.Hour)
 		assert.Equal(t, []int{1}, f.attempts("a"))
-		assert.Equal(t, delivery.StatusDelivered, l.records.status(t, "a"))
+		assert.Equal(t, delivery.StatusDelivered, h.records.status(t, "a"))
 		end()
 		f.empty()
 	})
@@ -181,11 +190,11 @@ func TestLateAcknowledgmentCancelsTheRetry(t *testing.T) {
 
 func TestLifeOfScheduled(t *testing.T) {
 	bubble(t, func(f *fixture) {
-		l := f.live(delivery.ConsumerConfig{})
+		h := f.host(delivery.ConsumerConfig{})
 		begin := time.Now()
 		ran := map[string]time.Duration{}
 		var mu sync.Mutex
-		end := l.begin(func(_ context.Context, m delivery.Message) error {
+		end := h.begin(func(_ context.Context, m delivery.Message) error {
 			mu.Lock()
 			defer mu.Unlock()
 			ran[m.ID] = time.Since(begin)
@@ -205,14 +214,14 @@ func TestLifeOfScheduled(t *testing.T) {
 		end()
 
 		// It expires while nobody works.
-		f.publisher, _ = delivery.NewPublisher(f.transport, delivery.PublisherConfig{Store: l.records})
+		f.publisher, _ = delivery.NewPublisher(f.transport, delivery.PublisherConfig{Store: h.records})
 		f.publish(at("expired", 2*time.Hour, 3*time.Hour))
 		wait(4 * time.Hour)
-		end = l.begin(fine)
+		end = h.begin(fine)
 		wait(time.Minute)
-		assert.Equal(t, delivery.StatusFailed, l.records.status(t, "expired"))
-		require.Len(t, l.kept(), 1)
-		assert.Equal(t, delivery.ReasonExpired, l.kept()[0].Reason)
+		assert.Equal(t, delivery.StatusFailed, h.records.status(t, "expired"))
+		require.Len(t, h.kept(), 1)
+		assert.Equal(t, delivery.ReasonExpired, h.kept()[0].Reason)
 		end()
 		f.empty()
 	})
@@ -222,15 +231,15 @@ func TestLifeOfScheduled(t *testing.T) {
 // two attempts. The next one has the store, and nothing else.
 func TestLifeAfterACrash(t *testing.T) {
 	bubble(t, func(f *fixture) {
-		l := f.live(delivery.ConsumerConfig{Retry: fewRetries, Concurrency: 4})
+		h := f.host(delivery.ConsumerConfig{Retry: fewRetries, Concurrency: 4})
 		dying := make(chan struct{})
-		_, stop := l.consume(func(_ context.Context, m delivery.Message) error {
+		_, stop := h.consume(func(_ context.Context, m delivery.Message) error {
 			if m.Subject == "bad" && len(f.attempts(m.ID)) == 1 {
 				return errDown
 			}
 			<-dying
 			return errDown
-		}, l.config)
+		}, h.config)
 		var all []delivery.Message
 		for i := range 20 {
 			message := to(fmt.Sprint(i))
@@ -243,7 +252,7 @@ func TestLifeAfterACrash(t *testing.T) {
 		wait(5 * time.Second)
 
 		// From here on the first process changes nothing any more.
-		records := l.records
+		records := h.records
 		left := &faultyRecords{Store: records.Store}
 		records.down.Store(true)
 		dead := f.transport
@@ -252,10 +261,10 @@ func TestLifeAfterACrash(t *testing.T) {
 		require.NoError(t, err)
 		old := f.publisher
 		f.publisher = publisher
-		l.records, l.config.Store = left, left
-		l.config.Idempotency = idempotency.NewMemory(idempotency.MemoryConfig{})
+		h.records, h.config.Store = left, left
+		h.config.Idempotency = idempotency.NewMemory(idempotency.MemoryConfig{})
 
-		end := l.begin(fine)
+		end := h.begin(fine)
 		wait(10 * time.Minute)
 		for i := range 20 {
 			assert.Equal(t, delivery.StatusDelivered, left.status(t, fmt.Sprint(i)), "%d", i)
@@ -267,6 +276,36 @@ func TestLifeAfterACrash(t *testing.T) {
 		cancel()
 		require.NoError(t, dead.Close())
 		end()
+		f.empty()
+	})
+}
+
+// Everything that a publisher, a consumer and the end user do at once ends with
+// every message delivered, none of them twice.
+func TestRecordsUnderLoad(t *testing.T) {
+	bubble(t, func(f *fixture) {
+		records := f.outboxed(delivery.PublisherConfig{})
+		config := f.config()
+		config.Store = records
+		_, stop := f.consume(fine, config)
+		var group sync.WaitGroup
+		for c := range 8 {
+			group.Go(func() {
+				for i := range 50 {
+					if err := f.publisher.Publish(context.Background(), to(fmt.Sprintf("%d-%d", c, i))); err != nil && !errors.Is(err, context.Canceled) {
+						f.t.Error(err)
+					}
+				}
+			})
+		}
+		group.Wait()
+		wait(time.Minute)
+		stats, err := records.Stats(f.t.Context())
+		require.NoError(t, err)
+		assert.Equal(t, 400, stats.Of(delivery.StatusDelivered))
+		assert.Equal(t, 400, f.processed(metrics.OutcomeDelivered))
+		require.NoError(t, stop())
+		require.NoError(t, f.publisher.Close(f.t.Context()))
 		f.empty()
 	})
 }

@@ -24,19 +24,19 @@ const (
 // Handler must not change Body or Headers, which copies share.
 type Message struct {
 	// ID names the message everywhere: in stores, dead letters and logs.
-	// Publish fills an empty ID with a new UUIDv7; set one with NewID or of
-	// your own to learn it, and to be able to publish again safely.
+	// Publish fills an empty ID with a new UUIDv7. Set it, to a NewID or one of
+	// your own, to know it beforehand and to be able to publish again safely.
 	ID string
-	// IdempotencyKey is what duplicates are told by; empty means ID.
+	// IdempotencyKey is what duplicates have in common; empty means ID.
 	IdempotencyKey string
-	// Recipient is for whom the message is, and what ordered consumers keep
-	// order by. Required.
+	// Recipient is whom the message is for. Ordered consumers keep the order of
+	// each recipient's messages. Required.
 	Recipient string
 	// Subject is free text, for instance an e-mail's subject.
 	Subject string
 	// Type names what Body is, for instance "order.created".
 	Type string
-	// Body is opaque, may be empty.
+	// Body is opaque, and may be empty.
 	Body []byte
 	// ContentType is the media type of Body.
 	ContentType string
@@ -60,7 +60,7 @@ type Message struct {
 // NewID returns a new message ID: a UUIDv7, which sorts by time (RFC 9562).
 func NewID() string { return uuid.Must(uuid.NewV7()).String() }
 
-// Key is what duplicates of m are told by: IdempotencyKey, or else ID.
+// Key is what duplicates of m have in common: IdempotencyKey, or else ID.
 func (m *Message) Key() string {
 	if m.IdempotencyKey != "" {
 		return m.IdempotencyKey
@@ -74,8 +74,8 @@ func (m *Message) Expired(now time.Time) bool {
 }
 
 // Validate checks every field and reports all faults at once, each as an
-// *InvalidError or a *TooLargeError. The body's size is the Publisher's to
-// bound.
+// *InvalidError or a *TooLargeError. It does not check the body's size, which
+// PublisherConfig.MaxBodyBytes bounds.
 func (m *Message) Validate() error {
 	var faults []error
 	tooLarge := func(field string, size, limit int) {
@@ -101,6 +101,22 @@ func (m *Message) Validate() error {
 	tooLarge("IdempotencyKey", len(m.IdempotencyKey), MaxAttributeBytes)
 	tooLarge("Recipient", len(m.Recipient), MaxAttributeBytes)
 	tooLarge("Subject", len(m.Subject), MaxAttributeBytes)
+	m.checkHeaders(tooLarge, invalid)
+	for _, at := range []struct {
+		field string
+		time  time.Time
+	}{{"CreatedAt", m.CreatedAt}, {"NotBefore", m.NotBefore}, {"ExpiresAt", m.ExpiresAt}} {
+		if !at.time.IsZero() && (at.time.Before(earliest) || at.time.After(latest)) {
+			invalid(at.field, fmt.Sprintf("is %s, want %d to %d", at.time.Format(time.RFC3339), earliest.Year()+1, latest.Year()-1))
+		}
+	}
+	if !m.ExpiresAt.IsZero() && m.ExpiresAt.Before(m.NotBefore) {
+		invalid("ExpiresAt", "is before NotBefore")
+	}
+	return errors.Join(faults...)
+}
+
+func (m *Message) checkHeaders(tooLarge func(field string, size, limit int), invalid func(field, problem string)) {
 	total := 0
 	for key, value := range m.Headers {
 		if key == "" {
@@ -114,18 +130,6 @@ func (m *Message) Validate() error {
 		total += len(key) + len(value)
 	}
 	tooLarge("Headers", total, MaxHeaderBytes)
-	for _, at := range []struct {
-		field string
-		time  time.Time
-	}{{"CreatedAt", m.CreatedAt}, {"NotBefore", m.NotBefore}, {"ExpiresAt", m.ExpiresAt}} {
-		if !at.time.IsZero() && (at.time.Before(earliest) || at.time.After(latest)) {
-			invalid(at.field, fmt.Sprintf("is %s, want %d to %d", at.time.Format(time.RFC3339), earliest.Year()+1, latest.Year()-1))
-		}
-	}
-	if !m.ExpiresAt.IsZero() && m.ExpiresAt.Before(m.NotBefore) {
-		invalid("ExpiresAt", "is before NotBefore")
-	}
-	return errors.Join(faults...)
 }
 
 // Times travel as Unix nanoseconds in 64 bits.

@@ -15,7 +15,7 @@ import (
 // all are sent and recorded.
 func BenchmarkOutbox(b *testing.B) {
 	store := memory.NewStore(memory.StoreConfig{MaxRecords: b.N})
-	publisher, err := delivery.NewPublisher(&road{}, delivery.PublisherConfig{Store: store, MaxOutgoing: b.N})
+	publisher, err := delivery.NewPublisher(&sendOnly{}, delivery.PublisherConfig{Store: store, MaxOutgoing: b.N})
 	require.NoError(b, err)
 	ids := make([]string, b.N)
 	for i := range ids {

@@ -4,9 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
-	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -15,277 +13,134 @@ import (
 	"github.com/esh3artech/barid/delivery"
 )
 
-// transaction is a Saver that tells when it was committed.
-type transaction struct {
-	delivery.Saver
-	committed int
-}
-
-func (s *transaction) Committed() { s.committed++ }
-
-func TestPublishInTellsItsSaver(t *testing.T) {
+func TestPublishedIsSaved(t *testing.T) {
 	bubble(t, func(f *fixture) {
 		records := f.outboxed(delivery.PublisherConfig{})
-		saver := &transaction{Saver: records}
-		later := to("later")
-		later.NotBefore = time.Now().Add(time.Hour)
-		committed, err := f.publisher.PublishIn(f.t.Context(), saver, to("now"), later)
+		f.publish(to("a"))
+		assert.Equal(t, delivery.StatusPending, records.status(t, "a"))
+		wait(2 * time.Second)
+		assert.Equal(t, delivery.StatusQueued, records.status(t, "a"))
+		f.publish(to("a"))
+		wait(2 * time.Second)
+		depths, err := f.transport.Depth(f.t.Context())
 		require.NoError(t, err)
-		assert.Zero(t, saver.committed)
-		committed()
-		committed()
-		assert.Equal(t, 1, saver.committed)
-		wait(time.Second)
-		assert.EqualValues(t, 1, f.waiting())
+		assert.EqualValues(t, 1, depths[delivery.Normal].Messages, "what is saved is not sent again")
+		require.NoError(t, f.publisher.Close(f.t.Context()))
+		require.ErrorIs(t, f.publisher.Publish(f.t.Context(), to("b")), delivery.ErrClosed)
+	})
+}
+
+func TestPublishDoesNotWaitForTheTransport(t *testing.T) {
+	bubble(t, func(f *fixture) {
+		records := f.outboxed(delivery.PublisherConfig{})
+		f.transport.down.Store(true)
+		f.publish(to("a"))
+		wait(10 * time.Second)
+		record := records.record(t, "a")
+		assert.Equal(t, delivery.StatusPending, record.Status)
+		assert.False(t, record.DueAt.IsZero(), "a retry worker sends it")
 		require.NoError(t, f.publisher.Close(f.t.Context()))
 	})
 }
 
-// A replay is in the transport, and no dead letter any more, whoever sees to
-// retries.
-func TestForwardWithoutARetryWorkerIsRecorded(t *testing.T) {
+func TestDeliveredIsNotFirstQueued(t *testing.T) {
 	bubble(t, func(f *fixture) {
-		records := f.recordsOnly()
-		failed := stored("a", delivery.StatusFailed, time.Time{})
-		failed.DeadLetterID = "letter"
-		done := stored("b", delivery.StatusDelivered, time.Time{})
-		require.Empty(t, records.Save(f.t.Context(), failed, done))
-		replay := func(record delivery.Record) delivery.Envelope {
-			return delivery.Envelope{Message: record.Message, Generation: 1}
+		records := f.outboxed(delivery.PublisherConfig{})
+		written := map[delivery.Status]int{}
+		var mu sync.Mutex
+		records.carriedOut = func(updates []delivery.Update, errs []error) {
+			mu.Lock()
+			defer mu.Unlock()
+			for i := range updates {
+				if errs == nil || errs[i] == nil {
+					written[updates[i].Status]++
+				}
+			}
 		}
-		require.NoError(t, f.publisher.Forward(f.t.Context(), replay(failed), replay(done), replay(stored("c", "", time.Time{}))))
-		for _, id := range []string{"a", "c"} {
-			record := records.record(t, id)
-			assert.Equal(t, delivery.StatusQueued, record.Status)
-			assert.Equal(t, 1, record.Generation)
-			assert.Equal(t, f.transport.Session(), record.ClaimedBy, "others find it when the process dies with it")
-			assert.True(t, record.DueAt.After(time.Now()))
+		config := f.config()
+		config.Store = records
+		_, stop := f.consume(fine, config)
+		for i := range 20 {
+			f.publish(to(fmt.Sprint(i)))
 		}
-		assert.Equal(t, delivery.StatusDelivered, records.status(t, "b"))
+		wait(time.Minute)
+		require.NoError(t, stop())
+		require.NoError(t, f.publisher.Close(f.t.Context()))
+		assert.Equal(t, map[delivery.Status]int{delivery.StatusDelivered: 20}, written)
 	})
 }
 
-// loseAnswers has the next n calls of an operation carried out without an answer.
-func loseAnswers(records *faultyRecords, of string, n int64) {
-	var left atomic.Int64
-	left.Store(n)
-	records.lost = func(operation string) error {
-		if operation == of && left.Add(-1) >= 0 {
-			return delivery.ErrStoreDown
+func TestPublishKeepsTheOrder(t *testing.T) {
+	bubble(t, func(f *fixture) {
+		f.outboxed(delivery.PublisherConfig{})
+		var sent []string
+		f.transport.onSend = func(_ time.Duration, e delivery.Envelope) error {
+			sent = append(sent, e.ID)
+			return nil
 		}
-		return nil
-	}
+		var want []string
+		for i := range 500 {
+			want = append(want, fmt.Sprint(i))
+			f.publish(to(fmt.Sprint(i)))
+		}
+		require.NoError(t, f.publisher.Close(f.t.Context()))
+		assert.Equal(t, want, sent)
+	})
 }
 
-// Who repeats a Publish whose answer was lost need not wait for a retry worker.
-func TestPublishAgainAfterALostAnswer(t *testing.T) {
+func TestPublishOwnsWhatItSends(t *testing.T) {
 	bubble(t, func(f *fixture) {
-		records := f.outboxed(delivery.PublisherConfig{})
-		loseAnswers(records, "save", 1)
+		f.outboxed(delivery.PublisherConfig{})
 		message := to("a")
-		message.Body = []byte("first")
-		require.ErrorIs(t, f.publisher.Publish(f.t.Context(), message), delivery.ErrOutcomeUnknown)
-		wait(5 * time.Second)
-		f.empty()
-		message.Body = []byte("second")
-		for range 3 {
-			f.publish(message)
-		}
-		wait(5 * time.Second)
-		assert.EqualValues(t, 1, f.waiting(), "once")
-		assert.Equal(t, delivery.StatusQueued, records.status(t, "a"))
-
+		message.Body, message.Headers = []byte("before"), map[string]string{"k": "before"}
+		f.publish(message)
+		copy(message.Body, "after!")
+		message.Headers["k"] = "after"
 		got := make(chan delivery.Message, 1)
 		_, stop := f.consume(func(_ context.Context, m delivery.Message) error { got <- m; return nil }, f.config())
-		assert.Equal(t, "first", string((<-got).Body), "what is saved")
+		received := <-got
+		assert.Equal(t, "before", string(received.Body))
+		assert.Equal(t, "before", received.Headers["k"])
 		require.NoError(t, stop())
 		require.NoError(t, f.publisher.Close(f.t.Context()))
 	})
 }
 
-// What a retry worker has taken over, or the publisher never was to send, is not
-// sent by a repeated Publish.
-func TestPublishAgainWhenOthersSeeToIt(t *testing.T) {
-	for name, test := range map[string]struct {
-		message   delivery.Message
-		grace     time.Duration
-		meanwhile func(t *testing.T, records *faultyRecords)
-		want      delivery.Status
-	}{
-		"claimed": {message: to("a"), grace: time.Second, want: delivery.StatusPending, meanwhile: func(t *testing.T, records *faultyRecords) {
-			wait(2 * time.Second)
-			claimed, err := records.Claim(t.Context(), delivery.Claim{
-				Status: delivery.StatusPending, Token: "worker", Now: time.Now(), Lease: time.Hour, Limit: 1,
-			})
-			require.NoError(t, err)
-			require.Len(t, claimed, 1)
-		}},
-		"about to be claimed": {message: to("a"), grace: 10 * time.Second, want: delivery.StatusPending, meanwhile: func(*testing.T, *faultyRecords) {
-			wait(6 * time.Second)
-		}},
-		"acknowledged": {message: to("a"), want: delivery.StatusDelivered, meanwhile: func(t *testing.T, records *faultyRecords) {
-			_, errs := records.Store.Update(t.Context(), delivery.Update{ID: "a", Status: delivery.StatusDelivered, At: time.Now(), Acknowledged: true})
-			require.Empty(t, errs)
-		}},
-		"scheduled": {
-			message: delivery.Message{ID: "a", Recipient: "r", NotBefore: time.Now().AddDate(1000, 0, 0)}, want: delivery.StatusPending,
-			meanwhile: func(*testing.T, *faultyRecords) {},
-		},
-		"purged, and saved again": {message: to("a"), want: delivery.StatusQueued, meanwhile: func(t *testing.T, records *faultyRecords) {
-			_, errs := records.Store.Update(t.Context(), delivery.Update{ID: "a", Status: delivery.StatusDelivered, At: time.Now(), Acknowledged: true})
-			require.Empty(t, errs)
-			purged, err := records.Purge(t.Context(), time.Now().Add(time.Second), 1)
-			require.NoError(t, err)
-			require.Equal(t, 1, purged)
-		}},
-	} {
-		t.Run(name, func(t *testing.T) {
-			bubble(t, func(f *fixture) {
-				records := f.outboxed(delivery.PublisherConfig{PendingGrace: test.grace})
-				loseAnswers(records, "save", 1)
-				if !test.message.NotBefore.IsZero() {
-					test.message.NotBefore = time.Now().Add(time.Hour)
-				}
-				require.ErrorIs(t, f.publisher.Publish(f.t.Context(), test.message), delivery.ErrOutcomeUnknown)
-				test.meanwhile(t, records)
-				f.publish(test.message, test.message)
-				wait(2 * time.Second)
-				assert.Equal(t, test.want, records.status(t, "a"))
-				if test.want == delivery.StatusQueued {
-					assert.EqualValues(t, 1, f.waiting())
-				} else {
-					f.empty()
-				}
-				require.NoError(t, f.publisher.Close(f.t.Context()))
-			})
-		})
-	}
-}
-
-// A store that can't be asked what became of the message leaves it to a retry
-// worker: it is saved.
-func TestPublishAgainCanNotAsk(t *testing.T) {
+func TestPublishWithTheStoreDown(t *testing.T) {
 	bubble(t, func(f *fixture) {
 		records := f.outboxed(delivery.PublisherConfig{})
-		loseAnswers(records, "save", 1)
-		require.ErrorIs(t, f.publisher.Publish(f.t.Context(), to("a")), delivery.ErrOutcomeUnknown)
-		records.getDown.Store(true)
-		f.publish(to("a"))
-		wait(2 * time.Second)
+		records.down.Store(true)
+		err := f.publisher.Publish(f.t.Context(), to("a"))
+		require.ErrorIs(t, err, delivery.ErrOutcomeUnknown)
+		require.ErrorIs(t, err, delivery.ErrStoreDown)
+		wait(time.Minute)
 		f.empty()
-		records.getDown.Store(false)
+		records.down.Store(false)
 		f.publish(to("a"))
-		wait(2 * time.Second)
-		assert.EqualValues(t, 1, f.waiting(), "and the next time it can")
 		require.NoError(t, f.publisher.Close(f.t.Context()))
+		assert.Equal(t, delivery.StatusQueued, records.status(t, "a"))
 	})
 }
 
-// A replay that is repeated is sent once, whether or not it was known that the
-// first one had begun.
-func TestForwardAgain(t *testing.T) {
+func TestPublishBeyondItsRoom(t *testing.T) {
 	bubble(t, func(f *fixture) {
-		records := f.outboxed(delivery.PublisherConfig{})
-		for _, id := range []string{"known", "lost", "other's"} {
-			require.Empty(t, records.Save(f.t.Context(), stored(id, delivery.StatusFailed, time.Time{})))
-		}
-		replay := func(id string) delivery.Envelope { return delivery.Envelope{Message: to(id), Generation: 1} }
-		require.NoError(t, f.publisher.Forward(f.t.Context(), replay("known")))
-		require.NoError(t, f.publisher.Forward(f.t.Context(), replay("known")))
-
-		loseAnswers(records, "update pending", 1)
-		require.ErrorIs(t, f.publisher.Forward(f.t.Context(), replay("lost")), delivery.ErrOutcomeUnknown)
-		wait(100 * time.Millisecond)
-		assert.EqualValues(t, 1, f.waiting())
-		require.NoError(t, f.publisher.Forward(f.t.Context(), replay("lost")))
-		require.NoError(t, f.publisher.Forward(f.t.Context(), replay("lost")))
-
-		other, err := delivery.NewPublisher(f.transport, delivery.PublisherConfig{Store: records})
-		require.NoError(t, err)
-		require.NoError(t, other.Forward(f.t.Context(), replay("other's")))
-		require.NoError(t, f.publisher.Forward(f.t.Context(), replay("other's")))
-		wait(5 * time.Second)
-		assert.EqualValues(t, 3, f.waiting(), "each once")
-		for _, id := range []string{"known", "lost", "other's"} {
-			assert.Equal(t, delivery.StatusQueued, records.status(t, id))
-		}
-		require.NoError(t, other.Close(f.t.Context()))
-		require.NoError(t, f.publisher.Close(f.t.Context()))
-	})
-}
-
-// However much is published in a moment, what is sent is marked.
-func TestManyMarks(t *testing.T) {
-	bubble(t, func(f *fixture) {
-		records := newRecords()
-		publisher, err := delivery.NewPublisher(&road{}, delivery.PublisherConfig{Store: records, MaxOutgoing: 20_000})
-		require.NoError(t, err)
-		for i := range 200 {
-			var batch []delivery.Message
-			for k := range 100 {
-				batch = append(batch, to(fmt.Sprint(i, "-", k)))
-			}
-			require.NoError(t, publisher.Publish(f.t.Context(), batch...))
-			wait(time.Millisecond)
-		}
-		require.NoError(t, publisher.Close(f.t.Context()))
-		stats, err := records.Stats(f.t.Context())
-		require.NoError(t, err)
-		assert.Equal(t, 20_000, stats.Of(delivery.StatusQueued))
-	})
-}
-
-func TestForwardBeyondItsRoom(t *testing.T) {
-	bubble(t, func(f *fixture) {
-		records := f.outboxed(delivery.PublisherConfig{MaxOutgoing: 2})
-		var batch []delivery.Envelope
-		for _, id := range []string{"a", "b", "c"} {
-			require.Empty(t, records.Save(f.t.Context(), stored(id, delivery.StatusFailed, time.Time{})))
-			batch = append(batch, delivery.Envelope{Message: to(id), Generation: 1})
+		records := f.outboxed(delivery.PublisherConfig{MaxOutgoing: 10})
+		var batch []delivery.Message
+		for i := range 11 {
+			batch = append(batch, to(fmt.Sprint(i)))
 		}
 		now := time.Now()
-		require.NoError(t, f.publisher.Forward(f.t.Context(), batch...))
+		f.publish(batch...)
 		wait(5 * time.Second)
 		f.empty()
-		record := records.record(t, "a")
+		record := records.record(t, "0")
 		assert.Equal(t, delivery.StatusPending, record.Status)
 		assert.Empty(t, record.ClaimedBy)
-		assert.Equal(t, now.UTC(), record.DueAt, "any worker may send it")
-		require.NoError(t, f.publisher.Close(f.t.Context()))
-	})
-}
-
-func TestForwardOwnsWhatItSends(t *testing.T) {
-	bubble(t, func(f *fixture) {
-		records := f.outboxed(delivery.PublisherConfig{})
-		hold := make(chan struct{})
-		var once sync.Once
-		f.transport.onSend = func(time.Duration, delivery.Envelope) error {
-			once.Do(func() { <-hold })
-			return nil
-		}
-		f.publish(to("holds up"))
-		synctest.Wait()
-		history := []delivery.Failure{{At: time.Now(), Error: "before"}}
-		require.NoError(t, f.publisher.Forward(f.t.Context(), delivery.Envelope{Message: to("a"), Attempt: 1, History: history}))
-		history[0].Error = "after"
-		got := make(chan delivery.Envelope, 2)
-		f.transport.seen = got
-		close(hold)
-		require.NoError(t, f.publisher.Close(f.t.Context()))
-		assert.Equal(t, "holds up", (<-got).ID)
-		assert.Equal(t, "before", (<-got).History[0].Error)
-		record := records.record(t, "a")
-		assert.Equal(t, "before", record.FailureReason())
-	})
-}
-
-func TestForwardOfAnInvalidEnvelope(t *testing.T) {
-	bubble(t, func(f *fixture) {
-		f.outboxed(delivery.PublisherConfig{})
-		err := f.publisher.Forward(f.t.Context(), delivery.Envelope{Message: to("a"), Attempt: -1})
-		require.ErrorIs(t, err, delivery.ErrInvalid)
-		require.NotErrorIs(t, err, delivery.ErrOutcomeUnknown)
+		assert.Equal(t, now.UTC(), record.DueAt.UTC(), "any worker may send it")
+		f.publish(batch[:5]...)
+		f.publish(to("small"))
+		wait(5 * time.Second)
+		assert.Equal(t, delivery.StatusQueued, records.status(t, "small"))
 		require.NoError(t, f.publisher.Close(f.t.Context()))
 	})
 }
@@ -308,13 +163,13 @@ func TestAWrongNumberOfAnswers(t *testing.T) {
 			require.ErrorIs(t, f.publisher.Cancel(f.t.Context(), "a", "b"), delivery.ErrOutcomeUnknown)
 			records.answers = nil
 
-			road := &road{}
-			road.onSend(func(context.Context, []delivery.Envelope) []error { return append([]error(nil), answers...) })
-			publisher, err := delivery.NewPublisher(road, delivery.PublisherConfig{})
+			outlet := &sendOnly{}
+			outlet.onSend(func(context.Context, []delivery.Envelope) []error { return append([]error(nil), answers...) })
+			publisher, err := delivery.NewPublisher(outlet, delivery.PublisherConfig{})
 			require.NoError(t, err)
 			require.ErrorIs(t, publisher.Publish(f.t.Context(), to("a"), to("b")), delivery.ErrOutcomeUnknown)
 
-			publisher, err = delivery.NewPublisher(road, delivery.PublisherConfig{Store: records})
+			publisher, err = delivery.NewPublisher(outlet, delivery.PublisherConfig{Store: records})
 			require.NoError(t, err)
 			require.NoError(t, publisher.Publish(f.t.Context(), to("c"), to("d")))
 			require.NoError(t, publisher.Close(f.t.Context()))

@@ -175,11 +175,13 @@ func NewPublisher(transport Transport, config PublisherConfig) (*Publisher, erro
 // exception, so that no caller has to wait for a RetryWorker: what this Publisher
 // had saved with an unknown outcome it sends, as it was saved.
 //
+// Without a Store a message whose NotBefore is still to come needs a transport
+// that is a Delayer, or is ErrUnsupported. A Store of RecordsOnly counts as none in
+// all of this: it gets a record of what the transport has confirmed.
+//
 // Publish waits for transport and stores no longer than ctx. After that it
 // completes or releases the idempotency keys, for which it takes 5 s more at most,
-// and with a Store of RecordsOnly it saves the records, for 10 s at most. Without a
-// Store, or with one of RecordsOnly, a message whose NotBefore is still to come
-// needs a transport that is a Delayer, or is ErrUnsupported.
+// and saves the records in a Store of RecordsOnly, for which it takes 10 s at most.
 func (p *Publisher) Publish(ctx context.Context, messages ...Message) error {
 	if err := p.begin(ctx); err != nil {
 		return err

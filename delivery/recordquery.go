@@ -16,12 +16,15 @@ const (
 // RecordFilter picks records. All fields that are set must fit; the zero filter
 // picks everything.
 type RecordFilter struct {
-	// Statuses: any of them.
-	Statuses       []Status
-	Recipient      string
-	Type           string
+	// Statuses: the record has one of them.
+	Statuses []Status
+	// Recipient: the record has the same.
+	Recipient string
+	// Type: the record has the same.
+	Type string
+	// IdempotencyKey: the record has the same Message.Key.
 	IdempotencyKey string
-	// Priorities: any of them.
+	// Priorities: the record has one of them.
 	Priorities []Priority
 	// Since and Until bound CreatedAt: at or after Since, before Until.
 	Since time.Time
@@ -39,7 +42,7 @@ func (f *RecordFilter) Match(record *Record) bool {
 		(f.Until.IsZero() || record.CreatedAt.Before(f.Until))
 }
 
-// RecordOrder is by CreatedAt, and by ID among equals.
+// RecordOrder is an order of records by CreatedAt, and by ID among equals.
 type RecordOrder uint8
 
 // The orders.
@@ -69,8 +72,8 @@ type RecordPage struct {
 	Next string
 }
 
-// RecordScan is a RecordQuery that has been checked, with defaults filled in and
-// the cursor decoded: what a Store works with.
+// RecordScan is what a Store works with: a RecordQuery that has been checked, with
+// defaults filled in and the cursor decoded.
 type RecordScan struct {
 	RecordFilter
 	Order RecordOrder
@@ -80,7 +83,8 @@ type RecordScan struct {
 	After Position
 }
 
-// Scan checks the query. Faults are ErrQuery or ErrCursor, all at once.
+// Scan checks the query. It reports all faults at once, joined; each is ErrQuery or
+// ErrCursor.
 func (q *RecordQuery) Scan() (RecordScan, error) {
 	scan := RecordScan{RecordFilter: q.RecordFilter, Order: q.Order, Limit: q.Limit}
 	var faults []error

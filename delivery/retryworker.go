@@ -26,9 +26,8 @@ type RetryWorkerConfig struct {
 	// of the consumers that share the queue, so that one message never becomes two
 	// letters. Default: the transport's name, if it is a Namer.
 	Name string
-	// ScanInterval is how long the worker sleeps at most. It wakes before that
-	// for everything of which the store can tell when it is due. Default 30 s;
-	// more than 0.
+	// ScanInterval is how long the worker sleeps at most. It wakes earlier for
+	// everything of which the store knows when it is due. Default 30 s; more than 0.
 	ScanInterval time.Duration
 	// BatchSize is how many records are claimed, and sent, together, which is
 	// also how many bodies are in memory at once. Default 500, from 1 to MaxClaim.
@@ -49,8 +48,8 @@ type RetryWorkerConfig struct {
 	// while the worker runs. Default: the transport, if it is a DeadLetterer.
 	DeadLetters DeadLetterer
 	// IgnoreAckTimeouts leaves messages alone whose acknowledgment is overdue.
-	// They stay sent, and can still be acknowledged; a later Run without it fails
-	// them. Default: overdue acknowledgments are failed attempts.
+	// They stay sent, and can still be acknowledged; a later Run without it counts
+	// their attempts as failed. Default: overdue acknowledgments are failed attempts.
 	IgnoreAckTimeouts bool
 
 	// Metrics takes barid_ack_timeouts_total and barid_dependency_up for the

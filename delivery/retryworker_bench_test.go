@@ -15,13 +15,13 @@ import (
 	"github.com/esh3artech/barid/retry"
 )
 
-// nowhere is a transport that takes everything and keeps nothing.
-type nowhere struct{ delivery.Transport }
+// discarding is a transport that takes everything and keeps nothing.
+type discarding struct{ delivery.Transport }
 
-func (nowhere) Send(context.Context, []delivery.Envelope) []error { return nil }
+func (discarding) Send(context.Context, []delivery.Envelope) []error { return nil }
 
 // BenchmarkRetryWorker sees to batches of the default size in a store in memory:
-// claimed, sent or counted, and marked.
+// claimed, sent or counted, and recorded.
 func BenchmarkRetryWorker(b *testing.B) {
 	for name, status := range map[string]delivery.Status{
 		"retries":  delivery.StatusRetrying,
@@ -31,7 +31,7 @@ func BenchmarkRetryWorker(b *testing.B) {
 			const batch = 500 // the default of RetryWorkerConfig.BatchSize
 			ctx := context.Background()
 			store := memory.NewStore(memory.StoreConfig{MaxRecords: 100_000_000})
-			worker, err := delivery.NewRetryWorker(store, nowhere{}, delivery.RetryWorkerConfig{
+			worker, err := delivery.NewRetryWorker(store, discarding{}, delivery.RetryWorkerConfig{
 				Name:        "bench",
 				Retry:       retry.Exponential{Base: time.Hour, Max: time.Hour},
 				DeadLetters: memory.New(memory.Config{}),

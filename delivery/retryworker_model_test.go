@@ -25,23 +25,24 @@ func TestEveryMessageEndsDeliveredOrAsADeadLetter(t *testing.T) {
 		var failure any
 		synctest.Test(t, func(t *testing.T) {
 			defer func() { failure = recover() }()
-			w := &world{depot: newDepot(t), rt: rt, retry: retry.Exponential{Base: 10 * time.Second, MaxRetries: 2}, acknowledged: map[string]bool{}}
+			m := &model{fixture: newFixture(t), rt: rt, retry: retry.Exponential{Base: 10 * time.Second, MaxRetries: 2}, acknowledged: map[string]bool{}}
+			defer func() { _ = m.transport.Close() }()
 			for i := range rapid.IntRange(1, 5).Draw(rt, "messages") {
 				id := fmt.Sprint("m-", i)
-				w.ids = append(w.ids, id)
+				m.ids = append(m.ids, id)
 				record := stored(id, delivery.StatusPending, time.Now().Add(30*time.Second))
 				record.ClaimedBy, record.RequireAck = "publisher", true
-				w.save(record)
+				m.save(record)
 			}
 			rt.Repeat(map[string]func(*rapid.T){
-				"":         w.check,
-				"work":     w.work,
-				"consume":  w.consume,
-				"ack":      w.acknowledge,
-				"withdraw": w.withdraw,
-				"wait":     w.wait,
+				"":        m.check,
+				"work":    m.work,
+				"consume": m.consume,
+				"ack":     m.acknowledge,
+				"cancel":  m.cancel,
+				"wait":    m.wait,
 			})
-			w.settle()
+			m.finish()
 		})
 		if failure != nil {
 			panic(failure)
@@ -49,185 +50,174 @@ func TestEveryMessageEndsDeliveredOrAsADeadLetter(t *testing.T) {
 	})
 }
 
-// world is a depot with consumers and users, of whom nobody is reliable.
-type world struct {
-	*depot
+// model is a fixture with workers, consumers and users, none of them reliable.
+type model struct {
+	*fixture
 	rt           *rapid.T
 	retry        retry.Policy
 	ids          []string
-	taken        int // how many of the road's envelopes were consumed
+	consumed     int // how many of the outlet's envelopes were
 	acknowledged map[string]bool
 }
 
-func (w *world) wait(rt *rapid.T) {
+func (m *model) wait(rt *rapid.T) {
 	<-time.After(rapid.SampledFrom([]time.Duration{time.Microsecond, time.Second, 11 * time.Second, 40 * time.Second, 2 * time.Minute}).Draw(rt, "for"))
 }
 
-// work is one worker's go at what is due, with at most one fault.
-func (w *world) work(rt *rapid.T) {
-	store := &shakyStore{Store: w.store.Store}
-	dies := func(name string) func(string) error {
-		return func(step string) error {
-			if step == name {
-				store.down.Store(true)
-				return delivery.ErrStoreDown
-			}
+// work has one worker see to what is due, with at most one fault.
+func (m *model) work(rt *rapid.T) {
+	store := &faultyRecords{Store: m.records.Store}
+	dies := func(operation string) error {
+		if !isUpdate(operation) {
 			return nil
 		}
+		store.down.Store(true)
+		return delivery.ErrStoreDown
 	}
-	config := delivery.RetryWorkerConfig{Retry: w.retry, DeadLetters: w.graves, BatchSize: rapid.IntRange(1, 3).Draw(rt, "batch")}
-	transport := &road{}
+	config := delivery.RetryWorkerConfig{Retry: m.retry, DeadLetters: m.sink, BatchSize: rapid.IntRange(1, 3).Draw(rt, "batch")}
+	transport := &sendOnly{}
 	defer func() {
-		w.road.taken = append(w.road.taken, transport.taken...)
-		w.graves.down.Store(false)
-		w.graves.onPut = nil
+		m.outlet.taken = append(m.outlet.taken, transport.taken...)
+		m.sink.down.Store(false)
+		m.sink.onPut = nil
 	}()
 	switch rapid.SampledFrom([]string{
-		"none", "none", "transport down", "unknown but sent", "claim lost", "dies before mark", "dies after mark", "mark lost",
-		"dead letters down", "acknowledged in between",
+		"none", "none", "transport down", "unknown but sent", "claim lost", "dies before an update", "dies after an update",
+		"update's answer lost", "dead letters down", "acknowledged in between",
 	}).Draw(rt, "fault") {
 	case "transport down":
 		transport.onSend(refusing(errDown))
 	case "unknown but sent":
 		transport.onSend(func(_ context.Context, batch []delivery.Envelope) []error {
-			w.road.taken = append(w.road.taken, batch...)
+			m.outlet.taken = append(m.outlet.taken, batch...)
 			return slices.Repeat([]error{delivery.ErrOutcomeUnknown}, len(batch))
 		})
 	case "claim lost":
-		store.after = once("claim", delivery.ErrStoreDown)
-	case "dies before mark":
-		store.before = dies("update")
-	case "dies after mark":
-		store.after = dies("update")
-	case "mark lost":
-		store.after = once("update", delivery.ErrStoreDown)
+		store.lost = once("claim", delivery.ErrStoreDown)
+	case "dies before an update":
+		store.fail = dies
+	case "dies after an update":
+		store.lost = dies
+	case "update's answer lost":
+		store.lost = once("update", delivery.ErrStoreDown)
 	case "dead letters down":
-		w.graves.down.Store(true)
+		m.sink.down.Store(true)
 	case "acknowledged in between":
-		w.graves.onPut = func() { w.acknowledge(rt) }
+		m.sink.onPut = func() { m.acknowledge(rt) }
 	}
-	_ = w.worker(store, transport, config).RunOnce(context.Background()) // what failed comes again
+	_ = m.newWorker(store, transport, config).RunOnce(context.Background()) // what failed comes again
 }
 
 // consume is one run of a handler on a message that waits, and what a consumer
-// notes of it; or the message comes twice, or the process dies before the ack.
-func (w *world) consume(rt *rapid.T) {
-	waiting := w.road.taken[w.taken:]
+// records of it; or the message comes twice, or the process dies before the ack.
+func (m *model) consume(rt *rapid.T) {
+	waiting := m.outlet.taken[m.consumed:]
 	if len(waiting) == 0 {
 		return
 	}
 	envelope := waiting[0]
-	w.taken++
+	m.consumed++
 	if rapid.IntRange(0, 4).Draw(rt, "copies") == 0 {
-		w.road.taken = append(w.road.taken, envelope)
+		m.outlet.taken = append(m.outlet.taken, envelope)
 	}
 	record := delivery.Record{Message: envelope.Message, Progress: delivery.Progress{
 		RetryCount: envelope.Attempt, Generation: envelope.Generation, History: envelope.History,
 	}}
 	switch rapid.SampledFrom([]string{"ok", "ok", "fails", "permanent"}).Draw(rt, "outcome") {
 	case "ok":
-		w.sent(&envelope)
+		m.handled(&envelope)
 	case "fails":
-		if record.CanRetry(w.retry) {
-			w.note(failedAttempt(&record, delivery.StatusRetrying, time.Now().Add(w.retry.Delay(record.RetryCount))))
+		if record.CanRetry(m.retry) {
+			m.record(failedAttempt(&record, delivery.StatusRetrying, time.Now().Add(m.retry.Delay(record.RetryCount))))
 			return
 		}
-		w.bury(&record)
+		m.giveUp(&record)
 	case "permanent":
-		w.bury(&record)
+		m.giveUp(&record)
 	}
 }
 
-// failedAttempt is the update by which an attempt that failed now is counted.
-func failedAttempt(record *delivery.Record, status delivery.Status, due time.Time) delivery.Update {
-	now := time.Now()
-	return delivery.Update{
-		ID: record.ID, Status: status, Generation: record.Generation, RetryCount: record.RetryCount + 1, At: now, DueAt: due,
-		Failure: &delivery.Failure{At: now, Attempt: record.RetryCount + 1, Error: "busy"},
-	}
-}
-
-func (w *world) sent(envelope *delivery.Envelope) {
-	w.note(delivery.Update{
+func (m *model) handled(envelope *delivery.Envelope) {
+	m.record(delivery.Update{
 		ID: envelope.ID, Status: delivery.StatusSent, Generation: envelope.Generation, RetryCount: envelope.Attempt,
 		At: time.Now(), DueAt: time.Now().Add(time.Minute),
 	})
 }
 
-func (w *world) bury(record *delivery.Record) {
+func (m *model) giveUp(record *delivery.Record) {
 	letter := delivery.DeadLetter{ID: "letter of " + record.ID, Envelope: record.Envelope(), Reason: delivery.ReasonPermanent}
 	update := failedAttempt(record, delivery.StatusFailed, time.Time{})
 	update.DeadLetterID = letter.ID
-	if progress, errs := w.note(update); errs == nil && progress[0].Status == delivery.StatusFailed {
-		require.NoError(w.rt, w.graves.DeadLetter(context.Background(), letter))
+	if progress, errs := m.record(update); errs == nil && progress[0].Status == delivery.StatusFailed {
+		require.NoError(m.rt, m.sink.DeadLetter(context.Background(), letter))
 	}
 }
 
-// note may be late: then somebody else knew better.
-func (w *world) note(update delivery.Update) ([]delivery.Progress, []error) {
-	progress, errs := w.store.Store.Update(context.Background(), update)
+// record carries out an update, which may be late.
+func (m *model) record(update delivery.Update) ([]delivery.Progress, []error) {
+	progress, errs := m.records.Store.Update(context.Background(), update)
 	if errs != nil {
-		require.ErrorIs(w.rt, errs[0], delivery.ErrLate)
+		require.ErrorIs(m.rt, errs[0], delivery.ErrLate)
 	}
 	return progress, errs
 }
 
-func (w *world) acknowledge(rt *rapid.T) {
-	id := rapid.SampledFrom(w.ids).Draw(rt, "id")
-	acknowledge := w.acknowledger().Delivered
+func (m *model) acknowledge(rt *rapid.T) {
+	id := rapid.SampledFrom(m.ids).Draw(rt, "id")
+	acknowledge := m.acknowledger().Delivered
 	if rapid.Bool().Draw(rt, "read") {
-		acknowledge = w.acknowledger().Read
+		acknowledge = m.acknowledger().Read
 	}
 	err := acknowledge(context.Background(), id)
 	if err == nil {
-		w.acknowledged[id] = true
+		m.acknowledged[id] = true
 		return
 	}
 	require.ErrorIs(rt, err, delivery.ErrNotAwaited)
 }
 
-func (w *world) withdraw(rt *rapid.T) {
-	id := rapid.SampledFrom(w.ids).Draw(rt, "id")
-	w.note(delivery.Update{ID: id, Status: delivery.StatusCancelled, At: time.Now()})
+func (m *model) cancel(rt *rapid.T) {
+	id := rapid.SampledFrom(m.ids).Draw(rt, "id")
+	m.record(delivery.Update{ID: id, Status: delivery.StatusCancelled, At: time.Now()})
 }
 
-func (w *world) check(rt *rapid.T) {
-	for _, id := range w.ids {
-		record := w.get(id)
+func (m *model) check(rt *rapid.T) {
+	for _, id := range m.ids {
+		record := m.get(id)
 		require.LessOrEqual(rt, record.RetryCount, 3, id)
 		require.Equal(rt, record.Status == delivery.StatusRetrying, !record.NextRetryAt.IsZero(), id)
-		if w.acknowledged[id] {
+		if m.acknowledged[id] {
 			require.Contains(rt, []delivery.Status{delivery.StatusDelivered, delivery.StatusRead}, record.Status, id)
 			require.Zero(rt, record.DueAt, id)
 		}
 	}
 }
 
-// settle has everything work again, until nothing is left to do.
-func (w *world) settle() {
-	worker := w.worker(w.store, w.road, delivery.RetryWorkerConfig{Retry: w.retry, DeadLetters: w.graves})
+// finish has everything work again, until nothing is left to do.
+func (m *model) finish() {
+	worker := m.newWorker(m.records, m.outlet, delivery.RetryWorkerConfig{Retry: m.retry, DeadLetters: m.sink})
 	for range 30 {
-		require.NoError(w.rt, worker.RunOnce(context.Background()))
-		for ; w.taken < len(w.road.taken); w.taken++ {
-			w.sent(&w.road.taken[w.taken])
+		require.NoError(m.rt, worker.RunOnce(context.Background()))
+		for ; m.consumed < len(m.outlet.taken); m.consumed++ {
+			m.handled(&m.outlet.taken[m.consumed])
 		}
 		<-time.After(time.Minute)
 	}
-	w.check(w.rt)
+	m.check(m.rt)
 	letters := map[string]bool{}
-	for _, letter := range w.graves.all() {
+	for _, letter := range m.sink.all() {
 		letters[letter.ID] = true
 	}
-	for _, id := range w.ids {
-		switch record := w.get(id); record.Status {
+	for _, id := range m.ids {
+		switch record := m.get(id); record.Status {
 		case delivery.StatusDelivered, delivery.StatusRead:
-			require.True(w.rt, w.acknowledged[id])
-			require.False(w.rt, record.DeadLetterID != "" && letters[record.DeadLetterID], "resolved")
+			require.True(m.rt, m.acknowledged[id])
+			require.False(m.rt, record.DeadLetterID != "" && letters[record.DeadLetterID], "resolved")
 		case delivery.StatusFailed:
-			require.True(w.rt, letters[record.DeadLetterID], id)
+			require.True(m.rt, letters[record.DeadLetterID], id)
 		case delivery.StatusCancelled:
 		default:
-			require.Fail(w.rt, "left behind", "%s is %s", id, record.Status)
+			require.Fail(m.rt, "left behind", "%s is %s", id, record.Status)
 		}
 	}
 }

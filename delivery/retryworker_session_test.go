@@ -12,27 +12,16 @@ import (
 	"github.com/esh3artech/barid/delivery"
 )
 
-// patrolled runs a worker beside the fixture's publisher, on the same transport.
-func (f *fixture) patrolled(records delivery.Store, config delivery.RetryWorkerConfig) (end func()) {
+// workBesidePublisher runs a worker on the transport of the fixture's publisher.
+// The returned function ends both.
+func (f *fixture) workBesidePublisher(config delivery.RetryWorkerConfig) (end func()) {
 	f.t.Helper()
 	config.DeadLetters = f.sink
-	worker, err := delivery.NewRetryWorker(records, f.transport, config)
-	require.NoError(f.t, err)
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- worker.Run(ctx) }()
+	stop := f.run(f.newWorker(f.records, f.transport, config))
 	return func() {
-		cancel()
-		require.NoError(f.t, <-done)
+		stop()
 		require.NoError(f.t, f.publisher.Close(context.Background()))
 	}
-}
-
-func (f *fixture) waiting() int64 {
-	f.t.Helper()
-	depths, err := f.transport.Depth(context.Background())
-	require.NoError(f.t, err)
-	return depths[delivery.Normal].Messages
 }
 
 // The process's worker keeps the claims on what is in its transport, and not on
@@ -40,7 +29,7 @@ func (f *fixture) waiting() int64 {
 func TestUnsentIsNotTakenForWaiting(t *testing.T) {
 	bubble(t, func(f *fixture) {
 		records := f.outboxed(delivery.PublisherConfig{})
-		end := f.patrolled(records, delivery.RetryWorkerConfig{})
+		end := f.workBesidePublisher(delivery.RetryWorkerConfig{})
 		_, err := f.publisher.PublishIn(f.t.Context(), records, to("never told to be committed"))
 		require.NoError(t, err)
 		f.transport.down.Store(true)
@@ -73,7 +62,7 @@ func TestWaitingIsNotSentAgain(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(f *fixture) {
 				records := f.outboxed(delivery.PublisherConfig{PendingGrace: test.grace})
-				end := f.patrolled(records, delivery.RetryWorkerConfig{Lease: test.lease})
+				end := f.workBesidePublisher(delivery.RetryWorkerConfig{Lease: test.lease})
 				wait(10 * time.Second)
 				f.publish(to("a"))
 				wait(3 * time.Hour)
@@ -100,15 +89,15 @@ func TestQueuedIsHeldForAMinute(t *testing.T) {
 	})
 }
 
-// A mark that could not be written for long does not make a message due that
-// waits here.
-func TestALateMarkHoldsWhatWaits(t *testing.T) {
+// A confirmation that could not be recorded for long does not make a message due
+// that waits here.
+func TestALateConfirmationHoldsWhatWaits(t *testing.T) {
 	bubble(t, func(f *fixture) {
 		records := f.outboxed(delivery.PublisherConfig{PendingGrace: time.Hour})
-		end := f.patrolled(records, delivery.RetryWorkerConfig{})
+		end := f.workBesidePublisher(delivery.RetryWorkerConfig{})
 		var down atomic.Bool
 		down.Store(true)
-		refuseMarks(records, &down)
+		refuseConfirmations(records, &down)
 		f.publish(to("a"))
 		wait(5 * time.Minute)
 		down.Store(false)
@@ -127,5 +116,79 @@ func TestScheduledWithoutARetryWorkerIsHeld(t *testing.T) {
 		later.NotBefore = time.Now().Add(time.Hour)
 		f.publish(later)
 		assert.Equal(t, later.NotBefore.Add(time.Minute).UTC(), records.record(t, "a").DueAt)
+	})
+}
+
+func TestVolatileTransportsClaimsAreKept(t *testing.T) {
+	bubble(t, func(f *fixture) {
+		mine := stored("mine", delivery.StatusQueued, time.Now().Add(time.Minute))
+		mine.ClaimedBy = "now"
+		orphan := stored("orphan", delivery.StatusQueued, time.Now())
+		orphan.ClaimedBy = "before"
+		f.save(mine, orphan, stored("retry", delivery.StatusRetrying, time.Now()))
+		stop := f.run(f.newWorker(f.records, &volatileOutlet{f.outlet, "now"}, f.workerConfig()))
+		wait(0)
+		other := f.run(f.newWorker(f.records, &volatileOutlet{&sendOnly{}, "another"}, f.workerConfig()))
+		for range 10 {
+			wait(time.Minute)
+			for _, id := range []string{"mine", "orphan", "retry"} {
+				record := f.get(id)
+				require.Equal(f.t, delivery.StatusQueued, record.Status, id)
+				require.Equal(f.t, "now", record.ClaimedBy, id)
+				require.True(f.t, record.DueAt.After(time.Now().Add(30*time.Second)), id)
+			}
+		}
+		require.Equal(f.t, map[string]int{"orphan": 1, "retry": 1}, f.outlet.sent())
+
+		// The store is away for so long that the claims end. They are renewed
+		// before anybody looks for orphans. Another process would be faster.
+		other()
+		f.records.down.Store(true)
+		wait(time.Hour)
+		f.records.down.Store(false)
+		wait(2 * time.Minute)
+		require.Equal(f.t, map[string]int{"orphan": 1, "retry": 1}, f.outlet.sent())
+
+		// Others go on at once when it ends.
+		stop()
+		for _, id := range []string{"mine", "orphan", "retry"} {
+			require.False(f.t, f.get(id).DueAt.After(time.Now()), id)
+		}
+		require.NoError(f.t, f.newWorker(f.records, &volatileOutlet{f.outlet, "later"}, f.workerConfig()).RunOnce(context.Background()))
+		require.Equal(f.t, map[string]int{"mine": 1, "orphan": 2, "retry": 2}, f.outlet.sent())
+		require.Equal(f.t, "later", f.get("mine").ClaimedBy)
+	})
+}
+
+// Claims of this process that ended, because nobody could renew them, are renewed
+// before anybody looks for orphans.
+func TestLapsedClaimsAreRenewedFirst(t *testing.T) {
+	bubble(t, func(f *fixture) {
+		mine, orphan := stored("mine", delivery.StatusQueued, time.Now()), stored("orphan", delivery.StatusQueued, time.Now())
+		mine.ClaimedBy, orphan.ClaimedBy = "now", "before"
+		f.save(mine, orphan)
+		wait(time.Hour)
+		worker := f.newWorker(f.records, &volatileOutlet{f.outlet, "now"}, f.workerConfig())
+		f.records.fail = once("renew", delivery.ErrStoreDown)
+		require.ErrorIs(f.t, worker.RunOnce(context.Background()), delivery.ErrStoreDown)
+		require.Empty(f.t, f.outlet.sent(), "who could be an orphan is not known")
+		require.NoError(f.t, worker.RunOnce(context.Background()))
+		require.Equal(f.t, map[string]int{"orphan": 1}, f.outlet.sent())
+		require.Equal(f.t, time.Now().Add(time.Minute).UTC(), f.get("mine").DueAt)
+	})
+}
+
+func TestAnOrphanThatCanNotBeSentStaysAnOrphan(t *testing.T) {
+	bubble(t, func(f *fixture) {
+		orphan := stored("m", delivery.StatusQueued, time.Now())
+		orphan.ClaimedBy = "before"
+		f.save(orphan)
+		f.outlet.onSend(refusing(delivery.ErrRefused))
+		defer f.run(f.newWorker(f.records, &volatileOutlet{f.outlet, "now"}, f.workerConfig()))()
+		wait(5 * time.Minute)
+		f.outlet.onSend(nil)
+		wait(2 * time.Minute)
+		require.Equal(f.t, map[string]int{"m": 1}, f.outlet.sent())
+		require.Equal(f.t, "now", f.get("m").ClaimedBy)
 	})
 }

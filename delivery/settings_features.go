@@ -51,8 +51,8 @@ func (s Settings) Breaker(base breaker.Config) breaker.Config {
 // The host's own breakers stay; make them with Settings.Breaker.
 //
 // A feature that is off takes out the host's part, too: Idempotency takes out the
-// idempotency store, CircuitBreaker all breakers and BreakerKey. Acknowledgment off makes AckTimeout
-// negative; RetryWorker off makes Store one of RecordsOnly.
+// idempotency store, CircuitBreaker all breakers and BreakerKey. Acknowledgment off
+// makes AckTimeout negative; RetryWorker off makes Store one of RecordsOnly.
 func (s Settings) Consumer(base ConsumerConfig) ConsumerConfig {
 	base.Retry = s.retryLike(base.Retry)
 	base.IdempotencyWindow = s.idempotencyTTL()
@@ -98,8 +98,8 @@ func (s Settings) ackTimeout() time.Duration {
 //
 // IdempotencyTTL and BatchSizeLimit become those of s; the stores must come from
 // the host. A feature that is off takes out the host's part, too: Idempotency the
-// idempotency store. PriorityQueues off sets OnePriority, Batch off NoBatch; RetryWorker off
-// makes Store one of RecordsOnly.
+// idempotency store. PriorityQueues off sets OnePriority, Batch off NoBatch;
+// RetryWorker off makes Store one of RecordsOnly.
 func (s Settings) Publisher(base PublisherConfig) PublisherConfig {
 	base.IdempotencyTTL = s.idempotencyTTL()
 	if !s.Features.Idempotency {

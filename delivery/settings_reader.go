@@ -12,8 +12,8 @@ import (
 
 // LoadSettings reads the JSON file at path and the process's environment over
 // it, as ParseSettings says. An empty path is no file: then the environment is
-// read over the defaults. A file that can't be read is an error, ErrConfig and
-// the system's own (fs.ErrNotExist for one) in one.
+// read over the defaults. If the file can't be read, the error matches both
+// ErrConfig and the system's own error (fs.ErrNotExist for one).
 func LoadSettings(path string) (Settings, error) {
 	var document []byte
 	if path != "" {
@@ -26,13 +26,13 @@ func LoadSettings(path string) (Settings, error) {
 	return ParseSettings(document, os.Environ())
 }
 
-// ParseSettings reads a JSON document and, over it, an environment, as
-// os.Environ has it. What neither names has its default. A nil document is
-// none, an empty one is an error; environ may be nil.
+// ParseSettings reads a JSON document, and over it an environment, in the form
+// that os.Environ returns. A setting that neither names has its default. A nil
+// document is none, an empty one is an error; environ may be nil.
 //
 // The document may be a whole application's settings: members beside
-// MessageReliability are somebody else's and are ignored. It is JSON (RFC 8259),
-// without comments; a byte order mark before it is let pass.
+// MessageReliability belong to others and are ignored. It is JSON (RFC 8259),
+// without comments; a byte order mark before it is skipped.
 //
 // The variables have the names that ASP.NET's configuration gives them, two
 // underscores between the parts, and plain values:
@@ -40,11 +40,10 @@ func LoadSettings(path string) (Settings, error) {
 //	MessageReliability__MaxRetries=8
 //	MessageReliability__Features__Batch=false
 //
-// As there, upper and lower case are the same in all names, in the values true
-// and false of a variable too, and blanks around a variable's value don't count.
-// A variable counts as one of ours when it begins with MessageReliability__; a
-// name with colons, which only some systems allow, is an error rather than
-// ignored.
+// As in ASP.NET, upper and lower case are the same in all names, and in the values
+// true and false of a variable, and blanks around a variable's value don't count.
+// Variables are read whose names begin with MessageReliability__. A name with
+// colons, which only some systems allow, is an error rather than ignored.
 //
 // All faults are reported at once, joined, each a *SettingsError: what is not
 // JSON, unknown names, names given twice, wrong types (null and numbers in

@@ -135,3 +135,24 @@ func ExamplePublisher_SendBatch() {
 	// m-2 delivery: message Recipient is empty
 	// 2 of 2 <nil>
 }
+
+// A host that runs no RetryWorker keeps records all the same: the transport keeps
+// what waits.
+func ExampleRecordsOnly() {
+	ctx := context.Background()
+	store, transport := memory.NewStore(memory.StoreConfig{}), memory.New(memory.Config{})
+	defer func() { _ = transport.Close() }()
+	records := delivery.RecordsOnly(store) // for the publishers and the consumers
+	publisher, err := delivery.NewPublisher(transport, delivery.PublisherConfig{Store: records})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	later := delivery.Message{ID: "m-1", Recipient: "+966500000001", NotBefore: time.Now().Add(time.Hour)}
+	fmt.Println("published:", publisher.Publish(ctx, later))
+	stored, _ := store.Get(ctx, "m-1")
+	fmt.Println(stored[0].ID, stored[0].Status)
+	// Output:
+	// published: <nil>
+	// m-1 queued
+}

@@ -30,7 +30,7 @@ func letter(id string) delivery.DeadLetter {
 				ID: "message of " + id, Recipient: "secret-recipient", Type: "sms", Body: []byte("secret-body"),
 			},
 			Attempt: 3,
-			History: []delivery.Failure{{At: noon.Add(-time.Minute), Error: "secret-error 1"}, {At: noon, Attempt: 2, Error: "secret-error 2"}},
+			History: []delivery.Failure{{At: noon.Add(-time.Minute), Attempt: 2, Error: "secret-error 1"}, {At: noon, Attempt: 3, Error: "secret-error 2"}},
 		},
 		Reason: delivery.ReasonExhausted,
 		Error:  "secret-error 2",

@@ -277,7 +277,7 @@ func batchesCrosswise(r *storeRig) {
 			for j := range updates {
 				updates[j] = delivery.Update{
 					ID: ids[j], Status: delivery.StatusRetrying, RetryCount: round + 1, At: after(round), DueAt: after(round),
-					Failure: &delivery.Failure{At: after(round), Attempt: round, Error: "busy"},
+					Failure: &delivery.Failure{At: after(round), Attempt: round + 1, Error: "busy"},
 				}
 			}
 			if i == 1 {
@@ -293,7 +293,7 @@ func batchesCrosswise(r *storeRig) {
 		}
 	})
 	for _, got := range r.get(ids...) {
-		if got.RetryCount != rounds || len(got.History) != delivery.MaxHistory || got.History[delivery.MaxHistory-1].Attempt != rounds-1 {
+		if got.RetryCount != rounds || len(got.History) != delivery.MaxHistory || got.History[delivery.MaxHistory-1].Attempt != rounds {
 			r.Errorf("record %s has %d failures, the last %+v, want %d", got.ID, got.RetryCount, got.History, rounds)
 		}
 	}

@@ -150,7 +150,7 @@ func (m *recordModel) news(record *delivery.Record) delivery.Update {
 	}
 	if m.random.IntN(3) == 0 {
 		update.RetryCount++
-		update.Failure = &delivery.Failure{At: m.now, Attempt: record.RetryCount, Error: fmt.Sprint("failure at ", m.now)}
+		update.Failure = &delivery.Failure{At: m.now, Attempt: record.RetryCount + 1, Error: fmt.Sprint("failure at ", m.now)}
 	}
 	if m.random.IntN(3) == 0 {
 		update.OnlyIfClaimedBy = m.token()

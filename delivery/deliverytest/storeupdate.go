@@ -29,7 +29,7 @@ func transitions(r *storeRig) {
 				func(_ *delivery.Record, u *delivery.Update) { u.Generation = 0 },
 				func(_ *delivery.Record, u *delivery.Update) { u.RetryCount = 0 },
 				func(_ *delivery.Record, u *delivery.Update) {
-					u.RetryCount, u.Failure = 2, &delivery.Failure{At: after(1), Attempt: 1, Error: "no"}
+					u.RetryCount, u.Failure = 2, &delivery.Failure{At: after(1), Attempt: 2, Error: "no"}
 				},
 				func(_ *delivery.Record, u *delivery.Update) {
 					u.Failure, u.DeadLetterID = &delivery.Failure{At: after(1), Error: "no"}, "letter"
@@ -91,10 +91,10 @@ func wholeLife(r *storeRig) {
 	r.save(record, other)
 	for i, update := range []delivery.Update{
 		{Status: delivery.StatusQueued, At: after(1), OnlyIfClaimedBy: "publisher"},
-		{Status: delivery.StatusRetrying, RetryCount: 1, At: after(2), DueAt: after(12), Failure: &delivery.Failure{At: after(2), Error: "busy"}},
+		{Status: delivery.StatusRetrying, RetryCount: 1, At: after(2), DueAt: after(12), Failure: &delivery.Failure{At: after(2), Attempt: 1, Error: "busy"}},
 		{Status: delivery.StatusQueued, RetryCount: 1, At: after(12)},
 		{Status: delivery.StatusSent, RetryCount: 1, At: after(13), DueAt: after(73)},
-		{Status: delivery.StatusFailed, RetryCount: 2, At: after(74), DeadLetterID: "letter", Failure: &delivery.Failure{At: after(74), Attempt: 1, Error: "no acknowledgment"}},
+		{Status: delivery.StatusFailed, RetryCount: 2, At: after(74), DeadLetterID: "letter", Failure: &delivery.Failure{At: after(74), Attempt: 2, Error: "no acknowledgment"}},
 		{Status: delivery.StatusPending, Generation: 1, At: after(80), DueAt: after(110), ClaimedBy: "replayer"},
 		{Status: delivery.StatusQueued, Generation: 1, At: after(81), OnlyIfClaimedBy: "replayer"},
 		{Status: delivery.StatusSent, Generation: 1, At: after(82), DueAt: after(142)},
@@ -125,7 +125,7 @@ func boundedHistory(r *storeRig) {
 	for attempt := range delivery.MaxHistory + 5 {
 		update := delivery.Update{
 			ID: record.ID, Status: delivery.StatusRetrying, RetryCount: attempt + 1, At: after(attempt), DueAt: after(attempt + 1),
-			Failure: &delivery.Failure{At: after(attempt), Attempt: attempt, Error: fmt.Sprint("failure ", attempt)},
+			Failure: &delivery.Failure{At: after(attempt), Attempt: attempt + 1, Error: fmt.Sprint("failure ", attempt)},
 		}
 		if err := record.Apply(update); err != nil {
 			r.Fatalf("Apply: %v", err)
@@ -151,10 +151,10 @@ func lateNews(r *storeRig) {
 	for _, update := range []delivery.Update{
 		{Status: delivery.StatusQueued, OnlyIfClaimedBy: "publisher"},
 		{Status: delivery.StatusQueued},
-		{Status: delivery.StatusRetrying, RetryCount: 1, DueAt: after(10), Failure: &delivery.Failure{At: after(2), Error: "busy"}},
+		{Status: delivery.StatusRetrying, RetryCount: 1, DueAt: after(10), Failure: &delivery.Failure{At: after(2), Attempt: 1, Error: "busy"}},
 		{Status: delivery.StatusQueued, RetryCount: 1},
 		{Status: delivery.StatusSent, RetryCount: 1, DueAt: after(70)},
-		{Status: delivery.StatusFailed, RetryCount: 2, DeadLetterID: "letter", Failure: &delivery.Failure{At: after(2), Error: "busy"}},
+		{Status: delivery.StatusFailed, RetryCount: 2, DeadLetterID: "letter", Failure: &delivery.Failure{At: after(2), Attempt: 2, Error: "busy"}},
 		{Status: delivery.StatusCancelled},
 		{Status: delivery.StatusPending, Generation: 1},
 		{Status: delivery.StatusDelivered, RetryCount: 0},

@@ -62,8 +62,8 @@ func entry(i int) dlq.Entry {
 			Attempt:    2,
 			Generation: 1,
 			History: []delivery.Failure{
-				{At: at.Add(-2 * time.Second), Attempt: 0, Error: "first"},
-				{At: at.Add(-time.Second), Attempt: 1, Error: text},
+				{At: at.Add(-2 * time.Second), Attempt: 1, Error: "first"},
+				{At: at.Add(-time.Second), Attempt: 2, Error: text},
 			},
 		},
 		Reason:        delivery.ReasonExhausted,

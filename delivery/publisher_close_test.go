@@ -2,7 +2,7 @@ package delivery_test
 
 import (
 	"context"
-	"errors"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -14,9 +14,9 @@ import (
 	"github.com/esh3artech/barid/delivery"
 )
 
-// refuseMarks fails the store's updates to queued while down is true, and counts
-// them.
-func refuseMarks(records *faultyRecords, down *atomic.Bool) *atomic.Int64 {
+// refuseConfirmations fails the store's updates to queued while down is true, and
+// counts them.
+func refuseConfirmations(records *faultyRecords, down *atomic.Bool) *atomic.Int64 {
 	var tries atomic.Int64
 	records.fail = func(operation string) error {
 		if operation != "update queued" {
@@ -52,7 +52,7 @@ func TestCloseWaitsForWhatIsBeingPublished(t *testing.T) {
 	})
 }
 
-func TestCloseWaitsForAMarkThatIsBeingWritten(t *testing.T) {
+func TestCloseWaitsForWhatIsBeingRecorded(t *testing.T) {
 	bubble(t, func(f *fixture) {
 		records := f.outboxed(delivery.PublisherConfig{})
 		records.fail = func(operation string) error {
@@ -68,12 +68,12 @@ func TestCloseWaitsForAMarkThatIsBeingWritten(t *testing.T) {
 	})
 }
 
-func TestCloseWritesWhatItCouldNotWriteAtFirst(t *testing.T) {
+func TestCloseRecordsWhatItCouldNotAtFirst(t *testing.T) {
 	bubble(t, func(f *fixture) {
 		records := f.outboxed(delivery.PublisherConfig{})
 		var down atomic.Bool
 		down.Store(true)
-		refuseMarks(records, &down)
+		refuseConfirmations(records, &down)
 		f.publish(to("a"))
 		wait(10 * time.Millisecond)
 		time.AfterFunc(20*time.Second, func() { down.Store(false) })
@@ -96,7 +96,7 @@ func (f *fixture) closesWithTheStoreDown(grace, want time.Duration) {
 	records := f.outboxed(delivery.PublisherConfig{PendingGrace: grace})
 	var down atomic.Bool
 	down.Store(true)
-	tries := refuseMarks(records, &down)
+	tries := refuseConfirmations(records, &down)
 	f.publish(to("a"))
 	wait(10 * time.Millisecond)
 	begin := time.Now()
@@ -141,7 +141,7 @@ func TestCloseEndsWithItsContext(t *testing.T) {
 		records := f.outboxed(delivery.PublisherConfig{})
 		var down atomic.Bool
 		down.Store(true)
-		tries := refuseMarks(records, &down)
+		tries := refuseConfirmations(records, &down)
 		f.publish(to("a"))
 		wait(10 * time.Millisecond)
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
@@ -180,38 +180,88 @@ func TestCloseThatGivesUpSendsNoMore(t *testing.T) {
 	})
 }
 
-// A transaction that is committed after Close is a retry worker's.
-func TestCommittedAfterClose(t *testing.T) {
-	bubble(t, func(f *fixture) {
-		records := f.outboxed(delivery.PublisherConfig{})
-		saver := &transaction{Saver: records}
-		committed, err := f.publisher.PublishIn(f.t.Context(), saver, to("a"))
-		require.NoError(t, err)
-		require.NoError(t, f.publisher.Close(context.Background()))
-		committed()
-		assert.Equal(t, 1, saver.committed, "watchers are told all the same")
-		wait(30 * time.Second)
-		f.empty()
-		assert.Equal(t, delivery.StatusPending, records.status(t, "a"))
-	})
+// A Publisher without a Store is closed as one with a Store is.
+func TestCloseWithoutAStore(t *testing.T) {
+	for name, prepare := range map[string]func(f *fixture){
+		"no records":   func(*fixture) {},
+		"records only": func(f *fixture) { f.recordsOnly() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(f *fixture) {
+				prepare(f)
+				f.transport.onSend = func(time.Duration, delivery.Envelope) error {
+					<-time.After(5 * time.Second)
+					return nil
+				}
+				published := make(chan error, 1)
+				go func() { published <- f.publisher.Publish(context.Background(), to("a")) }()
+				wait(time.Second)
+
+				ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+				defer cancel()
+				require.Equal(t, context.DeadlineExceeded, f.publisher.Close(ctx), "the call goes on")
+				f.refusesEverything()
+				begin := time.Now()
+				require.NoError(t, f.publisher.Close(context.Background()))
+				assert.Equal(t, 3*time.Second, time.Since(begin))
+				require.NoError(t, <-published)
+				assert.EqualValues(t, 1, f.waiting())
+				f.refusesEverything()
+				require.NoError(t, f.publisher.Close(ctx), "closed before, whatever the context")
+			})
+		})
+	}
 }
 
-func TestPublishInThatFailsCanBeToldOfACommit(t *testing.T) {
-	bubble(t, func(f *fixture) {
-		records := f.outboxed(delivery.PublisherConfig{})
-		ended, cancel := context.WithCancel(context.Background())
-		cancel()
-		for _, ctx := range []context.Context{ended, f.t.Context()} {
-			committed, err := f.publisher.PublishIn(ctx, nil, to("a"))
-			require.Error(t, err)
-			committed()
+func (f *fixture) refusesEverything() {
+	f.t.Helper()
+	ctx := context.Background()
+	require.ErrorIs(f.t, f.publisher.Publish(ctx, to("b")), delivery.ErrClosed)
+	require.ErrorIs(f.t, f.publisher.Publish(ctx), delivery.ErrClosed)
+	require.ErrorIs(f.t, f.publisher.Forward(ctx, delivery.Envelope{Message: to("b")}), delivery.ErrClosed)
+	require.ErrorIs(f.t, f.publisher.Cancel(ctx, "b"), delivery.ErrClosed)
+	_, err := f.publisher.SendBatch(ctx, []delivery.Message{to("b")})
+	require.ErrorIs(f.t, err, delivery.ErrClosed)
+	_, err = f.publisher.PublishIn(ctx, f.records, to("b"))
+	require.ErrorIs(f.t, err, delivery.ErrClosed)
+}
+
+// However calls begin while the Publisher is closed: what returned nil is sent when
+// Close returns, and everything else is ErrClosed.
+func TestCloseAmongManyCalls(t *testing.T) {
+	for range 20 {
+		outlet := &sendOnly{}
+		publisher, err := delivery.NewPublisher(outlet, delivery.PublisherConfig{})
+		require.NoError(t, err)
+		var group sync.WaitGroup
+		var accepted atomic.Int64
+		for range 8 {
+			group.Go(func() {
+				for {
+					err := publisher.Publish(context.Background(), to(delivery.NewID()))
+					if err != nil {
+						assert.ErrorIs(t, err, delivery.ErrClosed)
+						return
+					}
+					accepted.Add(1)
+				}
+			})
 		}
-		records.fail = func(string) error { return errors.New("no") }
-		committed, err := f.publisher.PublishIn(f.t.Context(), records, to("a"))
-		require.Error(t, err)
-		committed()
-		wait(time.Second)
-		f.empty()
-		require.NoError(t, f.publisher.Close(context.Background()))
-	})
+		for range 2 {
+			group.Go(func() { assert.NoError(t, publisher.Close(context.Background())) })
+		}
+		require.NoError(t, publisher.Close(context.Background()))
+		sent := len(outlet.envelopes())
+		group.Wait()
+		assert.EqualValues(t, sent, accepted.Load())
+		assert.Len(t, outlet.envelopes(), sent)
+	}
+}
+
+// A Publisher that NewPublisher did not make has nothing to close.
+func TestCloseOfNoPublisher(t *testing.T) {
+	for _, publisher := range []*delivery.Publisher{nil, {}} {
+		require.NoError(t, publisher.Close(context.Background()))
+		require.ErrorIs(t, publisher.Publish(context.Background(), to("a")), delivery.ErrConfig)
+	}
 }

@@ -1,0 +1,62 @@
+package delivery_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/esh3artech/barid/delivery"
+)
+
+func TestWhatTheTransportDoesNotTakeComesAgain(t *testing.T) {
+	for _, failure := range []error{
+		delivery.ErrOutcomeUnknown, delivery.ErrRefused, delivery.ErrBlocked, delivery.ErrUnroutable, delivery.ErrClosed, errDown,
+	} {
+		t.Run(failure.Error(), func(t *testing.T) {
+			bubble(t, func(f *fixture) {
+				f.save(stored("m", delivery.StatusRetrying, time.Now()))
+				f.outlet.onSend(refusing(failure))
+				defer f.work(f.workerConfig())()
+				wait(time.Second)
+				record := f.get("m")
+				require.Equal(f.t, delivery.StatusRetrying, record.Status)
+				require.NotEmpty(f.t, record.ClaimedBy)
+				require.Equal(f.t, 1, record.RetryCount)
+				require.Equal(f.t, 1, f.outlet.calls(), "not again before the lease ends")
+				f.outlet.onSend(nil)
+				wait(time.Minute) // the lease
+				require.Equal(f.t, map[string]int{"m": 1}, f.outlet.sent())
+				require.Equal(f.t, delivery.StatusQueued, f.get("m").Status)
+			})
+		})
+	}
+}
+
+func TestABatchIsTakenInPart(t *testing.T) {
+	bubble(t, func(f *fixture) {
+		f.save(stored("a", delivery.StatusRetrying, time.Now()), stored("b", delivery.StatusRetrying, time.Now()))
+		f.outlet.onSend(func(_ context.Context, batch []delivery.Envelope) []error {
+			return append([]error{delivery.ErrRefused}, make([]error, len(batch)-1)...)
+		})
+		require.NoError(f.t, f.workOnce(f.workerConfig()))
+		require.Equal(f.t, map[string]int{"b": 1}, f.outlet.sent())
+		require.Equal(f.t, delivery.StatusRetrying, f.get("a").Status)
+		require.Equal(f.t, delivery.StatusQueued, f.get("b").Status)
+		require.Equal(f.t, 1, f.log.count("not taken"))
+		require.True(f.t, f.up("transport"))
+	})
+}
+
+func TestAWrongNumberOfResultsIsNoConfirm(t *testing.T) {
+	bubble(t, func(f *fixture) {
+		f.save(stored("a", delivery.StatusRetrying, time.Now()), stored("b", delivery.StatusRetrying, time.Now()))
+		f.outlet.onSend(func(context.Context, []delivery.Envelope) []error { return []error{nil} })
+		err := f.workOnce(f.workerConfig())
+		require.ErrorIs(f.t, err, delivery.ErrOutcomeUnknown)
+		require.ErrorContains(f.t, err, "transport")
+		require.Equal(f.t, delivery.StatusRetrying, f.get("a").Status)
+		require.Equal(f.t, delivery.StatusRetrying, f.get("b").Status)
+	})
+}
