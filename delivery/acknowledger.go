@@ -42,9 +42,7 @@ func NewAcknowledger(store Store, config AcknowledgerConfig) (*Acknowledger, err
 	if config.BatchSizeLimit == 0 {
 		config.BatchSizeLimit = defaultAckLimit
 	}
-	if config.Logger == nil {
-		config.Logger = slog.New(slog.DiscardHandler)
-	}
+	config.Logger = guardedLogger(config.Logger)
 	var faults []error
 	if store == nil {
 		faults = append(faults, fmt.Errorf("%w: store is nil", ErrConfig))
@@ -180,7 +178,7 @@ func (a *Acknowledger) resolve(ctx context.Context, ids []string, progress []Pro
 		return errs
 	}
 	a.config.Logger.LogAttrs(ctx, slog.LevelWarn, "dead letters of acknowledged messages stay",
-		slog.Any("dead_letter_ids", letters), slog.Any("error", err))
+		slog.Any("dead_letter_ids", letters), errorAttr(err))
 	all := make([]error, len(errs))
 	for i := range ids {
 		if all[i] = errs[i]; errs[i] == nil && progress[i].DeadLetterID != "" {

@@ -45,7 +45,7 @@ type consumerRun struct {
 func newConsumerRun(ctx context.Context, c *Consumer) *consumerRun {
 	planner := newPlanner(&c.config, c.transport)
 	queue := newQueue(c.config.StarvationLimit)
-	keys := newOutage("idempotency", c.metrics.recorder, c.config.Logger)
+	keys := newDependency("idempotency", c.metrics.recorder, c.config.Logger)
 	keys.most = 5 * time.Second // what waits for it is in hand
 	r := &consumerRun{
 		config:    &c.config,

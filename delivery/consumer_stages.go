@@ -29,7 +29,7 @@ type stages struct {
 	config   *ConsumerConfig
 	handler  Handler
 	guard    *idempotency.Guard // nil without an idempotency store
-	keys     *outage            // of the idempotency store
+	keys     *dependency        // of the idempotency store
 	metrics  *consumerMetrics
 	handlers atomic.Int64 // handlers running now
 }

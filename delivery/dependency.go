@@ -15,14 +15,14 @@ import (
 // outageMost is the longest wait of an outage.
 const outageMost = 30 * time.Second
 
-// outage knows whether a dependency fails, and for how long to leave it alone
-// then. It tells the log when that begins and ends, and the gauge.
-type outage struct {
-	dependency string
-	up         metrics.Gauge
-	logger     *slog.Logger
-	most       time.Duration // the longest wait
-	well       atomic.Bool   // it answered last
+// dependency knows whether something that is needed fails, and for how long to
+// leave it alone then. It tells the log when that begins and ends, and the gauge.
+type dependency struct {
+	name   string
+	up     metrics.Gauge
+	logger *slog.Logger
+	most   time.Duration // the longest wait
+	well   atomic.Bool   // it answered last
 
 	mu       sync.Mutex
 	failures int
@@ -30,61 +30,61 @@ type outage struct {
 	until    time.Time
 }
 
-func newOutage(dependency string, recorder metrics.Recorder, logger *slog.Logger) *outage {
-	return &outage{
-		dependency: dependency,
-		up:         recorder.Gauge(metrics.DependencyUp, metrics.LabelDependency, dependency),
-		logger:     logger,
-		most:       outageMost,
+func newDependency(name string, recorder metrics.Recorder, logger *slog.Logger) *dependency {
+	return &dependency{
+		name:   name,
+		up:     recorder.Gauge(metrics.DependencyUp, metrics.LabelDependency, name),
+		logger: logger,
+		most:   outageMost,
 	}
 }
 
 // failed notes a failure.
-func (o *outage) failed(ctx context.Context, err error) {
-	o.mu.Lock()
-	o.well.Store(false)
-	first := o.failures == 0
-	o.until = time.Now().Add(backoff(o.failures, o.most))
-	o.failures++
-	o.last = err
-	o.mu.Unlock()
-	o.up.Set(0)
+func (d *dependency) failed(ctx context.Context, err error) {
+	d.mu.Lock()
+	d.well.Store(false)
+	first := d.failures == 0
+	d.until = time.Now().Add(backoff(d.failures, d.most))
+	d.failures++
+	d.last = err
+	d.mu.Unlock()
+	d.up.Set(0)
 	if first {
-		o.logger.LogAttrs(ctx, slog.LevelWarn, "dependency is down", slog.String("dependency", o.dependency), slog.Any("error", err))
+		d.logger.LogAttrs(ctx, slog.LevelWarn, "dependency is down", slog.String("dependency", d.name), errorAttr(err))
 	}
 }
 
 // answered notes that the dependency is well.
-func (o *outage) answered(ctx context.Context) {
-	if o.well.Load() {
+func (d *dependency) answered(ctx context.Context) {
+	if d.well.Load() {
 		return // every message asks
 	}
-	o.mu.Lock()
-	failures := o.failures
-	o.failures, o.last, o.until = 0, nil, time.Time{}
-	o.well.Store(true)
-	o.mu.Unlock()
-	o.up.Set(1)
+	d.mu.Lock()
+	failures := d.failures
+	d.failures, d.last, d.until = 0, nil, time.Time{}
+	d.well.Store(true)
+	d.mu.Unlock()
+	d.up.Set(1)
 	if failures > 0 {
-		o.logger.LogAttrs(ctx, slog.LevelInfo, "dependency is back", slog.String("dependency", o.dependency), slog.Int("failures", failures))
+		d.logger.LogAttrs(ctx, slog.LevelInfo, "dependency is back", slog.String("dependency", d.name), slog.Int("failures", failures))
 	}
 }
 
 // over is when to ask the dependency again, zero when it is well.
-func (o *outage) over() time.Time {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.until
+func (d *dependency) over() time.Time {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.until
 }
 
 // err is the last failure, nil when the dependency is well.
-func (o *outage) err() error {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.last == nil {
+func (d *dependency) err() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.last == nil {
 		return nil
 	}
-	return fmt.Errorf("delivery: %s: %w", o.dependency, o.last)
+	return fmt.Errorf("delivery: %s: %w", d.name, d.last)
 }
 
 // settleTimeout bounds one try of one step that makes something durable.

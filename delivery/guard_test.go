@@ -253,3 +253,17 @@ func TestPanicOfThePolicyInAConfig(t *testing.T) {
 	require.ErrorIs(t, err, delivery.ErrConfig)
 	require.ErrorContains(t, err, "ConsumerConfig.Retry")
 }
+
+// A worker outlives its policy's panic: the overdue message becomes a dead letter.
+func TestPanicOfTheWorkersPolicy(t *testing.T) {
+	bubble(t, func(f *fixture) {
+		f.save(stored("a", delivery.StatusSent, time.Now()))
+		config := f.workerConfig()
+		config.Retry = &panicking{armed: true}
+		stop := f.run(f.newWorker(f.records, f.outlet, config))
+		wait(time.Minute)
+		stop()
+		require.Equal(t, delivery.StatusFailed, f.get("a").Status)
+		require.Contains(t, f.get("a").FailureReason(), "panic: CanRetry")
+	})
+}

@@ -345,7 +345,7 @@ func (o *outbox) send(batch []Envelope, tokens []string) {
 	}
 	if failure != nil {
 		o.logger.LogAttrs(ctx, slog.LevelWarn, "saved messages not sent, a retry worker will",
-			slog.Int("count", failures), slog.Any("error", failure))
+			slog.Int("count", failures), errorAttr(failure))
 	}
 	o.confirmations.add(confirmed)
 }

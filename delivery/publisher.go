@@ -81,9 +81,7 @@ func (c PublisherConfig) withDefaults() PublisherConfig {
 	if c.MaxOutgoing == 0 {
 		c.MaxOutgoing = 1000
 	}
-	if c.Logger == nil {
-		c.Logger = slog.New(slog.DiscardHandler)
-	}
+	c.Logger = guardedLogger(c.Logger)
 	return c
 }
 

@@ -113,7 +113,7 @@ func (p *Publisher) finishKeys(ctx context.Context, b *keyedBatch, claimed []int
 		}
 		if err != nil && !errors.Is(err, idempotency.ErrLost) {
 			p.config.Logger.LogAttrs(ctx, slog.LevelWarn, "publish not recorded in the idempotency store",
-				slog.String("message_id", id), slog.Any("error", err))
+				slog.String("message_id", id), errorAttr(err))
 		}
 	})
 }

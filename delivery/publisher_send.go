@@ -87,7 +87,7 @@ func (p *Publisher) recordConfirmed(ctx context.Context, batch []Envelope, errs 
 	defer cancel()
 	failed := func(id string, err error) {
 		p.config.Logger.LogAttrs(ctx, slog.LevelWarn, "message published but not recorded",
-			slog.String("message_id", id), slog.Any("error", err))
+			slog.String("message_id", id), errorAttr(err))
 	}
 	var replays []Update
 	for i, err := range eachOf(p.config.Store.Save(limited, records...), len(records)) {

@@ -64,11 +64,10 @@ func (p Progress) CanRetry(policy retry.Policy) bool {
 }
 
 // scheduleRetry is the update by which one more attempt, which failed now with
-// cause, is counted, and the next one scheduled with the delay that policy says.
-// CanRetry says whether there may be a next one.
-func (r *Record) scheduleRetry(now time.Time, policy retry.Policy, cause error) Update {
+// cause, is counted, and the next one scheduled after delay.
+func (r *Record) scheduleRetry(now time.Time, delay time.Duration, cause error) Update {
 	update := r.failedUpdate(StatusRetrying, now, cause)
-	update.DueAt = now.Add(policy.Delay(r.RetryCount))
+	update.DueAt = now.Add(delay)
 	update.RetryCount++
 	return update
 }
@@ -94,7 +93,7 @@ func (r *Record) failedUpdate(status Status, now time.Time, cause error) Update 
 		Generation: r.Generation,
 		RetryCount: r.RetryCount,
 		At:         now,
-		Failure:    &Failure{At: now, Attempt: r.RetryCount + 1, Error: shorten(cause.Error())},
+		Failure:    &Failure{At: now, Attempt: r.RetryCount + 1, Error: shorten(textOf(cause))},
 	}
 }
 

@@ -91,7 +91,7 @@ func TestApplyKeepsTheTimes(t *testing.T) {
 	record := recordAt(StatusQueued, 0, 0)
 	policy := retry.Exponential{Base: time.Second, Max: time.Minute, MaxRetries: 1}
 	require.True(t, record.CanRetry(policy))
-	require.NoError(t, record.Apply(record.scheduleRetry(noon, policy, errors.New("busy"))))
+	require.NoError(t, record.Apply(record.scheduleRetry(noon, policy.Delay(record.RetryCount), errors.New("busy"))))
 	assert.Equal(t, 1, record.RetryCount)
 	assert.Equal(t, noon, record.LastRetryAt)
 	assert.Equal(t, record.NextRetryAt, record.DueAt)

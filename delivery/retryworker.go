@@ -79,9 +79,7 @@ func (c RetryWorkerConfig) withDefaults(transport Transport) RetryWorkerConfig {
 		c.DeadLetters, _ = transport.(DeadLetterer)
 	}
 	c.Metrics = metrics.OrDiscard(c.Metrics)
-	if c.Logger == nil {
-		c.Logger = slog.New(slog.DiscardHandler)
-	}
+	c.Logger = guardedLogger(c.Logger)
 	return c
 }
 

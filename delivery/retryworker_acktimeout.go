@@ -19,11 +19,13 @@ func (r *workerRun) failOverdue(ctx context.Context, batch *claimedBatch) {
 	var exhausted givenUp
 	for i := range batch.records {
 		record := &batch.records[i]
-		if !record.CanRetry(r.config.Retry) {
-			exhausted.add(r.config.Name, batch, record, ReasonAckTimeout, errNotAcknowledged, record.fail(now, errNotAcknowledged))
+		delay, allowed, fault := retryAfter(r.config.Retry, record.RetryCount)
+		if !allowed {
+			cause := errors.Join(errNotAcknowledged, fault)
+			exhausted.add(r.config.Name, batch, record, ReasonAckTimeout, cause, record.fail(now, cause))
 			continue
 		}
-		update := record.scheduleRetry(now, r.config.Retry, errNotAcknowledged)
+		update := record.scheduleRetry(now, delay, errNotAcknowledged)
 		update.OnlyIfClaimedBy = batch.token
 		retries = append(retries, update)
 	}

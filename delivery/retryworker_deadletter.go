@@ -96,7 +96,7 @@ func (s *staleLetters) takeBack(ctx context.Context) {
 	s.again = time.Now().Add(backoff(s.failures, outageMost))
 	if s.failures++; s.failures == 1 {
 		s.logger.LogAttrs(ctx, slog.LevelWarn, "dead letters of acknowledged messages not taken back yet",
-			slog.Any("dead_letter_ids", s.ids), slog.Any("error", err))
+			slog.Any("dead_letter_ids", s.ids), errorAttr(err))
 	}
 }
 
@@ -112,6 +112,6 @@ func (s *staleLetters) finish(ctx context.Context, until time.Time) {
 // abandon leaves the letters to people, who find their IDs in the log.
 func (s *staleLetters) abandon(ctx context.Context, err error) {
 	s.logger.LogAttrs(ctx, slog.LevelError, "dead letters of acknowledged messages stay",
-		slog.Any("dead_letter_ids", s.ids), slog.Any("error", err))
+		slog.Any("dead_letter_ids", s.ids), errorAttr(err))
 	s.ids, s.failures, s.again = nil, 0, time.Time{}
 }

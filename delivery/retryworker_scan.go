@@ -27,7 +27,7 @@ type workerRun struct {
 	wakeup  *wakeup
 	session *session // nil unless the transport is Volatile
 	stale   staleLetters
-	health  struct{ store, transport, deadLetters *outage }
+	health  struct{ store, transport, deadLetters *dependency }
 
 	ackTimeouts metrics.Counter
 
@@ -40,7 +40,7 @@ type workerRun struct {
 // is down.
 type task struct {
 	status Status
-	needs  *outage
+	needs  *dependency
 	do     func(ctx context.Context, batch *claimedBatch)
 }
 
@@ -63,9 +63,9 @@ func (w *RetryWorker) newRun() (*workerRun, error) {
 		stale:       staleLetters{letters: w.config.DeadLetters, logger: w.config.Logger},
 		ackTimeouts: w.config.Metrics.Counter(metrics.AckTimeoutsTotal),
 	}
-	r.health.store = newOutage("store", w.config.Metrics, w.config.Logger)
-	r.health.transport = newOutage("transport", w.config.Metrics, w.config.Logger)
-	r.health.deadLetters = newOutage("dead_letters", w.config.Metrics, w.config.Logger)
+	r.health.store = newDependency("store", w.config.Metrics, w.config.Logger)
+	r.health.transport = newDependency("transport", w.config.Metrics, w.config.Logger)
+	r.health.deadLetters = newDependency("dead_letters", w.config.Metrics, w.config.Logger)
 	if w.session != "" {
 		r.session = &session{store: w.store, token: w.session, lease: w.config.Lease, health: r.health.store}
 	}

@@ -54,7 +54,7 @@ func (r *workerRun) transportAnswered(ctx context.Context, confirmed, failures i
 	}
 	if failures > 0 {
 		r.config.Logger.LogAttrs(ctx, slog.LevelWarn, "messages not taken by the transport, will be sent again",
-			slog.Int("count", failures), slog.Any("error", failure))
+			slog.Int("count", failures), errorAttr(failure))
 	}
 	r.health.transport.answered(ctx)
 }

@@ -15,7 +15,7 @@ type session struct {
 	store  Store
 	token  string // Volatile.Session
 	lease  time.Duration
-	health *outage // of the store
+	health *dependency // of the store
 
 	renewed atomic.Int64 // when last, in microseconds
 }

@@ -43,7 +43,7 @@ func NewManager(store Store, sender Sender, config Config) *Manager {
 	m := &Manager{store: store, config: config, fault: config.validate()}
 	if store == nil {
 		m.fault = errors.Join(fmt.Errorf("%w: store is nil", ErrConfig), m.fault)
-	} else if faulty, ok := store.(interface{ Err() error }); ok {
+	} else if faulty, ok := store.(delivery.FaultReporter); ok {
 		m.fault = errors.Join(faulty.Err(), m.fault)
 	}
 	m.stored = make(map[delivery.Reason]metrics.Counter)

@@ -96,7 +96,7 @@ func NewCollector(transport *Transport, sink delivery.DeadLetterer, config Colle
 		if sink.Topology().DeadLetter == topology.DeadLetter {
 			fault("sink is the transport's own dead letter queue, want another store")
 		}
-	case interface{ Err() error }:
+	case delivery.FaultReporter:
 		if err := sink.Err(); err != nil {
 			faults = append(faults, fmt.Errorf("%w: sink: %w", ErrConfig, err))
 		}
