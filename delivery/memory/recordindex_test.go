@@ -1,8 +1,6 @@
 package memory_test
 
 import (
-	"context"
-	"fmt"
 	"math/rand/v2"
 	"sync"
 	"testing"
@@ -12,7 +10,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/esh3artech/barid/delivery"
-	"github.com/esh3artech/barid/delivery/memory"
 )
 
 // Records come and go in any order, more of them than the suite has.
@@ -113,26 +110,4 @@ func TestStoreRenewsWhileOthersSettle(t *testing.T) {
 	renewed, err := store.Renew(ctx, "session", until.Add(time.Hour))
 	require.NoError(t, err)
 	assert.Equal(t, count/2, renewed)
-}
-
-func ExampleStore() {
-	ctx, store := context.Background(), memory.NewStore(memory.StoreConfig{})
-	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
-	store.Save(ctx, delivery.Record{
-		Message:  delivery.Message{ID: "1", Recipient: "a", CreatedAt: now},
-		Progress: delivery.Progress{Status: delivery.StatusPending, DueAt: now, UpdatedAt: now},
-	})
-
-	claimed, _ := store.Claim(ctx, delivery.Claim{Status: delivery.StatusPending, Token: "worker", Now: now, Lease: time.Minute, Limit: 10})
-	fmt.Println("claimed:", len(claimed), "until", claimed[0].DueAt.Format(time.TimeOnly))
-
-	progress, _ := store.Update(ctx, delivery.Update{ID: "1", Status: delivery.StatusQueued, At: now, OnlyIfClaimedBy: "worker"})
-	fmt.Println("now:", progress[0].Status)
-
-	_, errs := store.Update(ctx, delivery.Update{ID: "1", Status: delivery.StatusPending, At: now})
-	fmt.Println(errs[0])
-	// Output:
-	// claimed: 1 until 12:01:00
-	// now: queued
-	// delivery: late news: message 1 is queued already (generation 0, 0 failed attempts)
 }

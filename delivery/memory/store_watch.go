@@ -6,10 +6,10 @@ import (
 	"time"
 )
 
-// watchers are who wants to know what is due.
+// watchers are the callers of Watch, which are told of due times.
 type watchers struct {
 	mu  sync.Mutex
-	all []*watcher // replaced, never changed
+	all []*watcher // replaced as a whole, never changed
 }
 
 func (w *watchers) add(due func(time.Time)) (stop func()) {
@@ -25,7 +25,8 @@ func (w *watchers) add(due func(time.Time)) (stop func()) {
 	}
 }
 
-// tell calls everybody, without a lock, unless nothing is due.
+// tell calls every watcher, without holding a lock. It does nothing when no
+// time was added to due.
 func (w *watchers) tell(due earliest) {
 	if due.at.IsZero() {
 		return
@@ -42,9 +43,9 @@ type watcher struct {
 	due func(time.Time)
 
 	mu      sync.Mutex
-	calls   int // under way
+	calls   int // how many are under way
 	stopped bool
-	idle    chan struct{} // closed when it is stopped and the last call is over
+	idle    chan struct{} // closed when the watcher is stopped and its last call is over
 }
 
 func (w *watcher) tell(at time.Time) {

@@ -1,13 +1,12 @@
 package memory
 
-// heap is a binary heap of messages: first is the one that comes before all
-// others by the given order.
-type heap struct {
+// messageHeap is a binary heap of messages. before is its order.
+type messageHeap struct {
 	before func(a, b *message) bool
 	items  []*message
 }
 
-func (h *heap) push(m *message) {
+func (h *messageHeap) push(m *message) {
 	h.items = append(h.items, m)
 	child := len(h.items) - 1
 	for child > 0 {
@@ -20,8 +19,8 @@ func (h *heap) push(m *message) {
 	}
 }
 
-// pop takes the first of a heap that is not empty.
-func (h *heap) pop() *message {
+// pop removes the first message of a heap that is not empty.
+func (h *messageHeap) pop() *message {
 	first := h.items[0]
 	last := len(h.items) - 1
 	h.items[0] = h.items[last]
@@ -47,8 +46,8 @@ func (h *heap) pop() *message {
 	}
 }
 
-// first is the first, nil when the heap is empty.
-func (h *heap) first() *message {
+// first is the first message, or nil when the heap is empty.
+func (h *messageHeap) first() *message {
 	if len(h.items) == 0 {
 		return nil
 	}

@@ -21,7 +21,7 @@ func (s *Store) List(ctx context.Context, query delivery.RecordQuery) (delivery.
 			return delivery.RecordPage{}, err
 		}
 		s.mu.RLock()
-		list.read(&s.records.byAge, bite)
+		list.read(&s.records.byAge, maxLocked)
 		s.mu.RUnlock()
 	}
 	for i := range list.page.Records {
@@ -34,12 +34,12 @@ func (s *Store) List(ctx context.Context, query delivery.RecordQuery) (delivery.
 type recordList struct {
 	scan  delivery.RecordScan
 	page  delivery.RecordPage
-	after *delivery.Position // where it goes on, nil for the very beginning
+	after *delivery.Position // where it goes on; nil for the very beginning
 	done  bool
 }
 
-// beginning is the position that a scan goes on after: the cursor's, or where
-// the filter's times begin.
+// beginning is the position after which a scan begins: the cursor's, or one
+// from the filter's times.
 func beginning(scan *delivery.RecordScan) *delivery.Position {
 	switch {
 	case scan.After.ID != "":
@@ -52,11 +52,11 @@ func beginning(scan *delivery.RecordScan) *delivery.Position {
 	return nil
 }
 
-// read goes on with up to so many rows.
-func (l *recordList) read(rows *timeline, count int) {
+// read goes on with up to count records.
+func (l *recordList) read(records *sortedList, count int) {
 	l.done = true
 	var last delivery.Position
-	rows.walk(l.scan.Order, l.after, func(r *row) bool {
+	records.walk(l.scan.Order, l.after, func(r *storedRecord) bool {
 		if count == 0 {
 			l.done, l.after = false, &last
 			return false
@@ -79,7 +79,7 @@ func (l *recordList) read(rows *timeline, count int) {
 	})
 }
 
-// beyond says whether neither record nor anything after it is within the
+// beyond returns whether neither record nor any after it lies within the
 // filter's times.
 func (l *recordList) beyond(record *delivery.Record) bool {
 	if l.scan.Order == delivery.NewestFirst {
