@@ -8,9 +8,9 @@ import (
 	"github.com/esh3artech/barid/delivery"
 )
 
-// transitions tries news of every status on records of every status, in the
-// same, a later and an earlier generation and attempt.
-func transitions(r *storeRig) {
+// transitions applies an update to every status to a record in every status, in
+// the same, a later and an earlier generation and attempt.
+func transitions(t *storeSubtest) {
 	var records []delivery.Record
 	var updates []delivery.Update
 	add := func(change func(*delivery.Record, *delivery.Update)) {
@@ -23,7 +23,7 @@ func transitions(r *storeRig) {
 	}
 	for _, from := range delivery.Statuses() {
 		for _, to := range delivery.Statuses() {
-			for _, news := range []func(*delivery.Record, *delivery.Update){
+			for _, change := range []func(*delivery.Record, *delivery.Update){
 				func(*delivery.Record, *delivery.Update) {},
 				func(_ *delivery.Record, u *delivery.Update) { u.Generation, u.RetryCount = 2, 0 },
 				func(_ *delivery.Record, u *delivery.Update) { u.Generation = 0 },
@@ -48,13 +48,13 @@ func transitions(r *storeRig) {
 			} {
 				add(func(record *delivery.Record, update *delivery.Update) {
 					record.Status, update.Status = from, to
-					news(record, update)
+					change(record, update)
 				})
 			}
 		}
 	}
-	r.save(records...)
-	progress, errs := r.store.Update(r.Context(), updates...)
+	t.save(records...)
+	progress, errs := t.store.Update(t.Context(), updates...)
 	want := make([]error, len(updates))
 	before := make([]delivery.Record, len(records))
 	copy(before, records)
@@ -62,17 +62,17 @@ func transitions(r *storeRig) {
 		want[i] = records[i].Apply(updates[i])
 	}
 	if len(errs) != len(want) || len(progress) != len(want) {
-		r.Fatalf("Update of %d: %d of progress, %d errors", len(want), len(progress), len(errs))
+		t.Fatalf("Update of %d: %d of progress, %d errors", len(want), len(progress), len(errs))
 	}
 	for i := range want {
 		if !sameError(want[i], errs[i]) {
-			r.Errorf("Update: error is %v, want %v\nof %+v\nby %+v", errs[i], want[i], before[i].Progress, updates[i])
+			t.Errorf("Update: error is %v, want %v\nof %+v\nby %+v", errs[i], want[i], before[i].Progress, updates[i])
 		}
 		if err := progressDifferences(&records[i].Progress, &progress[i]); err != nil {
-			r.Errorf("Update: %v\nof %+v\nby %+v", err, before[i].Progress, updates[i])
+			t.Errorf("Update: %v\nof %+v\nby %+v", err, before[i].Progress, updates[i])
 		}
 	}
-	r.kept(records...)
+	t.checkRecords(records...)
 	stats := delivery.RecordStats{Total: len(records), Counts: countsOf(records)}
 	for i := range records {
 		if records[i].Status == delivery.StatusPending {
@@ -80,15 +80,16 @@ func transitions(r *storeRig) {
 			break
 		}
 	}
-	r.counts(stats)
+	t.checkStats(stats)
 }
 
-// wholeLife leads one message through everything.
-func wholeLife(r *storeRig) {
+// wholeLife takes one message through failure, dead letter, replay and
+// acknowledgment.
+func wholeLife(t *storeSubtest) {
 	record := plainRecord(0)
 	record.RequireAck, record.ClaimedBy, record.DueAt = true, "publisher", after(30)
 	other := plainRecord(1)
-	r.save(record, other)
+	t.save(record, other)
 	for i, update := range []delivery.Update{
 		{Status: delivery.StatusQueued, At: after(1), OnlyIfClaimedBy: "publisher"},
 		{Status: delivery.StatusRetrying, RetryCount: 1, At: after(2), DueAt: after(12), Failure: &delivery.Failure{At: after(2), Error: "busy"}},
@@ -103,50 +104,52 @@ func wholeLife(r *storeRig) {
 	} {
 		update.ID = record.ID
 		if err := record.Apply(update); err != nil {
-			r.Fatalf("Apply of step %d: %v", i, err)
+			t.Fatalf("Apply of step %d: %v", i, err)
 		}
-		// The second time is as the first, but for what was claimed.
+		// A repeated update succeeds, unless it depends on a claim.
 		for range 2 {
-			if err := progressDifferences(&record.Progress, &r.update(update)[0]); err != nil {
-				r.Errorf("Update of step %d to %s: %v", i, update.Status, err)
+			if err := progressDifferences(&record.Progress, &t.update(update)[0]); err != nil {
+				t.Errorf("Update of step %d to %s: %v", i, update.Status, err)
 			}
-			r.kept(record, other)
+			t.checkRecords(record, other)
 			if update.OnlyIfClaimedBy != "" {
 				break
 			}
 		}
-		r.nextDue(record.DueAt, delivery.StatusRetrying, delivery.StatusSent, delivery.StatusPending, delivery.StatusFailed)
+		t.checkNextDue(record.DueAt, delivery.StatusRetrying, delivery.StatusSent, delivery.StatusPending, delivery.StatusFailed)
 	}
 }
 
-func boundedHistory(r *storeRig) {
+// boundedHistory updates with more failures than a history holds.
+func boundedHistory(t *storeSubtest) {
 	record := plainRecord(0)
-	r.save(record)
+	t.save(record)
 	for attempt := range delivery.MaxHistory + 5 {
 		update := delivery.Update{
 			ID: record.ID, Status: delivery.StatusRetrying, RetryCount: attempt + 1, At: after(attempt), DueAt: after(attempt + 1),
 			Failure: &delivery.Failure{At: after(attempt), Attempt: attempt, Error: fmt.Sprint("failure ", attempt)},
 		}
 		if err := record.Apply(update); err != nil {
-			r.Fatalf("Apply: %v", err)
+			t.Fatalf("Apply: %v", err)
 		}
-		if err := progressDifferences(&record.Progress, &r.update(update)[0]); err != nil {
-			r.Errorf("Update after %d failures: %v", attempt+1, err)
+		if err := progressDifferences(&record.Progress, &t.update(update)[0]); err != nil {
+			t.Errorf("Update after %d failures: %v", attempt+1, err)
 		}
 	}
-	r.kept(record)
+	t.checkRecords(record)
 }
 
-// lateNews brings a story in the wrong order.
-func lateNews(r *storeRig) {
+// lateNews applies updates that come too late: each is refused, and changes
+// nothing.
+func lateNews(t *storeSubtest) {
 	record := plainRecord(0)
 	record.DueAt, record.ClaimedBy = after(30), "publisher"
-	r.save(record)
+	t.save(record)
 	done := delivery.Update{ID: record.ID, Status: delivery.StatusDelivered, RetryCount: 1, At: after(9)}
 	if err := record.Apply(done); err != nil {
-		r.Fatalf("Apply: %v", err)
+		t.Fatalf("Apply: %v", err)
 	}
-	r.update(done)
+	t.update(done)
 	late := &delivery.LateError{ID: record.ID, Status: delivery.StatusDelivered, RetryCount: 1}
 	for _, update := range []delivery.Update{
 		{Status: delivery.StatusQueued, OnlyIfClaimedBy: "publisher"},
@@ -160,24 +163,26 @@ func lateNews(r *storeRig) {
 		{Status: delivery.StatusDelivered, RetryCount: 0},
 	} {
 		update.ID, update.At = record.ID, after(20)
-		progress, errs := r.store.Update(r.Context(), update)
-		r.errors("Update to "+string(update.Status), errs, late)
+		progress, errs := t.store.Update(t.Context(), update)
+		t.checkErrors("Update to "+string(update.Status), errs, late)
 		if len(progress) != 1 {
-			r.Fatalf("Update: %d of progress for 1", len(progress))
+			t.Fatalf("Update: %d of progress for 1", len(progress))
 		}
 		if err := progressDifferences(&record.Progress, &progress[0]); err != nil {
-			r.Errorf("Update: the progress that refused it: %v", err)
+			t.Errorf("Update: the progress that refused it: %v", err)
 		}
-		r.kept(record)
+		t.checkRecords(record)
 	}
-	r.nextDue(time.Time{}, delivery.StatusPending, delivery.StatusQueued, delivery.StatusRetrying, delivery.StatusSent, delivery.StatusDelivered)
+	t.checkNextDue(time.Time{}, delivery.StatusPending, delivery.StatusQueued, delivery.StatusRetrying, delivery.StatusSent, delivery.StatusDelivered)
 }
 
-func tellsUpdatesApart(r *storeRig) {
+// tellsUpdatesApart makes updates of which some are invalid, late, or for
+// records that are missing: each has its own error.
+func tellsUpdatesApart(t *storeSubtest) {
 	records := plainRecords(6)
 	records[3].Status = delivery.StatusDelivered
 	records[4].Status = delivery.StatusCancelled
-	r.save(records...)
+	t.save(records...)
 	queued := delivery.Update{ID: records[0].ID, Status: delivery.StatusQueued, At: after(9)}
 	to := func(id string, change func(*delivery.Update)) delivery.Update {
 		update := queued
@@ -200,7 +205,7 @@ func tellsUpdatesApart(r *storeRig) {
 		to(records[2].ID, nil),
 		to(records[3].ID, nil),
 		to(records[4].ID, func(u *delivery.Update) { u.Acknowledged, u.Status = true, delivery.StatusRead }),
-		// Twice in one call is as two calls.
+		// Two updates of a record in one call are like two calls.
 		to(records[5].ID, nil),
 		to(records[5].ID, func(u *delivery.Update) { u.Status, u.DueAt, u.At = delivery.StatusSent, after(99), after(10) }),
 		to(records[5].ID, func(u *delivery.Update) { u.At = after(11) }),
@@ -220,27 +225,27 @@ func tellsUpdatesApart(r *storeRig) {
 			wantProgress[i] = record.Progress
 		}
 	}
-	progress, errs := r.store.Update(r.Context(), updates...)
-	r.errors("Update", errs, want...)
+	progress, errs := t.store.Update(t.Context(), updates...)
+	t.checkErrors("Update", errs, want...)
 	if len(progress) != len(updates) {
-		r.Fatalf("Update of %d: %d of progress", len(updates), len(progress))
+		t.Fatalf("Update of %d: %d of progress", len(updates), len(progress))
 	}
 	for i := range progress {
 		if errors.Is(want[i], delivery.ErrInvalid) {
-			continue // a store need not look the record up
+			continue // a store need not read the record
 		}
 		if err := progressDifferences(&wantProgress[i], &progress[i]); err != nil {
-			r.Errorf("Update: progress %d: %v", i, err)
+			t.Errorf("Update: progress %d: %v", i, err)
 		}
 	}
-	r.kept(records...)
+	t.checkRecords(records...)
 	for i := range updates {
 		if errors.Is(want[i], delivery.ErrInvalid) {
-			_, errs := r.store.Update(r.Context(), updates[i])
-			r.errors("Update", errs, delivery.ErrInvalid)
+			_, errs := t.store.Update(t.Context(), updates[i])
+			t.checkErrors("Update", errs, delivery.ErrInvalid)
 		}
 	}
-	r.kept(records...)
+	t.checkRecords(records...)
 }
 
 func recordOf(records []delivery.Record, id string) *delivery.Record {

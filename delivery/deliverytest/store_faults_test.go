@@ -14,10 +14,10 @@ import (
 	"github.com/esh3artech/barid/delivery/memory"
 )
 
-// Each fault with the parts of the suite that have to notice it.
+// storeFaults maps each fault to the subtests that have to notice it.
 var storeFaults = map[string]struct {
-	fault storeFault
-	parts []string
+	fault    storeFault
+	subtests []string
 }{
 	"loses headers":       {saved(func(r *delivery.Record) { r.Headers = nil }), []string{"KeepsEveryField"}},
 	"loses the claim":     {saved(func(r *delivery.Record) { r.ClaimedBy = "" }), []string{"KeepsEveryField", "Life"}},
@@ -205,13 +205,13 @@ func oneUpdateEach(ctx context.Context, s *memory.Store, updates []delivery.Upda
 	return progress, errs
 }
 
-// overlapPatience is how long a fault waits for the overlap that it needs. When
-// that does not come, it lets things go well: the suite is content then, and its
-// own test fails.
+// overlapPatience is how long a fault waits for the calls that it needs at
+// once. When they don't come, it lets everything succeed: the suite passes
+// then, and TestSuiteNoticesStoreFaults fails.
 const overlapPatience = 30 * time.Second
 
-// loseAtOnce reads and writes in two steps: of the first two updates of a record
-// at once one is lost. The first waits for the second.
+// loseAtOnce reads and writes in two steps: of the first two updates of a
+// record at once, one is lost. The first waits for the second.
 func loseAtOnce() storeFault {
 	type meeting struct {
 		update   delivery.Update
@@ -283,9 +283,9 @@ func giveUpAtOnce() func(context.Context, *memory.Store, []delivery.Update) ([]d
 	}
 }
 
-// goWithTheFirst fails, once, all who are there together when one of them has
-// left. Nobody is served until that is so: somebody is there who has left, and
-// somebody who has not.
+// goWithTheFirst fails, once, all callers that are there together when the
+// context of one of them has ended. It serves nobody until there is a caller
+// whose context has ended, and one whose context has not.
 func goWithTheFirst() func(context.Context, *memory.Store, []delivery.Record) []error {
 	var mu sync.Mutex
 	var callers []context.Context
@@ -331,7 +331,7 @@ func goWithTheFirst() func(context.Context, *memory.Store, []delivery.Record) []
 	}
 }
 
-// claimTwice hands over now and then what it has handed over before.
+// claimTwice sometimes returns records again that were claimed before.
 func claimTwice() func(context.Context, *memory.Store, delivery.Claim) ([]delivery.Record, error) {
 	var mu sync.Mutex
 	var last []delivery.Record
@@ -350,7 +350,7 @@ func claimTwice() func(context.Context, *memory.Store, delivery.Claim) ([]delive
 	}
 }
 
-// beginAgain takes a cursor that it can't read for none.
+// beginAgain reads a cursor that it does not understand as none.
 func beginAgain(ctx context.Context, s *memory.Store, query delivery.RecordQuery) (delivery.RecordPage, error) {
 	page, err := s.List(ctx, query)
 	if errors.Is(err, delivery.ErrCursor) {
@@ -360,7 +360,7 @@ func beginAgain(ctx context.Context, s *memory.Store, query delivery.RecordQuery
 	return page, err
 }
 
-// listByCount has the number of records before as its cursor.
+// listByCount has the number of records before the page as its cursor.
 func listByCount(ctx context.Context, s *memory.Store, query delivery.RecordQuery) (delivery.RecordPage, error) {
 	start, _ := strconv.Atoi(query.Cursor)
 	limit := query.Limit
@@ -392,7 +392,7 @@ func tellUnderLock() storeFault {
 	}
 }
 
-// staleStore remembers what it got.
+// staleStore remembers the records that it has read.
 type staleStore struct {
 	delivery.Store
 	records map[string]delivery.Record

@@ -12,44 +12,44 @@ import (
 
 // recordModel is what a store has to be: records, and delivery.Record.Apply.
 type recordModel struct {
-	*storeRig
+	*storeSubtest
 	random  *rand.Rand
 	now     time.Time
 	records []delivery.Record
 	saved   int
-	// last is what the last step did.
+	// last describes the last step.
 	last string
 }
 
-// randomSteps takes random walks on a few records, and compares after each step
-// all that can be asked with what it should be.
-func randomSteps(r *storeRig) {
+// randomSteps takes random steps on a few records. After each it compares what
+// the store answers with the model.
+func randomSteps(t *storeSubtest) {
 	const walks, length = 6, 150
-	model := &recordModel{storeRig: r, now: storeStart}
+	model := &recordModel{storeSubtest: t, now: storeStart}
 	for seed := range uint64(walks) {
 		model.random = rand.New(rand.NewPCG(seed, 5)) //nolint:gosec // fixed seeds
 		for step := range length {
 			if err := model.step(); err != nil {
-				r.Fatalf("seed %d, step %d: %s: %v", seed, step, model.last, err)
+				t.Fatalf("seed %d, step %d: %s: %v", seed, step, model.last, err)
 			}
 		}
-		if err := model.forget(); err != nil {
-			r.Fatalf("seed %d: %v", seed, err)
+		if err := model.purgeAll(); err != nil {
+			t.Fatalf("seed %d: %v", seed, err)
 		}
 	}
 }
 
 var modelTokens = []string{"", "w1", "w2", "w3"}
 
-func (m *recordModel) token() string { return modelTokens[m.random.IntN(len(modelTokens))] }
+func (m *recordModel) randomToken() string { return modelTokens[m.random.IntN(len(modelTokens))] }
 
-func (m *recordModel) status() delivery.Status {
+func (m *recordModel) randomStatus() delivery.Status {
 	statuses := delivery.Statuses()
 	return statuses[m.random.IntN(len(statuses))]
 }
 
-// soon is a time around now, sometimes none.
-func (m *recordModel) soon() time.Time {
+// randomTime is a time around now, sometimes zero.
+func (m *recordModel) randomTime() time.Time {
 	if m.random.IntN(4) == 0 {
 		return time.Time{}
 	}
@@ -82,7 +82,7 @@ func (m *recordModel) stepSave() error {
 		record = m.records[m.random.IntN(len(m.records))]
 		record.Subject = "another"
 		m.last = "save again " + record.ID
-		if err := m.matches(m.store.Save(m.Context(), record), delivery.ErrExists); err != nil {
+		if err := m.compareErrors(m.store.Save(m.Context(), record), delivery.ErrExists); err != nil {
 			return err
 		}
 		return nil
@@ -92,11 +92,11 @@ func (m *recordModel) stepSave() error {
 	record.Priority = priorities[m.random.IntN(len(priorities))]
 	record.Recipient = fmt.Sprint("recipient ", m.random.IntN(3))
 	record.CreatedAt = m.now.Add(time.Duration(m.random.IntN(3)) * time.Second)
-	record.Status, record.DueAt, record.ClaimedBy, record.UpdatedAt = m.status(), m.soon(), m.token(), m.now
+	record.Status, record.DueAt, record.ClaimedBy, record.UpdatedAt = m.randomStatus(), m.randomTime(), m.randomToken(), m.now
 	record.RetryCount, record.Generation = m.random.IntN(2), m.random.IntN(2)
 	m.last = fmt.Sprintf("save %+v", record)
 	m.records = append(m.records, record)
-	return m.matches(m.store.Save(m.Context(), record), nil)
+	return m.compareErrors(m.store.Save(m.Context(), record), nil)
 }
 
 func (m *recordModel) stepUpdate() error {
@@ -110,7 +110,7 @@ func (m *recordModel) stepUpdate() error {
 			continue
 		}
 		record := &m.records[m.random.IntN(len(m.records))]
-		updates[i] = m.news(record)
+		updates[i] = m.randomUpdate(record)
 		if want[i] = updates[i].Validate(); want[i] != nil {
 			want[i] = delivery.ErrInvalid
 			continue
@@ -120,7 +120,7 @@ func (m *recordModel) stepUpdate() error {
 	}
 	m.last = fmt.Sprintf("update %+v", updates)
 	progress, errs := m.store.Update(m.Context(), updates...)
-	if err := m.matches(errs, want...); err != nil {
+	if err := m.compareErrors(errs, want...); err != nil {
 		return err
 	}
 	for i := range updates {
@@ -134,11 +134,11 @@ func (m *recordModel) stepUpdate() error {
 	return nil
 }
 
-// news is an update that is more or less likely for the record.
-func (m *recordModel) news(record *delivery.Record) delivery.Update {
+// randomUpdate is an update of the record that may be valid, late or invalid.
+func (m *recordModel) randomUpdate(record *delivery.Record) delivery.Update {
 	update := delivery.Update{
-		ID: record.ID, Status: m.status(), Generation: record.Generation, RetryCount: record.RetryCount,
-		At: m.now, DueAt: m.soon(), ClaimedBy: m.token(),
+		ID: record.ID, Status: m.randomStatus(), Generation: record.Generation, RetryCount: record.RetryCount,
+		At: m.now, DueAt: m.randomTime(), ClaimedBy: m.randomToken(),
 	}
 	switch m.random.IntN(10) {
 	case 0:
@@ -153,7 +153,7 @@ func (m *recordModel) news(record *delivery.Record) delivery.Update {
 		update.Failure = &delivery.Failure{At: m.now, Attempt: record.RetryCount, Error: fmt.Sprint("failure at ", m.now)}
 	}
 	if m.random.IntN(3) == 0 {
-		update.OnlyIfClaimedBy = m.token()
+		update.OnlyIfClaimedBy = m.randomToken()
 	}
 	if update.Status == delivery.StatusFailed {
 		update.DeadLetterID = fmt.Sprint("letter ", m.random.IntN(100))
@@ -163,7 +163,7 @@ func (m *recordModel) news(record *delivery.Record) delivery.Update {
 }
 
 func (m *recordModel) stepClaim() error {
-	claim := claimOf(m.status(), modelTokens[1+m.random.IntN(3)], m.now, 1+m.random.IntN(3))
+	claim := claimOf(m.randomStatus(), modelTokens[1+m.random.IntN(3)], m.now, 1+m.random.IntN(3))
 	claim.Lease = time.Duration(1+m.random.IntN(30)) * time.Second
 	m.last = fmt.Sprintf("claim %+v", claim)
 	var due []time.Time
@@ -183,7 +183,7 @@ func (m *recordModel) stepClaim() error {
 	}
 	for i := range claimed {
 		record := recordOf(m.records, claimed[i].ID)
-		// Of those due at the same time any may be the one.
+		// Of several that are due at the same time any may come.
 		if record == nil || record.Status != claim.Status || !record.DueAt.Equal(due[i]) {
 			return fmt.Errorf("claimed %q, want one that is due at %s", claimed[i].ID, due[i])
 		}
@@ -207,14 +207,14 @@ func (m *recordModel) stepRenew() error {
 		}
 	}
 	got, err := m.store.Renew(m.Context(), token, until)
-	return counted("renewed", got, want, err)
+	return checkCount("renewed", got, want, err)
 }
 
 func (m *recordModel) stepList() error {
 	query := delivery.RecordQuery{Limit: 1 + m.random.IntN(3)}
 	query.Order = delivery.RecordOrder(m.random.IntN(2)) //nolint:gosec // 0 or 1
 	if m.random.IntN(2) == 0 {
-		query.Statuses = []delivery.Status{m.status(), m.status(), m.status()}
+		query.Statuses = []delivery.Status{m.randomStatus(), m.randomStatus(), m.randomStatus()}
 	}
 	if m.random.IntN(2) == 0 {
 		query.Recipient = fmt.Sprint("recipient ", m.random.IntN(3))
@@ -233,7 +233,7 @@ func (m *recordModel) stepList() error {
 		}
 		return compare
 	})
-	got := m.walk(query, nil)
+	got := m.listAll(query, nil)
 	if !slices.Equal(idsOf(got), idsOf(want)) {
 		return fmt.Errorf("listed %q, want %q", idsOf(got), idsOf(want))
 	}
@@ -258,7 +258,7 @@ func (m *recordModel) stepPurge() error {
 	}
 	want := min(limit, len(old))
 	got, err := m.store.Purge(m.Context(), before, limit)
-	if err := counted("purged", got, want, err); err != nil || want == 0 {
+	if err := checkCount("purged", got, want, err); err != nil || want == 0 {
 		return err
 	}
 	_, errs := m.store.Get(m.Context(), old...)
@@ -275,28 +275,29 @@ func (m *recordModel) stepPurge() error {
 	return nil
 }
 
-// forget takes away what a walk leaves.
-func (m *recordModel) forget() error {
+// purgeAll removes the records that a walk leaves.
+func (m *recordModel) purgeAll() error {
 	m.now = m.now.Add(time.Hour)
 	updates := make([]delivery.Update, len(m.records))
 	for i := range m.records {
 		updates[i] = delivery.Update{ID: m.records[i].ID, Status: delivery.StatusFailed, Generation: 1000, At: m.now}
 	}
-	m.store.Update(m.Context(), updates...) // late for what is final, which may be purged anyway
+	m.store.Update(m.Context(), updates...) // late for records that are final, which can be purged as they are
 	want := len(m.records)
 	m.records = nil
 	got, err := m.store.Purge(m.Context(), m.now.Add(time.Second), want)
-	return counted("purged at the walk's end", got, want, err)
+	return checkCount("purged at the walk's end", got, want, err)
 }
 
-func counted(what string, got, want int, err error) error {
+// checkCount returns err, or how a count differs from the one wanted.
+func checkCount(what string, got, want int, err error) error {
 	if err == nil && got != want {
 		err = fmt.Errorf("%d were %s, want %d", got, what, want)
 	}
 	return err
 }
 
-// check compares all that can be asked in short.
+// check compares the records, the counts and the next due time.
 func (m *recordModel) check() error {
 	if m.Failed() {
 		return errors.New("has failed before")
@@ -314,8 +315,8 @@ func (m *recordModel) check() error {
 			stats.OldestPending = record.CreatedAt
 		}
 	}
-	m.counts(stats)
-	statuses := []delivery.Status{m.status(), m.status()}
+	m.checkStats(stats)
+	statuses := []delivery.Status{m.randomStatus(), m.randomStatus()}
 	var due time.Time
 	for i := range m.records {
 		record := &m.records[i]
@@ -323,15 +324,15 @@ func (m *recordModel) check() error {
 			due = record.DueAt
 		}
 	}
-	m.nextDue(due, statuses...)
+	m.checkNextDue(due, statuses...)
 	if m.Failed() {
 		return errors.New("see above")
 	}
 	return nil
 }
 
-// matches is errors as an error.
-func (m *recordModel) matches(errs []error, want ...error) error {
+// compareErrors returns how the errors of a call differ from those wanted.
+func (m *recordModel) compareErrors(errs []error, want ...error) error {
 	if errs == nil && errors.Join(want...) == nil {
 		return nil
 	}

@@ -13,29 +13,29 @@ import (
 	"github.com/esh3artech/barid/delivery/memory"
 )
 
-// wired makes the memory transport behave like one with a network: messages of
-// others may be malformed, and connections may be lost and made again.
-type wired struct {
+// networked makes the memory transport behave like one with a network: it may
+// receive malformed messages, and its connections may break and be made again.
+type networked struct {
 	*memory.Transport
 
 	mu            sync.Mutex
-	subscriptions []*wiredSubscription
+	subscriptions []*networkedSubscription
 }
 
-// rawType marks what was sent without an envelope.
+// rawType marks a message that was sent without an envelope.
 const rawType = "raw"
 
-func wiredHarness(testing.TB) deliverytest.Harness {
+func networkedHarness(testing.TB) deliverytest.Harness {
 	first := memory.New(memory.Config{})
 	return deliverytest.Harness{
-		Open: func(testing.TB) delivery.Transport { return &wired{Transport: first.Another()} },
+		Open: func(testing.TB) delivery.Transport { return &networked{Transport: first.Another()} },
 		Kill: func(tb testing.TB, transport delivery.Transport) {
 			if err := transport.Close(); err != nil {
 				tb.Error(err)
 			}
 		},
 		Cut: func(tb testing.TB, transport delivery.Transport) {
-			if err := transport.(*wired).cut(); err != nil {
+			if err := transport.(*networked).cut(); err != nil {
 				tb.Error(err)
 			}
 		},
@@ -49,30 +49,30 @@ func wiredHarness(testing.TB) deliverytest.Harness {
 	}
 }
 
-func (w *wired) Subscribe(ctx context.Context, config delivery.SubscribeConfig) (delivery.Subscription, error) {
-	inner, err := w.Transport.Subscribe(ctx, config)
+func (n *networked) Subscribe(ctx context.Context, config delivery.SubscribeConfig) (delivery.Subscription, error) {
+	inner, err := n.Transport.Subscribe(ctx, config)
 	if err != nil {
 		return nil, err
 	}
-	s := &wiredSubscription{transport: w, config: config, inner: inner}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.subscriptions = append(w.subscriptions, s)
+	s := &networkedSubscription{transport: n, config: config, inner: inner}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.subscriptions = append(n.subscriptions, s)
 	return s, nil
 }
 
-func (w *wired) cut() error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
+func (n *networked) cut() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	var errs []error
-	for _, s := range w.subscriptions {
+	for _, s := range n.subscriptions {
 		errs = append(errs, s.current().Close())
 	}
 	return errors.Join(errs...)
 }
 
-type wiredSubscription struct {
-	transport *wired
+type networkedSubscription struct {
+	transport *networked
 	config    delivery.SubscribeConfig
 
 	mu     sync.Mutex
@@ -80,13 +80,13 @@ type wiredSubscription struct {
 	closed bool
 }
 
-func (s *wiredSubscription) current() delivery.Subscription {
+func (s *networkedSubscription) current() delivery.Subscription {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.inner
 }
 
-func (s *wiredSubscription) Receive(ctx context.Context) ([]delivery.Incoming, error) {
+func (s *networkedSubscription) Receive(ctx context.Context) ([]delivery.Incoming, error) {
 	incomings, err := s.current().Receive(ctx)
 	if errors.Is(err, delivery.ErrClosed) {
 		return nil, s.reconnect(ctx)
@@ -95,13 +95,14 @@ func (s *wiredSubscription) Receive(ctx context.Context) ([]delivery.Incoming, e
 		return nil, err
 	}
 	for i, incoming := range incomings {
-		incomings[i] = wiredIncoming{incoming}
+		incomings[i] = networkedIncoming{incoming}
 	}
 	return incomings, nil
 }
 
-// reconnect returns what the reader is told: ErrClosed, or that it may go on.
-func (s *wiredSubscription) reconnect(ctx context.Context) error {
+// reconnect returns what Receive returns: ErrClosed, or an error after which
+// Receive works again.
+func (s *networkedSubscription) reconnect(ctx context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
@@ -115,24 +116,24 @@ func (s *wiredSubscription) reconnect(ctx context.Context) error {
 	return errors.New("the connection was lost and made again")
 }
 
-func (s *wiredSubscription) Close() error {
+func (s *networkedSubscription) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.closed = true
 	return s.inner.Close()
 }
 
-func (s *wiredSubscription) Pause(ctx context.Context) error {
+func (s *networkedSubscription) Pause(ctx context.Context) error {
 	return s.current().(delivery.Pauser).Pause(ctx)
 }
 
-func (s *wiredSubscription) Resume(ctx context.Context) error {
+func (s *networkedSubscription) Resume(ctx context.Context) error {
 	return s.current().(delivery.Pauser).Resume(ctx)
 }
 
-type wiredIncoming struct{ delivery.Incoming }
+type networkedIncoming struct{ delivery.Incoming }
 
-func (in wiredIncoming) Envelope() (*delivery.Envelope, error) {
+func (in networkedIncoming) Envelope() (*delivery.Envelope, error) {
 	envelope, err := in.Incoming.Envelope()
 	if err == nil && envelope.Type == rawType {
 		return nil, &delivery.MalformedError{Problem: "is raw", Raw: []byte(strings.Clone(string(envelope.Body)))}

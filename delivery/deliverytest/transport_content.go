@@ -13,10 +13,10 @@ import (
 	"github.com/esh3artech/barid/delivery"
 )
 
-// differences names the fields of an envelope that are not as they were sent.
-// Nil and empty are the same: a wire need not tell them apart. Times are the
-// same instant, to the nanosecond.
-func differences(want, got *delivery.Envelope) error {
+// envelopeDifferences names the fields of an envelope that are not as they were
+// sent. Nil and empty are the same, because a wire format need not tell them
+// apart. Times have to be the same instant, to the nanosecond.
+func envelopeDifferences(want, got *delivery.Envelope) error {
 	var errs []error
 	differ := func(field string, want, got any) {
 		errs = append(errs, fmt.Errorf("%s is %.80v, want %.80v", field, got, want))
@@ -71,10 +71,10 @@ func differences(want, got *delivery.Envelope) error {
 	return errors.Join(errs...)
 }
 
-// full is an envelope with something in every field.
-func (r *rig) full(priority delivery.Priority) delivery.Envelope {
+// fullEnvelope is an envelope with a value in every field.
+func (t *transportSubtest) fullEnvelope(priority delivery.Priority) delivery.Envelope {
 	at := time.Date(2026, 2, 28, 23, 59, 59, 123456789, time.UTC)
-	envelope := r.envelope(priority)
+	envelope := t.envelope(priority)
 	envelope.IdempotencyKey = "order/1 ünïcödé ٣"
 	envelope.Recipient = "+966500000001, \"Ω\"\n"
 	envelope.Subject = "موضوع \U0001F4EC " + strings.Repeat("s", 900)
@@ -92,16 +92,16 @@ func (r *rig) full(priority delivery.Priority) delivery.Envelope {
 	return envelope
 }
 
-func keepsEveryField(r *rig) {
-	transport := r.open()
-	subscription := r.subscribe(transport, 100)
+func keepsEveryField(t *transportSubtest) {
+	transport := t.open()
+	subscription := t.subscribe(transport, 100)
 	minimal := delivery.Envelope{Message: delivery.Message{ID: "minimal", Recipient: "r"}}
-	manyHeaders := r.envelope(delivery.Normal)
+	manyHeaders := t.envelope(delivery.Normal)
 	manyHeaders.Headers = map[string]string{}
 	for i := range 200 {
 		manyHeaders.Headers[fmt.Sprintf("header-%03d", i)] = strings.Repeat("v", i)
 	}
-	longest := r.envelope(delivery.Normal)
+	longest := t.envelope(delivery.Normal)
 	longest.ID = strings.Repeat("i", delivery.MaxIDBytes)
 	longest.Type, longest.ContentType = strings.Repeat("t", delivery.MaxIDBytes), strings.Repeat("c", delivery.MaxIDBytes)
 	longest.IdempotencyKey = strings.Repeat("k", delivery.MaxAttributeBytes)
@@ -109,87 +109,88 @@ func keepsEveryField(r *rig) {
 	longest.Headers = map[string]string{strings.Repeat("h", delivery.MaxIDBytes): strings.Repeat("v", delivery.MaxHeaderBytes-delivery.MaxIDBytes)}
 	sent := []delivery.Envelope{
 		minimal, manyHeaders, longest,
-		r.full(delivery.Urgent), r.full(delivery.High), r.full(delivery.Normal), r.full(delivery.Low),
+		t.fullEnvelope(delivery.Urgent), t.fullEnvelope(delivery.High), t.fullEnvelope(delivery.Normal), t.fullEnvelope(delivery.Low),
 	}
-	r.send(transport, sent...)
+	t.send(transport, sent...)
 	got := map[string]delivery.Incoming{}
-	for _, incoming := range r.receive(subscription, len(sent)) {
-		got[r.decode(incoming).ID] = incoming
+	for _, incoming := range t.receive(subscription, len(sent)) {
+		got[t.decode(incoming).ID] = incoming
 	}
 	for i := range sent {
 		incoming, ok := got[sent[i].ID]
 		if !ok {
-			r.Errorf("message %.20q did not come", sent[i].ID)
+			t.Errorf("message %.20q did not come", sent[i].ID)
 			continue
 		}
 		if incoming.Priority() != sent[i].Priority {
-			r.Errorf("message %.20q: Incoming.Priority is %s, want %s", sent[i].ID, incoming.Priority(), sent[i].Priority)
+			t.Errorf("message %.20q: Incoming.Priority is %s, want %s", sent[i].ID, incoming.Priority(), sent[i].Priority)
 		}
-		if err := differences(&sent[i], r.decode(incoming)); err != nil {
-			r.Errorf("message %.20q: %v", sent[i].ID, err)
+		if err := envelopeDifferences(&sent[i], t.decode(incoming)); err != nil {
+			t.Errorf("message %.20q: %v", sent[i].ID, err)
 		}
-		if err := differences(r.decode(incoming), r.decode(incoming)); err != nil {
-			r.Errorf("message %.20q: Envelope differs from call to call: %v", sent[i].ID, err)
+		if err := envelopeDifferences(t.decode(incoming), t.decode(incoming)); err != nil {
+			t.Errorf("message %.20q: Envelope differs from call to call: %v", sent[i].ID, err)
 		}
-		r.ack(incoming)
+		t.ack(incoming)
 	}
 }
 
-func keepsBodies(r *rig) {
-	transport := r.open()
-	subscription := r.subscribe(transport, 10)
+func keepsBodies(t *transportSubtest) {
+	transport := t.open()
+	subscription := t.subscribe(transport, 10)
 	every := make([]byte, 256)
 	for i := range every {
 		every[i] = byte(i)
 	}
-	large, largest := make([]byte, min(1<<20, r.harness.MaxBody)), make([]byte, min(10<<20, r.harness.MaxBody))
+	large, largest := make([]byte, min(1<<20, t.harness.MaxBody)), make([]byte, min(10<<20, t.harness.MaxBody))
 	random := rand.NewChaCha8([32]byte{})
 	random.Read(large)   //nolint:errcheck // never fails
 	random.Read(largest) //nolint:errcheck // never fails
 	for _, body := range [][]byte{
 		nil, {}, {0}, every, []byte("{\"a\":1}"), []byte("\xff\xfe not UTF-8"), large, largest,
 	} {
-		envelope := r.envelope(delivery.Normal)
+		envelope := t.envelope(delivery.Normal)
 		envelope.Body = body
-		r.send(transport, envelope)
-		incoming := r.receive(subscription, 1)[0]
-		if err := differences(&envelope, r.decode(incoming)); err != nil {
-			r.Errorf("body of %d bytes: %v", len(body), err)
+		t.send(transport, envelope)
+		incoming := t.receive(subscription, 1)[0]
+		if err := envelopeDifferences(&envelope, t.decode(incoming)); err != nil {
+			t.Errorf("body of %d bytes: %v", len(body), err)
 		}
-		r.ack(incoming)
+		t.ack(incoming)
 	}
 }
 
-func keepsBatches(r *rig) {
-	transport := r.open()
-	subscription := r.subscribe(transport, 100)
-	if errs := transport.Send(r.patience(), nil); errs != nil {
-		r.Errorf("Send of an empty batch: %v, want nil", errs)
+func keepsBatches(t *transportSubtest) {
+	transport := t.open()
+	subscription := t.subscribe(transport, 100)
+	if errs := transport.Send(t.boundedContext(), nil); errs != nil {
+		t.Errorf("Send of an empty batch: %v, want nil", errs)
 	}
 	var ledger Ledger
-	batch := r.envelopes(1200, delivery.Normal)
+	batch := t.envelopes(1200, delivery.Normal)
 	for i := range batch {
 		batch[i].Priority = delivery.Priorities()[i%4]
 	}
-	r.send(transport, batch...)
+	t.send(transport, batch...)
 	for i := range batch {
 		ledger.Sent(batch[i].ID)
 	}
-	r.consume(subscription, &ledger)
-	r.quiet(subscription)
-	r.settled(&ledger, 0)
+	t.consume(subscription, &ledger)
+	t.checkQuiet(subscription)
+	t.checkLedger(&ledger, 0)
 }
 
-func isolatesTheSender(r *rig) {
-	transport := r.open()
-	want, sent := r.full(delivery.Normal), r.full(delivery.Normal)
+// isolatesTheSender changes what was sent after Send has returned.
+func isolatesTheSender(t *transportSubtest) {
+	transport := t.open()
+	want, sent := t.fullEnvelope(delivery.Normal), t.fullEnvelope(delivery.Normal)
 	want.ID = sent.ID
 	want.CreatedAt = sent.CreatedAt
 	batch := []delivery.Envelope{sent}
-	r.send(transport, batch...)
+	t.send(transport, batch...)
 	delayed, canDelay := transport.(delivery.Delayer)
 	if canDelay {
-		r.accepted(delayed.SendAfter(r.patience(), 10*time.Millisecond, batch))
+		t.checkAccepted(delayed.SendAfter(t.boundedContext(), 10*time.Millisecond, batch))
 	}
 	for i := range sent.Body {
 		sent.Body[i] = 'x'
@@ -198,47 +199,49 @@ func isolatesTheSender(r *rig) {
 	sent.Headers["new"] = "header"
 	clear(sent.History)
 	clear(batch)
-	subscription := r.subscribe(transport, 10)
+	subscription := t.subscribe(transport, 10)
 	n := 1
 	if canDelay {
 		n = 2
 	}
-	for _, incoming := range r.receive(subscription, n) {
-		if err := differences(&want, r.decode(incoming)); err != nil {
-			r.Errorf("what the sender did after Send has reached the receiver: %v", err)
+	for _, incoming := range t.receive(subscription, n) {
+		if err := envelopeDifferences(&want, t.decode(incoming)); err != nil {
+			t.Errorf("what the sender did after Send has reached the receiver: %v", err)
 		}
-		r.ack(incoming)
+		t.ack(incoming)
 	}
 }
 
-func isolatesReceipts(r *rig) {
-	transport := r.open()
-	subscription := r.subscribe(transport, 10)
-	sent := r.full(delivery.Normal)
-	r.send(transport, sent)
-	first := r.receive(subscription, 1)[0]
-	*r.decode(first) = delivery.Envelope{Attempt: 99}
+// isolatesReceipts changes the envelope of one receipt, and looks at the next.
+func isolatesReceipts(t *transportSubtest) {
+	transport := t.open()
+	subscription := t.subscribe(transport, 10)
+	sent := t.fullEnvelope(delivery.Normal)
+	t.send(transport, sent)
+	first := t.receive(subscription, 1)[0]
+	*t.decode(first) = delivery.Envelope{Attempt: 99}
 	if err := first.Nack(); err != nil {
-		r.Fatalf("Nack: %v", err)
+		t.Fatalf("Nack: %v", err)
 	}
-	second := r.receive(subscription, 1)[0]
-	if err := differences(&sent, r.decode(second)); err != nil {
-		r.Errorf("what one receiver did has reached the next: %v", err)
+	second := t.receive(subscription, 1)[0]
+	if err := envelopeDifferences(&sent, t.decode(second)); err != nil {
+		t.Errorf("what one receiver did has reached the next: %v", err)
 	}
-	r.ack(second)
+	t.ack(second)
 }
 
-func tellsErrorsPerEnvelope(r *rig) {
-	transport := r.open()
-	subscription := r.subscribe(transport, 10)
-	batch := r.envelopes(3, delivery.Normal)
+// tellsErrorsPerEnvelope sends a batch of which one envelope is invalid.
+func tellsErrorsPerEnvelope(t *transportSubtest) {
+	transport := t.open()
+	subscription := t.subscribe(transport, 10)
+	batch := t.envelopes(3, delivery.Normal)
 	batch[1].Priority = delivery.Urgent + 5
-	errs := transport.Send(r.patience(), batch)
+	errs := transport.Send(t.boundedContext(), batch)
 	if len(errs) != len(batch) {
-		r.Fatalf("Send: %d errors for %d envelopes, one of them with an unknown priority", len(errs), len(batch))
+		t.Fatalf("Send: %d errors for %d envelopes, one of them with an unknown priority", len(errs), len(batch))
 	}
 	if errs[1] == nil {
-		r.Errorf("Send: an unknown priority was accepted")
+		t.Errorf("Send: an unknown priority was accepted")
 	}
 	var ledger Ledger
 	for i, err := range errs {
@@ -246,37 +249,38 @@ func tellsErrorsPerEnvelope(r *rig) {
 			ledger.Sent(batch[i].ID)
 		}
 	}
-	r.consume(subscription, &ledger)
-	r.quiet(subscription)
+	t.consume(subscription, &ledger)
+	t.checkQuiet(subscription)
 	if report := ledger.Report(); report.Unconfirmed > 0 {
-		r.Errorf("what was not sent has come: %s", report)
+		t.Errorf("what was not sent has come: %s", report)
 	}
-	r.settled(&ledger, 0)
+	t.checkLedger(&ledger, 0)
 }
 
-func malformed(r *rig) {
-	if r.harness.SendRaw == nil {
+// malformed receives messages that no transport of barid has sent.
+func malformed(t *transportSubtest) {
+	if t.harness.SendRaw == nil {
 		return
 	}
-	transport := r.open()
-	subscription := r.subscribe(transport, 20)
+	transport := t.open()
+	subscription := t.subscribe(transport, 20)
 	raws := [][]byte{{}, []byte("not one of ours"), []byte("{"), {0xff, 0, 0xfe}, bytes.Repeat([]byte("large"), 1<<16)}
 	for _, priority := range delivery.Priorities() {
 		for _, raw := range raws {
-			r.harness.SendRaw(r.T, priority, raw)
+			t.harness.SendRaw(t.T, priority, raw)
 		}
-		good := r.envelope(priority)
-		r.send(transport, good)
+		good := t.envelope(priority)
+		t.send(transport, good)
 		left := raws
 		goodCame := false
-		for _, incoming := range r.receive(subscription, len(raws)+1) {
+		for _, incoming := range t.receive(subscription, len(raws)+1) {
 			envelope, err := incoming.Envelope()
 			if incoming.Priority() != priority {
-				r.Errorf("Incoming.Priority is %s, want %s", incoming.Priority(), priority)
+				t.Errorf("Incoming.Priority is %s, want %s", incoming.Priority(), priority)
 			}
 			if err == nil && envelope.ID == good.ID {
 				goodCame = true
-				r.ack(incoming)
+				t.ack(incoming)
 				continue
 			}
 			var body []byte
@@ -284,24 +288,24 @@ func malformed(r *rig) {
 			case errors.As(err, &problem):
 				body = problem.Raw
 			case err != nil:
-				r.Errorf("Envelope: %v, want a *delivery.MalformedError", err)
+				t.Errorf("Envelope: %v, want a *delivery.MalformedError", err)
 			default:
 				body = envelope.Body
 			}
 			i := slices.IndexFunc(left, func(raw []byte) bool { return bytes.Equal(raw, body) })
 			if i < 0 {
-				r.Errorf("Envelope: %v: %d bytes that are not as they were sent", err, len(body))
+				t.Errorf("Envelope: %v: %d bytes that are not as they were sent", err, len(body))
 			} else {
 				left = slices.Delete(slices.Clone(left), i, i+1)
 			}
 			if _, again := incoming.Envelope(); (err == nil) != (again == nil) {
-				r.Errorf("Envelope: %v at first, then %v", err, again)
+				t.Errorf("Envelope: %v at first, then %v", err, again)
 			}
-			r.ack(incoming)
+			t.ack(incoming)
 		}
 		if !goodCame {
-			r.Errorf("the message after the malformed ones did not come")
+			t.Errorf("the message after the malformed ones did not come")
 		}
 	}
-	r.quiet(subscription)
+	t.checkQuiet(subscription)
 }

@@ -31,7 +31,7 @@ type brokenStore struct {
 	fault storeFault
 }
 
-// storeFault replaces what is not nil.
+// storeFault replaces the methods whose functions are not nil.
 type storeFault struct {
 	save    func(ctx context.Context, s *memory.Store, records []delivery.Record) []error
 	update  func(ctx context.Context, s *memory.Store, updates []delivery.Update) ([]delivery.Progress, []error)
@@ -124,7 +124,7 @@ func (b *brokenStore) Ping(ctx context.Context) error {
 	return b.Store.Ping(ctx)
 }
 
-// saved saves each record changed.
+// saved saves each record with a change.
 func saved(change func(*delivery.Record)) storeFault {
 	return storeFault{save: func(ctx context.Context, s *memory.Store, records []delivery.Record) []error {
 		records = slices.Clone(records)
@@ -135,7 +135,7 @@ func saved(change func(*delivery.Record)) storeFault {
 	}}
 }
 
-// got gets each record changed.
+// got returns each record with a change.
 func got(change func(*delivery.Record)) storeFault {
 	return storeFault{get: func(ctx context.Context, s *memory.Store, ids []string) ([]delivery.Record, []error) {
 		records, errs := s.Get(ctx, ids...)
@@ -146,7 +146,7 @@ func got(change func(*delivery.Record)) storeFault {
 	}}
 }
 
-// updated makes each update changed.
+// updated makes each update with a change.
 func updated(change func(*delivery.Update)) storeFault {
 	return storeFault{update: func(ctx context.Context, s *memory.Store, updates []delivery.Update) ([]delivery.Progress, []error) {
 		updates = slices.Clone(updates)
@@ -157,14 +157,14 @@ func updated(change func(*delivery.Update)) storeFault {
 	}}
 }
 
-// updateTold changes what an update's caller is told.
+// updateTold changes what the caller of Update is told.
 func updateTold(change func([]delivery.Progress, []error) ([]delivery.Progress, []error)) storeFault {
 	return storeFault{update: func(ctx context.Context, s *memory.Store, updates []delivery.Update) ([]delivery.Progress, []error) {
 		return change(s.Update(ctx, updates...))
 	}}
 }
 
-// claimed claims as changed, and hands over what the other has changed.
+// claimed changes the claim with ask, and the claimed records with answer.
 func claimed(ask func(*delivery.Claim), answer func([]delivery.Record)) storeFault {
 	return storeFault{claim: func(ctx context.Context, s *memory.Store, claim delivery.Claim) ([]delivery.Record, error) {
 		ask(&claim)
@@ -174,7 +174,7 @@ func claimed(ask func(*delivery.Claim), answer func([]delivery.Record)) storeFau
 	}}
 }
 
-// listed asks as changed, and hands over what the other has changed.
+// listed changes the query with ask, and the page with answer.
 func listed(ask func(*delivery.RecordQuery), answer func(*delivery.RecordPage)) storeFault {
 	return storeFault{list: func(ctx context.Context, s *memory.Store, query delivery.RecordQuery) (delivery.RecordPage, error) {
 		ask(&query)
@@ -192,6 +192,7 @@ func oneError(errs []error) []error  { return errs[:min(1, len(errs))] }
 func withoutErrors([]error) []error  { return nil }
 func inReverse(errs []error) []error { slices.Reverse(errs); return errs }
 
+// saveTold changes the errors that the caller of Save is told.
 func saveTold(change func([]error) []error) storeFault {
 	return storeFault{save: func(ctx context.Context, s *memory.Store, records []delivery.Record) []error {
 		return change(s.Save(ctx, records...))
@@ -206,7 +207,7 @@ func eachRecord(change func(*delivery.Record)) func([]delivery.Record) {
 	}
 }
 
-// limited fails whole calls of more than so many.
+// limited makes Save fail for more records than limit.
 func (f storeFault) limited(limit int) storeFault {
 	save := f.save
 	f.save = func(ctx context.Context, s *memory.Store, records []delivery.Record) []error {
@@ -219,19 +220,19 @@ func (f storeFault) limited(limit int) storeFault {
 }
 
 // TestBrokenStore runs the suite on the broken store that the environment
-// names, and fails then. Otherwise it does nothing.
+// names, and has to fail then. Otherwise it does nothing.
 func TestBrokenStore(t *testing.T) {
 	row, ok := storeFaults[os.Getenv(brokenVariable)]
 	if !ok {
 		return
 	}
-	// A fault that is not told of must not cost much time.
+	// Of a fault by which a watcher is not told, the suite learns by waiting.
 	deliverytest.StoreWithin(t, time.Second, func(testing.TB) delivery.Store {
 		return &brokenStore{memory.NewStore(memory.StoreConfig{}), row.fault}
 	})
 }
 
-// TestBrokenSharedStore is TestBrokenStore for two on the same data.
+// TestBrokenSharedStore is TestBrokenStore for two stores on the same data.
 func TestBrokenSharedStore(t *testing.T) {
 	name := os.Getenv(brokenVariable)
 	if name == "" {
@@ -250,11 +251,11 @@ func TestBrokenSharedStore(t *testing.T) {
 }
 
 func TestSuiteNoticesStoreFaults(t *testing.T) {
-	parts := map[string][]string{}
+	subtests := map[string][]string{}
 	for name, row := range storeFaults {
-		parts[name] = row.parts
+		subtests[name] = row.subtests
 	}
-	noticesFaults(t, "TestBrokenStore", parts)
+	noticesFaults(t, "TestBrokenStore", subtests)
 	noticesFaults(t, "TestBrokenSharedStore", map[string][]string{
 		"remembers":      {"SeesTheOthers"},
 		"does not share": {"SeesTheOthers", "UpdatesAtOnce", "SavesAtOnce", "BatchesCrosswise"},

@@ -13,22 +13,24 @@ import (
 	"github.com/esh3artech/barid/delivery"
 )
 
-// storeStep is what one of a crowd does to a record.
-type storeStep struct {
+// concurrentStep is what one of several callers does to a record: a claim, or
+// else an update.
+type concurrentStep struct {
 	name   string
 	update delivery.Update
 	claim  *delivery.Claim
 }
 
-// outcome is what the step's caller is told of the record.
-func (s *storeStep) outcome(ctx context.Context, store delivery.Store, id string) string {
+// outcome carries the step out, and describes what its caller is told of the
+// record.
+func (s *concurrentStep) outcome(ctx context.Context, store delivery.Store, id string) string {
 	if s.claim != nil {
 		claimed, err := store.Claim(ctx, *s.claim)
 		if err != nil {
 			return "failed: " + err.Error()
 		}
 		if record := recordOf(claimed, id); record != nil {
-			return "claimed: " + told(&record.Progress)
+			return "claimed: " + describe(&record.Progress)
 		}
 		return "not claimed"
 	}
@@ -41,14 +43,14 @@ func (s *storeStep) outcome(ctx context.Context, store delivery.Store, id string
 	return outcomeOf(errors.Join(errs...), &progress[0])
 }
 
-// apply is outcome, of a record that nobody else has to do with.
-func (s *storeStep) apply(record *delivery.Record) string {
+// apply is outcome on a record that no other caller changes.
+func (s *concurrentStep) apply(record *delivery.Record) string {
 	if s.claim != nil {
 		if record.Status != s.claim.Status || record.DueAt.IsZero() || record.DueAt.After(s.claim.Now) {
 			return "not claimed"
 		}
 		record.ClaimedBy, record.DueAt = s.claim.Token, s.claim.Now.Add(s.claim.Lease)
-		return "claimed: " + told(&record.Progress)
+		return "claimed: " + describe(&record.Progress)
 	}
 	return outcomeOf(record.Apply(s.update), &record.Progress)
 }
@@ -56,28 +58,29 @@ func (s *storeStep) apply(record *delivery.Record) string {
 func outcomeOf(err error, progress *delivery.Progress) string {
 	switch {
 	case errors.Is(err, delivery.ErrLate):
-		return "late: " + told(progress)
+		return "late: " + describe(progress)
 	case errors.Is(err, delivery.ErrNotAwaited):
-		return "not awaited: " + told(progress)
+		return "not awaited: " + describe(progress)
 	case err != nil:
 		return "failed: " + err.Error()
 	}
-	return "done: " + told(progress)
+	return "done: " + describe(progress)
 }
 
-func told(p *delivery.Progress) string {
+// describe is the progress in one line.
+func describe(p *delivery.Progress) string {
 	return fmt.Sprintf("%s %d/%d, %d failures, due %d by %q, changed %d, sent %d, delivered %d",
 		p.Status, p.Generation, p.RetryCount, len(p.History), p.DueAt.Unix(), p.ClaimedBy, p.UpdatedAt.Unix(), p.SentAt.Unix(), p.DeliveredAt.Unix())
 }
 
-// crowdSteps is what a crowd may do at once.
-func crowdSteps() []storeStep {
+// concurrentSteps are the steps that several callers may take at once.
+func concurrentSteps() []concurrentStep {
 	failure := &delivery.Failure{At: after(2), Error: "busy"}
 	claim := func(token string, status delivery.Status) *delivery.Claim {
 		claim := claimOf(status, token, after(10), delivery.MaxClaim)
 		return &claim
 	}
-	return []storeStep{
+	return []concurrentStep{
 		{name: "confirm", update: delivery.Update{Status: delivery.StatusQueued, At: after(1), OnlyIfClaimedBy: "p"}},
 		{name: "queue", update: delivery.Update{Status: delivery.StatusQueued, At: after(2)}},
 		{name: "retry", update: delivery.Update{Status: delivery.StatusRetrying, RetryCount: 1, At: after(3), DueAt: after(8), Failure: failure}},
@@ -94,48 +97,52 @@ func crowdSteps() []storeStep {
 	}
 }
 
-// updatesAtOnce lets a few change one record at once. What each is told, and
-// what becomes of the record, has to be as if they had come in some order.
-func updatesAtOnce(r *storeRig) {
-	const rounds, crowd = 80, 4
-	steps := crowdSteps()
+// updatesAtOnce has a few callers change one record at once. What each caller
+// is told, and what becomes of the record, must be as if they had come in some
+// order.
+func updatesAtOnce(t *storeSubtest) {
+	const rounds, callers = 80, 4
+	steps := concurrentSteps()
 	random := rand.New(rand.NewPCG(6, 7)) //nolint:gosec // a fixed seed
 	for round := range rounds {
 		record := dueRecord(round, delivery.StatusPending, after(5))
 		record.ClaimedBy = "p"
-		r.save(record)
-		var now [crowd]*storeStep
-		for i, step := range random.Perm(len(steps))[:crowd] {
+		t.save(record)
+		var now [callers]*concurrentStep
+		for i, step := range random.Perm(len(steps))[:callers] {
 			now[i] = &steps[step]
 		}
-		var outcomes [crowd]string
-		r.atOnce(crowd, func(i int, store delivery.Store) {
-			outcomes[i] = now[i].outcome(r.Context(), store, record.ID)
+		var outcomes [callers]string
+		t.concurrently(callers, func(i int, store delivery.Store) {
+			outcomes[i] = now[i].outcome(t.Context(), store, record.ID)
 		})
-		end := told(&r.get(record.ID)[0].Progress)
+		end := describe(&t.get(record.ID)[0].Progress)
 		explained := false
-		for _, order := range permutations(crowd) {
+		for _, order := range permutations(callers) {
 			explained = explained || explains(record, now[:], order, outcomes[:], end)
 		}
 		if !explained {
-			r.Errorf("no order of the steps explains what came of them: the record is %s", end)
+			t.Errorf("no order of the steps explains what came of them: the record is %s", end)
 			for i := range now {
-				r.Logf("  %s: %s", now[i].name, outcomes[i])
+				t.Logf("  %s: %s", now[i].name, outcomes[i])
 			}
 			return
 		}
 	}
 }
 
-func explains(record delivery.Record, steps []*storeStep, order []int, outcomes []string, end string) bool {
+// explains returns whether the steps in this order have these outcomes and this
+// end.
+func explains(record delivery.Record, steps []*concurrentStep, order []int, outcomes []string, end string) bool {
 	for _, i := range order {
 		if steps[i].apply(&record) != outcomes[i] {
 			return false
 		}
 	}
-	return told(&record.Progress) == end
+	return describe(&record.Progress) == end
 }
 
+// permutations are all orders of n numbers.
 func permutations(n int) [][]int {
 	if n == 0 {
 		return [][]int{nil}
@@ -149,70 +156,72 @@ func permutations(n int) [][]int {
 	return all
 }
 
-// atOnce runs n at once, with the stores in turn.
-func (r *storeRig) atOnce(n int, run func(i int, store delivery.Store)) {
+// concurrently runs n calls at once, on the stores in turn.
+func (t *storeSubtest) concurrently(n int, run func(i int, store delivery.Store)) {
 	start := make(chan struct{})
 	var all sync.WaitGroup
 	for i := range n {
 		all.Go(func() {
 			<-start
-			run(i, r.any(i))
+			run(i, t.storeAt(i))
 		})
 	}
 	close(start)
 	all.Wait()
 }
 
-func savesAtOnce(r *storeRig) {
-	const crowd, count = 8, 40
-	saved := make([][]error, crowd)
-	r.atOnce(crowd, func(i int, store delivery.Store) {
+// savesAtOnce has several callers save the same records: each is saved once.
+func savesAtOnce(t *storeSubtest) {
+	const callers, count = 8, 40
+	saved := make([][]error, callers)
+	t.concurrently(callers, func(i int, store delivery.Store) {
 		records := plainRecords(count)
 		for j := range records {
 			records[j].Subject = fmt.Sprint("by ", i)
 		}
 		saved[i] = make([]error, count)
 		for j := range records {
-			if errs := store.Save(r.Context(), records[j]); errs != nil {
+			if errs := store.Save(t.Context(), records[j]); errs != nil {
 				saved[i][j] = errors.Join(errs...)
 			}
 		}
 	})
-	for j, got := range r.get(idsOf(plainRecords(count))...) {
+	for j, got := range t.get(idsOf(plainRecords(count))...) {
 		winners := 0
 		for i := range saved {
 			switch err := saved[i][j]; {
 			case err == nil:
 				winners++
 				if got.Subject != fmt.Sprint("by ", i) {
-					r.Errorf("record %s was saved by %d, but is %s", got.ID, i, got.Subject)
+					t.Errorf("record %s was saved by %d, but is %s", got.ID, i, got.Subject)
 				}
 			case !errors.Is(err, delivery.ErrExists):
-				r.Errorf("Save: %v, want nil or ErrExists", err)
+				t.Errorf("Save: %v, want nil or ErrExists", err)
 			}
 		}
 		if winners != 1 {
-			r.Errorf("record %s was saved by %d of those who tried, want 1", got.ID, winners)
+			t.Errorf("record %s was saved by %d of those who tried, want 1", got.ID, winners)
 		}
 	}
-	r.counts(delivery.RecordStats{Total: count, Counts: countsOf(plainRecords(count)), OldestPending: after(0)})
+	t.checkStats(delivery.RecordStats{Total: count, Counts: countsOf(plainRecords(count)), OldestPending: after(0)})
 }
 
-func claimsAtOnce(r *storeRig) {
-	const crowd, count = 8, 500
+// claimsAtOnce has several callers claim: each record is claimed once.
+func claimsAtOnce(t *storeSubtest) {
+	const callers, count = 8, 500
 	records := plainRecords(count)
 	for i := range records {
 		records[i].DueAt = after(i)
 	}
-	r.save(records...)
+	t.save(records...)
 	var mu sync.Mutex
 	claims := map[string][]string{}
-	r.atOnce(crowd, func(i int, store delivery.Store) {
+	t.concurrently(callers, func(i int, store delivery.Store) {
 		token := fmt.Sprint("worker ", i)
 		for {
-			claimed, err := store.Claim(r.Context(), claimOf(delivery.StatusPending, token, after(count), 1+i*3))
+			claimed, err := store.Claim(t.Context(), claimOf(delivery.StatusPending, token, after(count), 1+i*3))
 			if err != nil {
-				r.Errorf("Claim: %v", err)
+				t.Errorf("Claim: %v", err)
 				return
 			}
 			mu.Lock()
@@ -225,19 +234,20 @@ func claimsAtOnce(r *storeRig) {
 			}
 		}
 	})
-	for _, got := range r.get(idsOf(records)...) {
+	for _, got := range t.get(idsOf(records)...) {
 		if by := claims[got.ID]; len(by) != 1 || got.ClaimedBy != by[0] {
-			r.Errorf("record %s is claimed by %q, and was claimed by %q", got.ID, got.ClaimedBy, by)
+			t.Errorf("record %s is claimed by %q, and was claimed by %q", got.ID, got.ClaimedBy, by)
 		}
 	}
 }
 
-// batchesCrosswise changes the same records in opposite orders.
-func batchesCrosswise(r *storeRig) {
+// batchesCrosswise saves and updates the same records in opposite orders at
+// once, which deadlocks a store that locks them in the order of the call.
+func batchesCrosswise(t *storeSubtest) {
 	const rounds, count = 20, 40
 	for round := range rounds {
 		errs := make([][]error, 2)
-		r.atOnce(2, func(i int, store delivery.Store) {
+		t.concurrently(2, func(i int, store delivery.Store) {
 			records := plainRecords(count)
 			if i == 1 {
 				slices.Reverse(records)
@@ -245,29 +255,29 @@ func batchesCrosswise(r *storeRig) {
 			for j := range records {
 				records[j].ID = fmt.Sprintf("round-%02d-%s", round, records[j].ID)
 			}
-			errs[i] = store.Save(r.Context(), records...)
+			errs[i] = store.Save(t.Context(), records...)
 		})
 		fresh := 0
 		for _, err := range slices.Concat(padded(errs[0], count), padded(errs[1], count)) {
 			if err == nil {
 				fresh++
 			} else if !errors.Is(err, delivery.ErrExists) {
-				r.Fatalf("Save of the same records in opposite orders: %v, want nil or ErrExists", err)
+				t.Fatalf("Save of the same records in opposite orders: %v, want nil or ErrExists", err)
 			}
 		}
 		if fresh != count {
-			r.Errorf("Save of the same %d records in opposite orders: %d were new", count, fresh)
+			t.Errorf("Save of the same %d records in opposite orders: %d were new", count, fresh)
 		}
 	}
 	ids := make([]string, count)
 	for i := range ids {
 		ids[i] = "round-00-" + plainRecord(i).ID
 	}
-	r.atOnce(3, func(i int, store delivery.Store) {
+	t.concurrently(3, func(i int, store delivery.Store) {
 		if i == 2 {
 			for range rounds {
-				if _, err := store.Claim(r.Context(), claimOf(delivery.StatusRetrying, "w", after(1000), count)); err != nil {
-					r.Errorf("Claim of what others change: %v", err)
+				if _, err := store.Claim(t.Context(), claimOf(delivery.StatusRetrying, "w", after(1000), count)); err != nil {
+					t.Errorf("Claim of what others change: %v", err)
 				}
 			}
 			return
@@ -283,23 +293,24 @@ func batchesCrosswise(r *storeRig) {
 			if i == 1 {
 				slices.Reverse(updates)
 			}
-			_, errs := store.Update(r.Context(), updates...)
+			_, errs := store.Update(t.Context(), updates...)
 			for _, err := range errs {
 				if err != nil && !errors.Is(err, delivery.ErrLate) {
-					r.Errorf("Update of the same records in opposite orders: %v, want nil or ErrLate", err)
+					t.Errorf("Update of the same records in opposite orders: %v, want nil or ErrLate", err)
 					return
 				}
 			}
 		}
 	})
-	for _, got := range r.get(ids...) {
+	for _, got := range t.get(ids...) {
 		if got.RetryCount != rounds || len(got.History) != delivery.MaxHistory || got.History[delivery.MaxHistory-1].Attempt != rounds-1 {
-			r.Errorf("record %s has %d failures, the last %+v, want %d", got.ID, got.RetryCount, got.History, rounds)
+			t.Errorf("record %s has %d failures, the last %+v, want %d", got.ID, got.RetryCount, got.History, rounds)
 		}
 	}
 }
 
-// padded is the errors of n.
+// padded is the errors of a call for n things, with a nil for each when there
+// were none.
 func padded(errs []error, n int) []error {
 	if errs == nil {
 		return make([]error, n)
@@ -307,28 +318,28 @@ func padded(errs []error, n int) []error {
 	return errs
 }
 
-// everythingAtOnce lets workers send what is due while others save, look and
-// purge.
-func everythingAtOnce(r *storeRig) {
+// everythingAtOnce has several workers claim and update what is due, while
+// others save, list and purge.
+func everythingAtOnce(t *storeSubtest) {
 	const workers, count = 4, 240
 	records := plainRecords(2 * count)
 	for i := range records {
 		records[i].DueAt = after(0)
 	}
-	r.save(records[:count]...)
+	t.save(records[:count]...)
 	var done, purged atomic.Int64
 	var sent [2 * count]atomic.Int64
 	work := func(i int, store delivery.Store) error {
 		token := fmt.Sprint("worker ", i)
 		for done.Load() < 2*count {
-			claimed, err := store.Claim(r.Context(), claimOf(delivery.StatusPending, token, after(1), 7))
+			claimed, err := store.Claim(t.Context(), claimOf(delivery.StatusPending, token, after(1), 7))
 			if err != nil {
 				return fmt.Errorf("claiming: %w", err)
 			}
 			for j := range claimed {
 				queued := delivery.Update{ID: claimed[j].ID, Status: delivery.StatusQueued, At: after(2), OnlyIfClaimedBy: token}
 				delivered := delivery.Update{ID: claimed[j].ID, Status: delivery.StatusDelivered, At: after(3)}
-				if _, errs := store.Update(r.Context(), queued, delivered); errs != nil {
+				if _, errs := store.Update(t.Context(), queued, delivered); errs != nil {
 					return fmt.Errorf("updating what was claimed: %w", errors.Join(errs...))
 				}
 				var number int
@@ -339,81 +350,83 @@ func everythingAtOnce(r *storeRig) {
 				done.Add(1)
 			}
 			if len(claimed) == 0 {
-				pauseFor(r.Context(), time.Millisecond)
+				sleep(t.Context(), time.Millisecond)
 			}
 		}
 		return nil
 	}
-	r.atOnce(workers+3, func(i int, store delivery.Store) {
+	t.concurrently(workers+3, func(i int, store delivery.Store) {
 		var err error
 		switch i {
 		default:
 			err = work(i, store)
 		case workers:
 			for i := count; i < 2*count && err == nil; i++ {
-				err = errors.Join(store.Save(r.Context(), records[i])...)
+				err = errors.Join(store.Save(t.Context(), records[i])...)
 			}
 		case workers + 1:
-			for done.Load() < 2*count && err == nil && !r.Failed() {
-				_, listed := store.List(r.Context(), delivery.RecordQuery{Limit: 50})
-				_, stats := store.Stats(r.Context())
-				_, due := store.NextDue(r.Context(), delivery.StatusPending)
-				_, renewed := store.Renew(r.Context(), "nobody", after(9))
+			for done.Load() < 2*count && err == nil && !t.Failed() {
+				_, listed := store.List(t.Context(), delivery.RecordQuery{Limit: 50})
+				_, stats := store.Stats(t.Context())
+				_, due := store.NextDue(t.Context(), delivery.StatusPending)
+				_, renewed := store.Renew(t.Context(), "nobody", after(9))
 				err = errors.Join(listed, stats, due, renewed)
 			}
 		case workers + 2:
-			for done.Load() < count && err == nil && !r.Failed() {
+			for done.Load() < count && err == nil && !t.Failed() {
 				var n int
-				n, err = store.Purge(r.Context(), after(10), 5)
+				n, err = store.Purge(t.Context(), after(10), 5)
 				purged.Add(int64(n))
 			}
 		}
 		if err != nil {
-			done.Add(2 * count) // nobody need go on
-			r.Errorf("everything at once: %v", err)
+			done.Add(2 * count) // so that the others end
+			t.Errorf("everything at once: %v", err)
 		}
 	})
-	if r.Failed() {
+	if t.Failed() {
 		return
 	}
 	for i := range sent {
 		if n := sent[i].Load(); n != 1 {
-			r.Errorf("record %d was sent %d times, want once", i, n)
+			t.Errorf("record %d was sent %d times, want once", i, n)
 		}
 	}
-	left := r.walk(delivery.RecordQuery{Limit: 100}, nil)
+	left := t.listAll(delivery.RecordQuery{Limit: 100}, nil)
 	if want := 2*count - int(purged.Load()); len(left) != want {
-		r.Errorf("%d records are left, want %d", len(left), want)
+		t.Errorf("%d records are left, want %d", len(left), want)
 	}
-	r.counts(delivery.RecordStats{Total: len(left), Counts: countsOf(left)})
-	r.purge(after(10), 3*count, len(left))
+	t.checkStats(delivery.RecordStats{Total: len(left), Counts: countsOf(left)})
+	t.checkPurge(after(10), 3*count, len(left))
 }
 
-// cancelledCallers lets some go while others, who may have joined them, stay.
-// They go when so many of all have come, round by round more, and a little
-// later each time: some are before the store then, some in it, some through.
-func cancelledCallers(r *storeRig) {
-	const crowd, rounds = 32, 8
+// cancelledCallers cancels the contexts of half of the callers, while a store
+// may be serving several callers together. The others must succeed. In each
+// round more callers have come before the contexts end, and a little more time
+// passes: some calls have not begun then, some are under way, and some are
+// over.
+func cancelledCallers(t *storeSubtest) {
+	const callers, rounds = 32, 8
 	for round := range rounds {
-		outcomes := make([]error, crowd)
-		ctx, cancel := context.WithCancel(r.Context())
+		outcomes := make([]error, callers)
+		ctx, cancel := context.WithCancel(t.Context())
 		var came atomic.Int64
 		enough := make(chan struct{})
-		r.atOnce(crowd+1, func(i int, store delivery.Store) {
-			if i == crowd {
+		t.concurrently(callers+1, func(i int, store delivery.Store) {
+			if i == callers {
 				<-enough
-				pauseFor(ctx, time.Duration(round)*200*time.Microsecond)
+				sleep(ctx, time.Duration(round)*200*time.Microsecond)
 				cancel()
 				return
 			}
-			if came.Add(1) == int64(crowd*(round+1)/rounds) {
+			if came.Add(1) == int64(callers*(round+1)/rounds) {
 				close(enough)
 			}
-			mine := r.Context()
+			mine := t.Context()
 			if i%2 == 0 {
 				mine = ctx
 			}
-			record := plainRecord(round*crowd + i)
+			record := plainRecord(round*callers + i)
 			outcomes[i] = errors.Join(store.Save(mine, record)...)
 			if outcomes[i] == nil {
 				_, errs := store.Update(mine, delivery.Update{ID: record.ID, Status: delivery.StatusQueued, At: after(1)})
@@ -423,13 +436,13 @@ func cancelledCallers(r *storeRig) {
 		for i, err := range outcomes {
 			switch {
 			case err == nil:
-				if got := r.get(plainRecord(round*crowd + i).ID)[0]; got.Status != delivery.StatusQueued {
-					r.Errorf("Update: a record is %s after an update to queued", got.Status)
+				if got := t.get(plainRecord(round*callers + i).ID)[0]; got.Status != delivery.StatusQueued {
+					t.Errorf("Update: a record is %s after an update to queued", got.Status)
 				}
 			case i%2 == 1:
-				r.Errorf("a caller who stayed: %v", err)
+				t.Errorf("a caller that stayed: %v", err)
 			case !errors.Is(err, context.Canceled):
-				r.Errorf("a caller who left: %v, want context.Canceled", err)
+				t.Errorf("a caller that left: %v, want context.Canceled", err)
 			}
 		}
 		cancel()

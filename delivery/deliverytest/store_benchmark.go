@@ -10,10 +10,11 @@ import (
 	"github.com/esh3artech/barid/delivery"
 )
 
-// BenchmarkStore measures a store with bodies of 1 KiB. open is TestStore's. One
-// op is one record: saved, updated, or led through a cycle, which is saved
-// pending, queued and delivered, by one caller or by 64 at once; in
-// Claim1000Of10000 it is a claim of 1,000 records out of 10,000 that are due.
+// BenchmarkStore measures a store with bodies of 1 KiB. open is the same as
+// TestStore's. One op is one record: it is saved, or updated, or taken through
+// a cycle, in which it is saved as pending and updated to queued and delivered.
+// The callers are one or 64 at once. In Claim1000Of10000 an op is a claim of
+// 1,000 records out of 10,000 that are due, and in ListPageOf100 a page of 100.
 func BenchmarkStore(b *testing.B, open func(tb testing.TB) delivery.Store) {
 	for _, row := range []struct {
 		name          string
@@ -110,7 +111,7 @@ func benchmarkClaim(b *testing.B, store delivery.Store) {
 	now := storeStart
 	b.ReportAllocs()
 	for b.Loop() {
-		// All are due each time, those first that were claimed first.
+		// All are due each time, and those come first that were claimed first.
 		now = now.Add(time.Hour)
 		claimed, err := store.Claim(b.Context(), claimOf(delivery.StatusPending, "w", now, 1000))
 		if err != nil || len(claimed) != 1000 {

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -21,8 +22,8 @@ import (
 	"github.com/esh3artech/barid/delivery/memory"
 )
 
-// brokenVariable makes the test program run the suite on a transport with the
-// fault of that name.
+// brokenVariable is an environment variable. It makes the test program run a
+// suite on a transport or store with the fault that it names.
 const brokenVariable = "BARID_DELIVERYTEST_BROKEN"
 
 func TestMain(m *testing.M) {
@@ -34,15 +35,15 @@ func TestMain(m *testing.M) {
 
 func TestTransport(t *testing.T) {
 	deliverytest.TestTransport(t, func(tb testing.TB) deliverytest.Harness {
-		harness := wiredHarness(tb)
-		harness.DelayAccuracy = time.Minute // as slow as a machine may be; a bubble is exact
+		harness := networkedHarness(tb)
+		harness.DelayAccuracy = time.Minute // for the slowest machine; TestTransportInBubbles is exact
 		return harness
 	})
 }
 
-func TestTransportInBubbles(t *testing.T) { deliverytest.TestTransportInBubbles(t, wiredHarness) }
+func TestTransportInBubbles(t *testing.T) { deliverytest.TestTransportInBubbles(t, networkedHarness) }
 
-func BenchmarkTransport(b *testing.B) { deliverytest.BenchmarkTransport(b, wiredHarness) }
+func BenchmarkTransport(b *testing.B) { deliverytest.BenchmarkTransport(b, networkedHarness) }
 
 // broken is the memory transport with one fault.
 type broken struct {
@@ -50,7 +51,7 @@ type broken struct {
 	fault fault
 }
 
-// fault replaces what is not nil.
+// fault replaces the methods whose functions are not nil.
 type fault struct {
 	send      func(t *memory.Transport, ctx context.Context, batch []delivery.Envelope) []error
 	sendAfter func(t *memory.Transport, ctx context.Context, delay time.Duration, batch []delivery.Envelope) []error
@@ -169,7 +170,7 @@ func (in *brokenIncoming) Envelope() (*delivery.Envelope, error) {
 	return envelope, err
 }
 
-// changed sends the batch with each envelope changed.
+// changed sends each envelope with a change.
 func changed(change func(*delivery.Envelope)) fault {
 	return fault{send: func(t *memory.Transport, ctx context.Context, batch []delivery.Envelope) []error {
 		batch = slices.Clone(batch)
@@ -189,10 +190,10 @@ func ignoreSettled(settle func(delivery.Incoming) error) func(delivery.Incoming)
 	}
 }
 
-// Each fault with the parts of the suite that have to notice it.
+// faults maps each fault to the subtests that have to notice it.
 var faults = map[string]struct {
-	fault fault
-	parts []string
+	fault    fault
+	subtests []string
 }{
 	"loses a header":          {changed(func(e *delivery.Envelope) { e.Headers = nil }), []string{"KeepsEveryField"}},
 	"rounds times":            {changed(func(e *delivery.Envelope) { e.CreatedAt = e.CreatedAt.Truncate(time.Microsecond) }), []string{"KeepsEveryField"}},
@@ -274,8 +275,8 @@ var faults = map[string]struct {
 	"takes raw for its own": {fault{raw: func([]byte) []byte { return []byte("something else") }}, []string{"Malformed"}},
 }
 
-// TestBroken runs the suite on the broken transport that the environment
-// names, and fails then. Otherwise it does nothing.
+// TestBroken runs the suite on the broken transport that the environment names,
+// and has to fail then. Otherwise it does nothing.
 func TestBroken(t *testing.T) {
 	row, ok := faults[os.Getenv(brokenVariable)]
 	if !ok {
@@ -283,7 +284,7 @@ func TestBroken(t *testing.T) {
 	}
 	suite := deliverytest.TestTransportInBubbles
 	if row.fault.open != nil {
-		suite = deliverytest.TestTransport // a bubble does not bear what is left in it
+		suite = deliverytest.TestTransport // in a bubble, goroutines that are left panic
 	}
 	suite(t, func(testing.TB) deliverytest.Harness {
 		first := memory.New(memory.Config{})
@@ -305,59 +306,60 @@ func TestBroken(t *testing.T) {
 	})
 }
 
-// The suite notices faults: each part that should, fails.
+// TestSuiteNoticesFaults checks that each fault makes the subtests fail that
+// should notice it.
 func TestSuiteNoticesFaults(t *testing.T) {
-	parts := map[string][]string{}
+	subtests := map[string][]string{}
 	for name, row := range faults {
-		parts[name] = row.parts
+		subtests[name] = row.subtests
 	}
-	noticesFaults(t, "TestBroken", parts)
+	noticesFaults(t, "TestBroken", subtests)
 }
 
-// noticesFaults runs the parts that should notice a fault, of a test that looks
-// for the fault's name in the environment.
-func noticesFaults(t *testing.T, test string, parts map[string][]string) {
+// noticesFaults runs the subtests that should notice a fault, of a test that
+// reads the fault's name from the environment.
+func noticesFaults(t *testing.T, test string, subtests map[string][]string) {
 	t.Helper()
 	program, err := os.Executable()
 	require.NoError(t, err)
-	// Each is a process of its own, because a test that fails fails all. A few of
-	// them wait for a second or more.
+	// Each fault has a process of its own, because a subtest that fails makes its
+	// parents fail. A few of them wait for a second or more.
 	type run struct {
-		name, part string
-		out        []byte
-		err        error
+		out []byte
+		err error
 	}
-	var runs []*run
+	runs := map[string]*run{}
 	var all sync.WaitGroup
 	slots := make(chan struct{}, runtime.GOMAXPROCS(0)+2)
-	for name, parts := range parts {
-		for _, part := range parts {
-			run := &run{name: name, part: part}
-			runs = append(runs, run)
-			all.Go(func() {
-				slots <- struct{}{}
-				defer func() { <-slots }()
-				command := exec.Command(program, "-test.run=^"+test+"$/^"+part+"$", "-test.timeout=5m")
-				command.Env = append(os.Environ(), brokenVariable+"="+name)
-				run.out, run.err = command.CombinedOutput()
-			})
-		}
+	for name, names := range subtests {
+		run := new(run)
+		runs[name] = run
+		all.Go(func() {
+			slots <- struct{}{}
+			defer func() { <-slots }()
+			pattern := "^" + test + "$/^(" + strings.Join(names, "|") + ")$"
+			command := exec.Command(program, "-test.run="+pattern, "-test.timeout=5m")
+			command.Env = append(os.Environ(), brokenVariable+"="+name)
+			run.out, run.err = command.CombinedOutput()
+		})
 	}
 	all.Wait()
-	for _, run := range runs {
-		t.Run(run.name+"/"+run.part, func(t *testing.T) {
-			var failed *exec.ExitError
-			require.ErrorAs(t, run.err, &failed, "the suite was content")
-			assert.Contains(t, string(run.out), "--- FAIL: "+test+"/"+run.part)
-			assert.NotContains(t, string(run.out), "panic:")
-		})
+	for name, names := range subtests {
+		for _, subtest := range names {
+			t.Run(name+"/"+subtest, func(t *testing.T) {
+				var failed *exec.ExitError
+				require.ErrorAs(t, runs[name].err, &failed, "the suite passed")
+				assert.Contains(t, string(runs[name].out), "--- FAIL: "+test+"/"+subtest+" ")
+				assert.NotContains(t, string(runs[name].out), "panic:")
+			})
+		}
 	}
 }
 
 func TestBenchmarksRun(t *testing.T) {
 	const name = "test.benchtime"
 	before := flag.Lookup(name).Value.String()
-	require.NoError(t, flag.Set(name, "200x"))
+	require.NoError(t, flag.Set(name, "110x"))
 	defer func() { require.NoError(t, flag.Set(name, before)) }()
 	result := testing.Benchmark(BenchmarkTransport)
 	assert.Positive(t, result.N)

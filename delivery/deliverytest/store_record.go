@@ -9,14 +9,14 @@ import (
 	"github.com/esh3artech/barid/delivery"
 )
 
-// storeStart is when the suite's first record is made.
+// storeStart is when the first record of a test is made.
 var storeStart = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
-// after is so many seconds after the start.
+// after is a time so many seconds after storeStart.
 func after(seconds int) time.Time { return storeStart.Add(time.Duration(seconds) * time.Second) }
 
-// plainRecord is the i-th of records that are made second by second. It is
-// pending, and nobody's.
+// plainRecord is record i of a series that are made second by second. It is
+// pending, and nobody has claimed it.
 func plainRecord(i int) delivery.Record {
 	return delivery.Record{
 		Message: delivery.Message{
@@ -26,6 +26,7 @@ func plainRecord(i int) delivery.Record {
 	}
 }
 
+// plainRecords are the first n of the series.
 func plainRecords(n int) []delivery.Record {
 	records := make([]delivery.Record, n)
 	for i := range records {
@@ -34,14 +35,14 @@ func plainRecords(n int) []delivery.Record {
 	return records
 }
 
-// dueRecord is the i-th record with a time when it is due.
+// dueRecord is record i of the series with a status and a due time.
 func dueRecord(i int, status delivery.Status, due time.Time) delivery.Record {
 	record := plainRecord(i)
 	record.Status, record.DueAt = status, due
 	return record
 }
 
-// fullRecord is the i-th record with something in every field.
+// fullRecord is record i of the series with a value in every field.
 func fullRecord(i int) delivery.Record {
 	at := after(i).Add(123456 * time.Microsecond)
 	record := plainRecord(i)
@@ -87,14 +88,15 @@ func fullRecord(i int) delivery.Record {
 // and empty are the same.
 func recordDifferences(want, got *delivery.Record) error {
 	return errors.Join(
-		differences(&delivery.Envelope{Message: want.Message}, &delivery.Envelope{Message: got.Message}),
+		envelopeDifferences(&delivery.Envelope{Message: want.Message}, &delivery.Envelope{Message: got.Message}),
 		progressDifferences(&want.Progress, &got.Progress),
-		improper(got.CreatedAt), improper(got.NotBefore), improper(got.ExpiresAt),
+		timeProblem(got.CreatedAt), timeProblem(got.NotBefore), timeProblem(got.ExpiresAt),
 	)
 }
 
+// progressDifferences is recordDifferences for the progress alone.
 func progressDifferences(want, got *delivery.Progress) error {
-	errs := []error{differences(
+	errs := []error{envelopeDifferences(
 		&delivery.Envelope{Generation: want.Generation, History: want.History},
 		&delivery.Envelope{Generation: got.Generation, History: got.History},
 	)}
@@ -129,18 +131,18 @@ func progressDifferences(want, got *delivery.Progress) error {
 		if !field.want.Equal(field.got) {
 			differ(field.name, field.want, field.got)
 		}
-		if err := improper(field.got); err != nil {
+		if err := timeProblem(field.got); err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", field.name, err))
 		}
 	}
 	for i := range got.History {
-		errs = append(errs, improper(got.History[i].At))
+		errs = append(errs, timeProblem(got.History[i].At))
 	}
 	return errors.Join(errs...)
 }
 
-// improper says why no store should return a time.
-func improper(at time.Time) error {
+// timeProblem says why a store must not return this time, or nil.
+func timeProblem(at time.Time) error {
 	switch {
 	case at.Nanosecond()%1000 != 0:
 		return fmt.Errorf("%s is not in whole microseconds", at.Format(time.RFC3339Nano))

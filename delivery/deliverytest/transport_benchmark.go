@@ -21,8 +21,8 @@ func BenchmarkTransport(b *testing.B, open func(tb testing.TB) Harness) {
 	b.Run("PublishAndConsume", func(b *testing.B) { benchmarkBoth(b, open, 64, 100) })
 }
 
-// benchmarkWaiting is how many messages wait at most: publishing is measured
-// with somebody consuming, or it would soon measure a full queue.
+// benchmarkWaiting is how many messages wait at most. Publishing is measured
+// with the queue emptied in between, or it would soon measure a full queue.
 const benchmarkWaiting = 10_000
 
 func benchmarkEnvelope() delivery.Envelope {
@@ -42,7 +42,7 @@ func benchmarkOpen(b *testing.B, open func(tb testing.TB) Harness) delivery.Tran
 	return transport
 }
 
-// publish sends n messages by so many callers, in batches.
+// publish sends n messages in batches of size, from several callers.
 func publish(b *testing.B, transport delivery.Transport, n, callers, size int) {
 	var all sync.WaitGroup
 	for caller := range callers {
@@ -68,10 +68,10 @@ func publish(b *testing.B, transport delivery.Transport, n, callers, size int) {
 	all.Wait()
 }
 
-// consume acks n messages.
+// consume receives and acks n messages.
 func consume(ctx context.Context, b *testing.B, subscription delivery.Subscription, n int) {
 	for n > 0 {
-		incomings, err := next(ctx, subscription)
+		incomings, err := receiveNext(ctx, subscription)
 		if err != nil {
 			if ctx.Err() == nil {
 				b.Errorf("Receive: %v", err)

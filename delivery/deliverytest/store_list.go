@@ -11,36 +11,37 @@ import (
 	"github.com/esh3artech/barid/delivery"
 )
 
-func listOrder(r *storeRig) {
+// listOrder lists in both orders, with pages of several sizes.
+func listOrder(t *storeSubtest) {
 	records := plainRecords(10)
-	// Saved in another order than that of their times.
-	r.save(records[5:]...)
-	r.save(records[:5]...)
+	// They are saved in another order than that of their times.
+	t.save(records[5:]...)
+	t.save(records[:5]...)
 	oldest := idsOf(records)
 	newest := slices.Clone(oldest)
 	slices.Reverse(newest)
 	for _, limit := range []int{1, 3, 5, 10, 11, 0} {
-		r.lists(fmt.Sprintf("oldest first by %d", limit), delivery.RecordQuery{Order: delivery.OldestFirst, Limit: limit}, oldest...)
-		r.lists(fmt.Sprintf("newest first by %d", limit), delivery.RecordQuery{Limit: limit}, newest...)
+		t.checkList(fmt.Sprintf("oldest first by %d", limit), delivery.RecordQuery{Order: delivery.OldestFirst, Limit: limit}, oldest...)
+		t.checkList(fmt.Sprintf("newest first by %d", limit), delivery.RecordQuery{Limit: limit}, newest...)
 	}
-	if page := r.list(delivery.RecordQuery{Limit: 10}); page.Next != "" {
-		r.Errorf("List: the last page, full to the brim, has a Next")
+	if page := t.list(delivery.RecordQuery{Limit: 10}); page.Next != "" {
+		t.Errorf("List: the last page, which is full, has a Next")
 	}
-	if page := r.list(delivery.RecordQuery{Limit: 9}); page.Next == "" || len(page.Records) != 9 {
-		r.Errorf("List: a page of 9 out of 10 has %d records and the Next %q", len(page.Records), page.Next)
+	if page := t.list(delivery.RecordQuery{Limit: 9}); page.Next == "" || len(page.Records) != 9 {
+		t.Errorf("List: a page of 9 out of 10 has %d records and the Next %q", len(page.Records), page.Next)
 	}
 }
 
-// listEqualTimes has records that their IDs alone put in an order, which is
+// listEqualTimes lists records of which only the IDs differ: their order is
 // that of bytes.
-func listEqualTimes(r *storeRig) {
+func listEqualTimes(t *storeSubtest) {
 	ids := []string{"b", "a", "B", "A", "aa", "a b", "a-b", "ab", "10", "9", "é", "e", "z", "Z", "\xff", "\x00", "a\x00", "ÿ", "_", "~"}
 	records := plainRecords(len(ids))
 	for i, id := range ids {
 		records[i].ID = id
 		records[i].CreatedAt = storeStart.Add(time.Duration(i%2) * time.Microsecond)
 	}
-	r.save(records...)
+	t.save(records...)
 	slices.SortFunc(records, func(a, b delivery.Record) int {
 		return delivery.PositionOf(&a).Compare(delivery.PositionOf(&b))
 	})
@@ -48,12 +49,14 @@ func listEqualTimes(r *storeRig) {
 	newest := slices.Clone(oldest)
 	slices.Reverse(newest)
 	for _, limit := range []int{1, 2, 7, 50} {
-		r.lists("oldest first", delivery.RecordQuery{Order: delivery.OldestFirst, Limit: limit}, oldest...)
-		r.lists("newest first", delivery.RecordQuery{Limit: limit}, newest...)
+		t.checkList("oldest first", delivery.RecordQuery{Order: delivery.OldestFirst, Limit: limit}, oldest...)
+		t.checkList("newest first", delivery.RecordQuery{Limit: limit}, newest...)
 	}
 }
 
-func listFilters(r *storeRig) {
+// listFilters compares lists with RecordFilter.Match, for chosen and random
+// filters.
+func listFilters(t *storeSubtest) {
 	statuses, priorities := delivery.Statuses(), delivery.Priorities()
 	records := plainRecords(96)
 	for i := range records {
@@ -66,9 +69,9 @@ func listFilters(r *storeRig) {
 		}
 	}
 	records[2].Type, records[3].Type = "", ""
-	// A key of its own hides the ID.
+	// A message with an idempotency key is not found by its ID as the key.
 	records[4].IdempotencyKey = records[5].ID
-	r.save(records...)
+	t.save(records...)
 	all := delivery.RecordFilter{
 		Statuses: []delivery.Status{delivery.StatusQueued, delivery.StatusFailed}, Recipient: "recipient 1", Type: "type 2",
 		IdempotencyKey: "key 4", Priorities: []delivery.Priority{delivery.Low, delivery.Urgent}, Since: after(20), Until: after(300),
@@ -97,14 +100,15 @@ func listFilters(r *storeRig) {
 				want = append(want, records[i].ID)
 			}
 		}
-		// Records of one time are in the order of their IDs already.
-		r.lists(fmt.Sprintf("oldest first of %+v", filter), delivery.RecordQuery{RecordFilter: filter, Order: delivery.OldestFirst, Limit: 5}, want...)
+		// The records of one time are in the order of their IDs already.
+		t.checkList(fmt.Sprintf("oldest first of %+v", filter), delivery.RecordQuery{RecordFilter: filter, Order: delivery.OldestFirst, Limit: 5}, want...)
 		slices.Reverse(want)
-		r.lists(fmt.Sprintf("newest first of %+v", filter), delivery.RecordQuery{RecordFilter: filter}, want...)
+		t.checkList(fmt.Sprintf("newest first of %+v", filter), delivery.RecordQuery{RecordFilter: filter}, want...)
 	}
 }
 
-// randomFilter has some of the fields of all, or of a record's.
+// randomFilter has some of the fields of a random record, and some of the times
+// of all.
 func randomFilter(random *rand.Rand, all delivery.RecordFilter, records []delivery.Record) delivery.RecordFilter {
 	record := &records[random.IntN(len(records))]
 	filter := delivery.RecordFilter{
@@ -135,18 +139,19 @@ func randomFilter(random *rand.Rand, all delivery.RecordFilter, records []delive
 	return filter
 }
 
-func listLimits(r *storeRig) {
+// listLimits lists with limits inside and outside of the bounds.
+func listLimits(t *storeSubtest) {
 	records := plainRecords(delivery.MaxRecordLimit + 5)
-	r.save(records...)
+	t.save(records...)
 	for limit, want := range map[int]int{
 		0: delivery.DefaultRecordLimit, 1: 1, 999: 999, delivery.MaxRecordLimit: delivery.MaxRecordLimit,
 	} {
-		page := r.list(delivery.RecordQuery{Limit: limit})
+		page := t.list(delivery.RecordQuery{Limit: limit})
 		if len(page.Records) != want || page.Next == "" {
-			r.Errorf("List with Limit %d: %d records and the Next %q, want %d and more", limit, len(page.Records), page.Next, want)
+			t.Errorf("List with Limit %d: %d records and the Next %q, want %d and more", limit, len(page.Records), page.Next, want)
 		}
 	}
-	r.lists("by the largest pages", delivery.RecordQuery{Order: delivery.OldestFirst, Limit: delivery.MaxRecordLimit}, idsOf(records)...)
+	t.checkList("by the largest pages", delivery.RecordQuery{Order: delivery.OldestFirst, Limit: delivery.MaxRecordLimit}, idsOf(records)...)
 	for what, query := range map[string]delivery.RecordQuery{
 		"a negative Limit":    {Limit: -1},
 		"too high a Limit":    {Limit: delivery.MaxRecordLimit + 1},
@@ -155,18 +160,19 @@ func listLimits(r *storeRig) {
 		"an unknown Priority": {RecordFilter: delivery.RecordFilter{Priorities: []delivery.Priority{delivery.Urgent + 1}}},
 		"no time in between":  {RecordFilter: delivery.RecordFilter{Since: after(1), Until: after(1)}},
 	} {
-		if _, err := r.store.List(r.Context(), query); !errors.Is(err, delivery.ErrQuery) {
-			r.Errorf("List with %s: %v, want ErrQuery", what, err)
+		if _, err := t.store.List(t.Context(), query); !errors.Is(err, delivery.ErrQuery) {
+			t.Errorf("List with %s: %v, want ErrQuery", what, err)
 		}
 	}
 }
 
-func listCursors(r *storeRig) {
-	r.save(plainRecords(10)...)
+// listCursors lists with cursors that don't fit the query, and repeats a page.
+func listCursors(t *storeSubtest) {
+	t.save(plainRecords(10)...)
 	query := delivery.RecordQuery{RecordFilter: delivery.RecordFilter{Recipient: "recipient"}, Limit: 3}
-	cursor := r.list(query).Next
+	cursor := t.list(query).Next
 	if cursor == "" {
-		r.Fatalf("List of 3 out of 10: no Next")
+		t.Fatalf("List of 3 out of 10: no Next")
 	}
 	other, order := query, query
 	other.Recipient, order.Order = "somebody else", delivery.OldestFirst
@@ -187,28 +193,29 @@ func listCursors(r *storeRig) {
 		case "of a line more":
 			query.Cursor += "\n"
 		}
-		if _, err := r.store.List(r.Context(), query); !errors.Is(err, delivery.ErrCursor) {
-			r.Errorf("List with a cursor %s: %v, want ErrCursor", what, err)
+		if _, err := t.store.List(t.Context(), query); !errors.Is(err, delivery.ErrCursor) {
+			t.Errorf("List with a cursor %s: %v, want ErrCursor", what, err)
 		}
 	}
 	// The limit may change from page to page, and a page may be read again.
 	query.Cursor, query.Limit = cursor, 2
 	for range 2 {
-		if got := idsOf(r.list(query).Records); !slices.Equal(got, []string{"record-0006", "record-0005"}) {
-			r.Errorf("List of the page after 3: %q", got)
+		if got := idsOf(t.list(query).Records); !slices.Equal(got, []string{"record-0006", "record-0005"}) {
+			t.Errorf("List of the page after 3: %q", got)
 		}
 	}
-	// The record that a page ended with may be gone.
+	// The last record of a page may be gone when the next page is read.
 	update := delivery.Update{ID: "record-0007", Status: delivery.StatusCancelled, At: after(50)}
-	r.update(update)
-	r.purge(after(60), 10, 1)
-	if got := idsOf(r.list(query).Records); !slices.Equal(got, []string{"record-0006", "record-0005"}) {
-		r.Errorf("List of the page after one that is gone: %q", got)
+	t.update(update)
+	t.checkPurge(after(60), 10, 1)
+	if got := idsOf(t.list(query).Records); !slices.Equal(got, []string{"record-0006", "record-0005"}) {
+		t.Errorf("List of the page after one that is gone: %q", got)
 	}
 }
 
-// listWhileRecordsChange saves, changes and purges between the pages.
-func listWhileRecordsChange(r *storeRig) {
+// listWhileRecordsChange saves, updates, purges and claims between the pages. A
+// record that stays is listed once.
+func listWhileRecordsChange(t *storeSubtest) {
 	for round, order := range []delivery.RecordOrder{delivery.NewestFirst, delivery.OldestFirst} {
 		const count = 60
 		base := 1000 * round
@@ -221,31 +228,31 @@ func listWhileRecordsChange(r *storeRig) {
 			} else {
 				stays[record.ID] = 0
 			}
-			r.save(record)
+			t.save(record)
 		}
 		pages, fresh := 0, 0
-		seen := r.walk(delivery.RecordQuery{
+		seen := t.listAll(delivery.RecordQuery{
 			RecordFilter: delivery.RecordFilter{Recipient: fmt.Sprint("round ", round)}, Order: order, Limit: 7,
 		}, func() {
 			pages++
-			// Before, between and behind.
+			// One lies before the pages, one between them, and one after them.
 			for _, at := range []int{base - 100 - pages, base + pages*6 + 1, base + 500 + pages} {
 				record := plainRecord(at)
 				record.ID = fmt.Sprintf("fresh-%d-%d", round, fresh)
 				record.Recipient = fmt.Sprint("round ", round)
 				fresh++
-				r.save(record)
+				t.save(record)
 			}
 			if len(goes) > 0 {
-				r.update(delivery.Update{ID: goes[len(goes)-1], Status: delivery.StatusDelivered, At: after(5000)})
-				r.purge(after(5001), 1, 1)
+				t.update(delivery.Update{ID: goes[len(goes)-1], Status: delivery.StatusDelivered, At: after(5000)})
+				t.checkPurge(after(5001), 1, 1)
 				goes = goes[:len(goes)-1]
 			}
 			for id := range stays {
-				r.update(delivery.Update{ID: id, Status: delivery.StatusQueued, At: after(4000)})
+				t.update(delivery.Update{ID: id, Status: delivery.StatusQueued, At: after(4000)})
 				break
 			}
-			r.claim(delivery.StatusPending, "w", after(base), 3)
+			t.claim(delivery.StatusPending, "w", after(base), 3)
 		})
 		for i, record := range seen {
 			if _, ok := stays[record.ID]; ok {
@@ -256,12 +263,12 @@ func listWhileRecordsChange(r *storeRig) {
 			}
 			compare := delivery.PositionOf(&seen[i-1]).Compare(delivery.PositionOf(&record))
 			if (compare < 0) != (order == delivery.OldestFirst) || compare == 0 {
-				r.Errorf("List: %s comes after %s", record.ID, seen[i-1].ID)
+				t.Errorf("List: %s comes after %s", record.ID, seen[i-1].ID)
 			}
 		}
 		for id, times := range stays {
 			if times != 1 {
-				r.Errorf("List: %s was seen %d times, want once", id, times)
+				t.Errorf("List: %s was seen %d times, want once", id, times)
 			}
 		}
 	}
