@@ -14,24 +14,24 @@ import (
 	"github.com/esh3artech/barid/idempotency"
 )
 
-// What churn tells of an entry or a key.
+// What putAndComplete reports of an entry or a key.
 const (
 	isThere   = "there"   // it was put, or completed
 	isGone    = "gone"    // it was removed
-	isUnknown = "unknown" // something was begun whose end did not come
+	isUnknown = "unknown" // a step was begun, and not acknowledged
 )
 
-// churn puts two entries, of which it claims and removes one, and claims a key
-// and completes it. It tells of each step before it is begun, and when it was
+// putAndComplete puts two entries, claims and removes one of them, and claims
+// and completes a key. It reports each step before it begins, and when it was
 // acknowledged.
-func churn(store *sqlstore.Store, name string, tell func(what, id string)) {
+func putAndComplete(store *sqlstore.Store, name string, tell func(what, id string)) {
 	ctx := context.Background()
 	letters, keys := store.DeadLetters(), store.Keys()
-	stays, goes := letter("letter "+name+" stays", 0), letter("letter "+name+" goes", 0)
+	stays, goes := deadEntry("letter "+name+" stays", 0), deadEntry("letter "+name+" goes", 0)
 	if letters.Put(ctx, stays, goes) == nil {
 		tell(isThere, stays.ID)
 		tell(isThere, goes.ID)
-		if _, errs := letters.Claim(ctx, dlq.Claim{Token: name, Now: died, Lease: lease}, goes.ID); errors.Join(errs...) == nil {
+		if _, errs := letters.Claim(ctx, dlq.Claim{Token: name, Now: firstDeadAt, Lease: lease}, goes.ID); errors.Join(errs...) == nil {
 			tell(isUnknown, goes.ID)
 			if errors.Join(letters.Remove(ctx, name, goes.ID)...) == nil {
 				tell(isGone, goes.ID)
@@ -48,30 +48,30 @@ func churn(store *sqlstore.Store, name string, tell func(what, id string)) {
 	}
 }
 
-// ledger is what is known, by ID.
-type ledger struct {
+// acknowledged is what is known of entries and keys, by ID.
+type acknowledged struct {
 	mu    sync.Mutex
 	known map[string]string
 }
 
-func (l *ledger) tell(what, id string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.known == nil {
-		l.known = make(map[string]string)
+func (a *acknowledged) tell(what, id string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.known == nil {
+		a.known = make(map[string]string)
 	}
-	l.known[id] = what
+	a.known[id] = what
 }
 
 // check compares the store with what is known.
-func (l *ledger) check(t require.TestingT, store *sqlstore.Store) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+func (a *acknowledged) check(t require.TestingT, store *sqlstore.Store) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	there := make(map[string]bool)
-	for _, id := range kept(t, store.DeadLetters()) {
+	for _, id := range entryIDs(t, store.DeadLetters()) {
 		there[id] = true
 	}
-	for id, what := range l.known {
+	for id, what := range a.known {
 		switch {
 		case what == isUnknown:
 		case strings.HasPrefix(id, "key "):
@@ -82,5 +82,5 @@ func (l *ledger) check(t require.TestingT, store *sqlstore.Store) {
 			require.Equal(t, what == isThere, there[id], "%s should be %s", id, what)
 		}
 	}
-	require.NotEmpty(t, l.known)
+	require.NotEmpty(t, a.known)
 }

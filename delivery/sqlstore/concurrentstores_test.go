@@ -18,8 +18,8 @@ import (
 	"github.com/esh3artech/barid/idempotency"
 )
 
-// onTwo runs a test on two stores that share a database, each with connections of
-// its own, as in two processes.
+// onTwo runs a test on two stores that share a database, each with connections
+// of its own, as in two processes.
 func onTwo(t *testing.T, test func(t *testing.T, stores [2]*sqlstore.Store)) {
 	t.Run("SQLite", func(t *testing.T) {
 		path := filepath.Join(t.TempDir(), "barid.db")
@@ -36,7 +36,7 @@ func onTwo(t *testing.T, test func(t *testing.T, stores [2]*sqlstore.Store)) {
 	})
 }
 
-// atOnce has each store do something by some goroutines at the same time.
+// atOnce has several goroutines use each store at once.
 func atOnce(stores [2]*sqlstore.Store, do func(worker int, store *sqlstore.Store)) {
 	const each = 3
 	var group sync.WaitGroup
@@ -82,9 +82,9 @@ func TestALetterIsClaimedByOne(t *testing.T) {
 		entries := make([]dlq.Entry, count)
 		for i := range ids {
 			ids[i] = fmt.Sprintf("%02d", i)
-			entries[i] = letter(ids[i], i)
+			entries[i] = deadEntry(ids[i], i)
 		}
-		// All put all, each in another order: none is there twice.
+		// Every worker puts every entry, each in another order: no entry is there twice.
 		atOnce(stores, func(worker int, store *sqlstore.Store) {
 			mine := slices.Concat(entries[worker*7:], entries[:worker*7])
 			for part := range slices.Chunk(mine, 10) {
@@ -93,12 +93,12 @@ func TestALetterIsClaimedByOne(t *testing.T) {
 				}
 			}
 		})
-		require.Equal(t, ids, kept(t, stores[0].DeadLetters()))
+		require.Equal(t, ids, entryIDs(t, stores[0].DeadLetters()))
 
 		var won, removed [count]atomic.Int32
 		atOnce(stores, func(worker int, store *sqlstore.Store) {
 			letters, token := store.DeadLetters(), fmt.Sprint("token ", worker)
-			got, errs := letters.Claim(context.Background(), dlq.Claim{Token: token, Now: died, Lease: lease}, ids...)
+			got, errs := letters.Claim(context.Background(), dlq.Claim{Token: token, Now: firstDeadAt, Lease: lease}, ids...)
 			var mine []string
 			for i := range ids {
 				switch {
@@ -108,11 +108,11 @@ func TestALetterIsClaimedByOne(t *testing.T) {
 					if got[i].ID != ids[i] {
 						t.Errorf("claim of %s returned %q", ids[i], got[i].ID)
 					}
-				case !errors.Is(errs[i], dlq.ErrClaimed) && !errors.Is(errs[i], dlq.ErrNotFound): // who won may have removed it
+				case !errors.Is(errs[i], dlq.ErrClaimed) && !errors.Is(errs[i], dlq.ErrNotFound): // the winner may have removed it
 					t.Errorf("claim of %s: %v", ids[i], errs[i])
 				}
 			}
-			// Nobody removes what somebody else has claimed.
+			// A worker removes only what it has claimed.
 			errs = letters.Remove(context.Background(), token, ids...)
 			for i := range ids {
 				if len(errs) == 0 || errs[i] == nil {
@@ -126,7 +126,7 @@ func TestALetterIsClaimedByOne(t *testing.T) {
 			require.EqualValues(t, 1, won[i].Load(), ids[i])
 			require.EqualValues(t, 1, removed[i].Load(), ids[i])
 		}
-		require.Empty(t, kept(t, stores[1].DeadLetters()))
+		require.Empty(t, entryIDs(t, stores[1].DeadLetters()))
 	})
 }
 

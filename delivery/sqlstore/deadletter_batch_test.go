@@ -16,9 +16,9 @@ import (
 	"github.com/esh3artech/barid/dlq"
 )
 
-// TestLetterBatches has several calls carried out in one transaction, and does
-// the same one after the other to a dlq.Memory: they have to answer the same,
-// and to leave the same behind.
+// TestLetterBatches has several calls executed in one transaction, and makes
+// the same calls one after another on a dlq.Memory. Both have to return the
+// same, and to hold the same entries afterwards.
 func TestLetterBatches(t *testing.T) {
 	t.Run("SQLite", func(t *testing.T) {
 		checkLetterBatches(t, open(t, connectSQLite(t), sqlstore.Config{}))
@@ -32,10 +32,10 @@ func checkLetterBatches(t *testing.T, store *sqlstore.Store) {
 	stored := store.DeadLetters()
 	rapid.Check(t, func(t *rapid.T) {
 		ctx := context.Background()
-		_, err := stored.Purge(ctx, died.Add(time.Hour), died.Add(time.Hour))
+		_, err := stored.Purge(ctx, firstDeadAt.Add(time.Hour), firstDeadAt.Add(time.Hour))
 		require.NoError(t, err)
 		ideal := dlq.NewMemory(dlq.MemoryConfig{})
-		now := died
+		now := firstDeadAt
 		for range rapid.IntRange(1, 4).Draw(t, "batches") {
 			now = now.Add(time.Duration(rapid.IntRange(0, 40).Draw(t, "wait")) * time.Second)
 			calls := rapid.SliceOfN(rapid.Custom(func(t *rapid.T) letterCall { return drawLetterCall(t, now) }), 1, 8).Draw(t, "calls")
@@ -48,7 +48,7 @@ func checkLetterBatches(t *testing.T, store *sqlstore.Store) {
 	})
 }
 
-// together has the calls carried out in one transaction.
+// together has the calls executed in one transaction.
 func together(t *rapid.T, store *sqlstore.Store, letters dlq.Store, calls []letterCall) []letterOutcome {
 	outcomes := make([]letterOutcome, len(calls))
 	release := store.Hold()
@@ -57,12 +57,12 @@ func together(t *rapid.T, store *sqlstore.Store, letters dlq.Store, calls []lett
 	defer release()
 	for i, call := range calls {
 		group.Go(func() { outcomes[i] = call.do(letters) })
-		require.Eventually(t, func() bool { return store.Waiting() == i+1 }, soonEnough, 10*time.Microsecond)
+		require.Eventually(t, func() bool { return store.Waiting() == i+1 }, eventuallyTimeout, 10*time.Microsecond)
 	}
 	return outcomes
 }
 
-// letterCall is a call of a method that changes something.
+// letterCall is a call of a method that changes entries.
 type letterCall struct {
 	method  string
 	entries []dlq.Entry
@@ -85,7 +85,7 @@ func drawLetterCall(t *rapid.T, now time.Time) letterCall {
 	}
 	if c.method == "put" {
 		for _, id := range c.ids {
-			e := letter(id, rapid.IntRange(0, 3).Draw(t, "second"))
+			e := deadEntry(id, rapid.IntRange(0, 3).Draw(t, "second"))
 			e.Error = rapid.SampledFrom([]string{"x", "y"}).Draw(t, "error")
 			e.Reason = delivery.Reason(rapid.SampledFrom([]string{"x", "y"}).Draw(t, "reason"))
 			e.Envelope.Body = []byte(rapid.SampledFrom([]string{"", "x", "y"}).Draw(t, "body"))
@@ -125,7 +125,7 @@ func requireSameOutcome(t *rapid.T, want, got letterOutcome, message string, arg
 	requireSameEntries(t, want.entries, got.entries)
 }
 
-// requireSameEntries takes no body and an empty one for the same.
+// requireSameEntries treats no body and an empty one as the same.
 func requireSameEntries(t *rapid.T, want, got []dlq.Entry) {
 	require.Len(t, got, len(want))
 	for i := range want {

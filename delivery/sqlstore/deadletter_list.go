@@ -11,13 +11,14 @@ import (
 	"github.com/esh3artech/barid/dlq"
 )
 
-// picked is what a filter asks for of the table of heads, named d.
-func (d *DeadLetters) picked(filter *dlq.Filter) *conditions {
+// conditions are the conditions of a filter on the table of heads, whose alias
+// is d.
+func (d *DeadLetters) conditions(filter *dlq.Filter) *conditions {
 	where := &conditions{dialect: d.store.dialect}
-	// SQLite knows nothing of how many entries have which value: it is told to
-	// use the index of the field that most likely has the fewest, by a sign that
-	// keeps the others' from being used (SQLite documentation, "The SQLite Query
-	// Optimizer Overview"). They stand in this order.
+	// SQLite does not know how many entries have which value. The fields stand in
+	// the order in which they most likely have the fewest, and the index of the
+	// first one is used: a plus sign keeps the indexes of the others from being
+	// used (SQLite documentation, "The SQLite Query Optimizer Overview").
 	sign := ""
 	for _, field := range []struct{ column, value string }{
 		{"recipient", filter.Recipient}, {"fingerprint", filter.Fingerprint}, {"source", filter.Source},
@@ -26,7 +27,7 @@ func (d *DeadLetters) picked(filter *dlq.Filter) *conditions {
 		if field.value == "" {
 			continue
 		}
-		where.add(sign+"d."+field.column+" = %s", short(field.value))
+		where.add(sign+"d."+field.column+" = %s", shorten(field.value))
 		if d.store.dialect.kind == SQLite {
 			sign = "+"
 		}
@@ -51,7 +52,7 @@ func (d *DeadLetters) List(ctx context.Context, query dlq.Query) (dlq.Page, erro
 	}
 	text, args := d.listQuery(&scan)
 	var keys [][]byte
-	var found map[string]*letterContent
+	var found map[string]*deadLetterContent
 	err = d.store.read(ctx, "list dead letters", func(q querier) error {
 		var err error
 		if keys, err = queryKeys(ctx, q, text, args...); err != nil {
@@ -61,7 +62,7 @@ func (d *DeadLetters) List(ctx context.Context, query dlq.Query) (dlq.Page, erro
 		for i := range page {
 			page[i] = string(keys[i])
 		}
-		found, err = d.contents(ctx, q, page)
+		found, err = d.readContents(ctx, q, page)
 		return err
 	})
 	if err != nil {
@@ -70,7 +71,7 @@ func (d *DeadLetters) List(ctx context.Context, query dlq.Query) (dlq.Page, erro
 	page := dlq.Page{Entries: make([]dlq.Entry, min(len(keys), scan.Limit))}
 	for i := range page.Entries {
 		content := found[string(keys[i])]
-		if content == nil { // somebody has deleted it from one table only
+		if content == nil { // it was deleted from one table only
 			return dlq.Page{}, fmt.Errorf("%w: dead letter %.100q", ErrDamaged, keys[i])
 		}
 		if page.Entries[i], err = content.decode(); err != nil {
@@ -83,24 +84,24 @@ func (d *DeadLetters) List(ctx context.Context, query dlq.Query) (dlq.Page, erro
 	return page, nil
 }
 
-// listQuery asks for the IDs of a page, and one more, to know whether there is
+// listQuery asks for the IDs of a page and one more, to learn whether there is
 // another page.
 func (d *DeadLetters) listQuery(scan *dlq.Scan) (text string, args []any) {
-	where := d.picked(&scan.Filter)
+	where := d.conditions(&scan.Filter)
 	beyond, direction := "<", "DESC"
 	if scan.Order == dlq.OldestFirst {
 		beyond, direction = ">", "ASC"
 	}
 	if scan.After.ID != "" {
-		where.add("(d.dead_at, d.id) "+beyond+" (%s, %s)", scan.After.At.UnixMicro(), short(scan.After.ID))
+		where.add("(d.dead_at, d.id) "+beyond+" (%s, %s)", scan.After.At.UnixMicro(), shorten(scan.After.ID))
 	}
 	text = fmt.Sprintf("SELECT d.id FROM %s AS d%s ORDER BY d.dead_at %[3]s, d.id %[3]s LIMIT %[4]d",
 		d.store.letters.heads.name, where.where(), direction, scan.Limit+1)
 	return text, where.args
 }
 
-// Count implements dlq.Store. It reads the index of one field, and the table
-// where the filter has several.
+// Count implements dlq.Store. It reads the index of one field, and the table if
+// the filter has several.
 func (d *DeadLetters) Count(ctx context.Context, filter dlq.Filter) (int, error) {
 	if err := d.usable(ctx); err != nil {
 		return 0, err
@@ -108,7 +109,7 @@ func (d *DeadLetters) Count(ctx context.Context, filter dlq.Filter) (int, error)
 	if err := dlq.CheckFilter(&filter); err != nil {
 		return 0, err
 	}
-	where := d.picked(&filter)
+	where := d.conditions(&filter)
 	text := fmt.Sprintf("SELECT COUNT(*) FROM %s AS d%s", d.store.letters.heads.name, where.where())
 	var count int
 	err := d.store.read(ctx, "count dead letters", func(q querier) error {
@@ -117,9 +118,9 @@ func (d *DeadLetters) Count(ctx context.Context, filter dlq.Filter) (int, error)
 	return count, err
 }
 
-// Stats implements dlq.Store. The counts are those of one moment; an index is
-// read for each, and an entry for each fingerprint, whose newest error is the
-// example.
+// Stats implements dlq.Store. The counts are those of one moment. It reads an
+// index for each count, and an entry for each fingerprint, whose newest error
+// is the example.
 func (d *DeadLetters) Stats(ctx context.Context, top int) (dlq.Stats, error) {
 	if err := d.usable(ctx); err != nil {
 		return dlq.Stats{}, err
@@ -129,7 +130,7 @@ func (d *DeadLetters) Stats(ctx context.Context, top int) (dlq.Stats, error) {
 	}
 	var stats dlq.Stats
 	err := d.store.read(ctx, "dead letter stats", func(q querier) error {
-		s := letterStats{letters: d.store.letters, q: q}
+		s := deadLetterStats{letters: d.store.letters, q: q}
 		reasons, err := s.counts(ctx, "reason")
 		if err != nil {
 			return err
@@ -153,26 +154,26 @@ func (d *DeadLetters) Stats(ctx context.Context, top int) (dlq.Stats, error) {
 	return stats, err
 }
 
-// letterStats counts in one transaction.
-type letterStats struct {
-	letters *letters
+// deadLetterStats counts in one transaction.
+type deadLetterStats struct {
+	letters *deadLetterTables
 	q       querier
 }
 
-// letterCount is a value of a column of heads, as it stands there, and how many
-// have it.
-type letterCount struct {
+// columnCount is a value of a column of heads, as it stands there, and how many
+// entries have it.
+type columnCount struct {
 	value   []byte
 	count   int
 	example string // an error, for a fingerprint
 }
 
 // counts counts entries by a column.
-func (s *letterStats) counts(ctx context.Context, column string) (map[string]int, error) {
-	var all []letterCount
+func (s *deadLetterStats) counts(ctx context.Context, column string) (map[string]int, error) {
+	var all []columnCount
 	text := fmt.Sprintf("SELECT %s, COUNT(*) FROM %s GROUP BY %[1]s", column, s.letters.heads.name)
 	err := query(ctx, s.q, func(answer scanner) error {
-		var c letterCount
+		var c columnCount
 		err := answer.Scan((*intoBytes)(&c.value), (*intoInt)(&c.count))
 		all = append(all, c)
 		return err
@@ -191,8 +192,8 @@ func (s *letterStats) counts(ctx context.Context, column string) (map[string]int
 	return counts, nil
 }
 
-func (s *letterStats) fingerprints(ctx context.Context, top int) ([]dlq.FingerprintCount, error) {
-	var all []letterCount
+func (s *deadLetterStats) fingerprints(ctx context.Context, top int) ([]dlq.FingerprintCount, error) {
+	var all []columnCount
 	text := fmt.Sprintf(`SELECT g.fingerprint, g.count, (
 		SELECT e.error FROM %[1]s AS d JOIN %[2]s AS e ON e.id = d.id
 		WHERE d.fingerprint = g.fingerprint ORDER BY d.dead_at DESC, d.id DESC LIMIT 1
@@ -200,7 +201,7 @@ func (s *letterStats) fingerprints(ctx context.Context, top int) ([]dlq.Fingerpr
 		SELECT fingerprint, COUNT(*) AS count FROM %[1]s GROUP BY fingerprint ORDER BY count DESC, fingerprint LIMIT %[3]d
 	) AS g`, s.letters.heads.name, s.letters.contents.name, top)
 	err := query(ctx, s.q, func(answer scanner) error {
-		var c letterCount
+		var c columnCount
 		err := answer.Scan((*intoBytes)(&c.value), (*intoInt)(&c.count), (*intoString)(&c.example))
 		all = append(all, c)
 		return err
@@ -221,9 +222,9 @@ func (s *letterStats) fingerprints(ctx context.Context, top int) ([]dlq.Fingerpr
 	return groups, nil
 }
 
-// unshortened is a value of a column as it was before it was shortened. One whose
-// entry can't be read stays as it is.
-func (s *letterStats) unshortened(ctx context.Context, column string, value []byte) (string, error) {
+// unshortened is a value of a column as it was before it was shortened. It
+// stays short when its entry can't be read.
+func (s *deadLetterStats) unshortened(ctx context.Context, column string, value []byte) (string, error) {
 	if !isShortened(value) {
 		return string(value), nil
 	}

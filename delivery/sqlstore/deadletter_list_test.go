@@ -13,13 +13,13 @@ import (
 	"github.com/esh3artech/barid/dlq"
 )
 
-// Every filter finds its entries by an index. SQLite, which does as it is told,
-// takes the one that is meant, which has them in the order of the list.
+// Every filter finds its entries by an index. SQLite uses the index that it is
+// told to use, which has the entries in the order of the list.
 func TestListsOfLettersUseIndexes(t *testing.T) {
 	const count = 5000
 	entries := make([]dlq.Entry, count)
 	for i := range entries {
-		entries[i] = letter(fmt.Sprintf("%05d", i), i)
+		entries[i] = deadEntry(fmt.Sprintf("%05d", i), i)
 		e := &entries[i]
 		e.Envelope.Recipient, e.Fingerprint, e.Source = fmt.Sprint("r", i%1000), fmt.Sprint("f", i%500), fmt.Sprint("s", i%500)
 		e.Envelope.Type, e.Reason = fmt.Sprint("t", i%500), delivery.Reason(fmt.Sprint("r", i%500))

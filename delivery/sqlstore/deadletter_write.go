@@ -7,34 +7,35 @@ import (
 	"github.com/esh3artech/barid/dlq"
 )
 
-type letterAction int
+// deadLetterAction is a method of dlq.Store that writes.
+type deadLetterAction int
 
 const (
-	putLetters letterAction = iota
-	claimLetters
-	releaseLetters
-	removeLetters
-	deleteLetters
-	purgeLetters
+	putDeadLetters deadLetterAction = iota
+	claimDeadLetters
+	releaseDeadLetters
+	removeDeadLetters
+	deleteDeadLetters
+	purgeDeadLetters
 )
 
-// letterCall is one action on some dead letters, and what came of each. Times
-// are in microseconds.
-type letterCall struct {
-	action letterAction
+// deadLetterCall is one call for some dead letters on its way through the
+// writer, with the result for each. Times are in microseconds.
+type deadLetterCall struct {
+	action deadLetterAction
 	keys   []string
-	rows   []letterRows // to put
+	rows   []encodedDeadLetter // to put
 	token  string
 	now    int64
 	until  int64 // the end of a claim
-	before int64 // what is purged is older
+	before int64 // purge deletes what is older
 
 	errs  []error
-	found []*letterContent // what was claimed
+	found []*deadLetterContent // what was claimed
 }
 
-// letterState is what is known of a dead letter.
-type letterState struct {
+// deadLetterState is what is stored of a dead letter beside its content.
+type deadLetterState struct {
 	there    bool
 	deadAt   int64
 	token    string // empty when not claimed
@@ -42,100 +43,101 @@ type letterState struct {
 	replaced bool // since it was claimed
 }
 
-func (s letterState) claimed(now int64) bool { return s.token != "" && now < s.until }
+func (s deadLetterState) claimed(now int64) bool { return s.token != "" && now < s.until }
 
-// step carries a call's action out on its i-th dead letter, as dlq.Store says,
-// and returns the state after it.
-func (s letterState) step(c *letterCall, i int) (letterState, error) {
-	if c.action == putLetters {
-		return letterState{there: true, deadAt: c.rows[i].deadAt, token: s.token, until: s.until, replaced: s.token != ""}, nil
+// apply executes a call on its dead letter i, as dlq.Store says, and returns
+// the state after it.
+func (s deadLetterState) apply(c *deadLetterCall, i int) (deadLetterState, error) {
+	if c.action == putDeadLetters {
+		return deadLetterState{there: true, deadAt: c.rows[i].deadAt, token: s.token, until: s.until, replaced: s.token != ""}, nil
 	}
 	if !s.there {
 		return s, dlq.ErrNotFound
 	}
 	switch c.action {
-	case putLetters:
-	case claimLetters:
+	case putDeadLetters:
+	case claimDeadLetters:
 		if s.claimed(c.now) && s.token != c.token {
 			return s, dlq.ErrClaimed
 		}
 		s.token, s.until, s.replaced = c.token, c.until, false
 		return s, nil
-	case releaseLetters, removeLetters:
+	case releaseDeadLetters, removeDeadLetters:
 		switch {
 		case c.token == "" || s.token != c.token:
 			return s, dlq.ErrClaimLost
-		case c.action == releaseLetters:
+		case c.action == releaseDeadLetters:
 			s.token, s.until, s.replaced = "", 0, false
 			return s, nil
 		case s.replaced:
 			return s, dlq.ErrReplaced
 		}
-	case deleteLetters, purgeLetters:
+	case deleteDeadLetters, purgeDeadLetters:
 		switch {
 		case s.claimed(c.now):
 			return s, dlq.ErrClaimed
-		case c.action == purgeLetters && s.deadAt >= c.before:
-			return s, dlq.ErrNotFound // not what was to be purged any more
+		case c.action == purgeDeadLetters && s.deadAt >= c.before:
+			return s, dlq.ErrNotFound // it was put again since purge looked
 		}
 	}
-	return letterState{}, nil
+	return deadLetterState{}, nil
 }
 
-// letterItem is one dead letter of a call.
-type letterItem struct {
-	call *letterCall
+// deadLetterItem is one dead letter of a call.
+type deadLetterItem struct {
+	call *deadLetterCall
 	at   int
 }
 
-func (i letterItem) key() string { return i.call.keys[i.at] }
+func (i deadLetterItem) key() string { return i.call.keys[i.at] }
 
-// run carries calls out, in the order in which they came.
-func (l *letters) run(ctx context.Context, q querier, calls []*letterCall) error {
-	var items []letterItem
+// run executes calls in the order in which they came.
+func (l *deadLetterTables) run(ctx context.Context, q querier, calls []*deadLetterCall) error {
+	var items []deadLetterItem
 	for _, c := range calls {
 		c.errs = make([]error, len(c.keys))
-		c.found = make([]*letterContent, len(c.keys))
+		c.found = make([]*deadLetterContent, len(c.keys))
 		for i := range c.keys {
-			items = append(items, letterItem{call: c, at: i})
+			items = append(items, deadLetterItem{call: c, at: i})
 		}
 	}
 	for len(items) > 0 {
-		lost, err := l.pass(ctx, q, items)
+		lost, err := l.applyItems(ctx, q, items)
 		if err != nil {
 			return err
 		}
-		items = slices.DeleteFunc(items, func(i letterItem) bool { return !lost[i.key()] })
+		items = slices.DeleteFunc(items, func(i deadLetterItem) bool { return !lost[i.key()] })
 	}
 	return nil
 }
 
-// letterRow is a dead letter in the course of a pass.
-type letterRow struct {
-	before, now letterState
-	first       *letterRows  // what is put first, if anything
-	inserted    bool         // first was inserted by this pass, and before that there was none
-	put         *letterRows  // what was put last, until it is deleted
-	claimed     []letterItem // those who want it as it was before the pass
+// deadLetterRow is a dead letter in the course of applyItems.
+type deadLetterRow struct {
+	before, now deadLetterState
+	first       *encodedDeadLetter // the first entry that is put, or nil
+	inserted    bool               // first was inserted, and there was none before
+	put         *encodedDeadLetter // the last entry that was put, unless it was deleted
+	claimed     []deadLetterItem   // the claims of what was there before
 }
 
-// pass carries steps out, and returns the keys that it could not get hold of.
+// applyItems executes calls, and returns the keys for which it could not.
 //
-// What is put is inserted first, unless it is there, and what is there is locked
-// after that, each in the order of keys. Who inserts waits for others that
-// insert greater keys, or lock; who locks, for others that lock greater keys: so
-// that nobody waits in a circle.
-func (l *letters) pass(ctx context.Context, q querier, items []letterItem) (lost map[string]bool, err error) {
-	rows := make(map[string]*letterRow, len(items))
+// Entries that are put are inserted first, unless they are there. Those that
+// are there are locked after that. Both happen in the order of keys. A
+// transaction that inserts waits only for others that insert greater keys, or
+// that lock. One that locks waits only for others that lock greater keys. So
+// there is no deadlock.
+func (l *deadLetterTables) applyItems(ctx context.Context, q querier, items []deadLetterItem) (lost map[string]bool, err error) {
+	rows := make(map[string]*deadLetterRow, len(items))
 	names := make([]string, 0, len(items))
 	for _, item := range items {
 		r := rows[item.key()]
 		if r == nil {
-			r = new(letterRow)
+			r = new(deadLetterRow)
 			rows[item.key()] = r
 			names = append(names, item.key())
 		}
-		if item.call.action == putLetters && r.first == nil {
+		if item.call.action == putDeadLetters && r.first == nil {
 			r.first = &item.call.rows[item.at]
 		}
 	}
@@ -149,10 +151,10 @@ func (l *letters) pass(ctx context.Context, q querier, items []letterItem) (lost
 	for _, item := range items {
 		key := item.key()
 		if r := rows[key]; r.first == nil || r.inserted || r.before.there {
-			r.take(item)
+			r.applyItem(item)
 			continue
 		}
-		// Somebody has deleted it after it was found not to be new.
+		// It was deleted after the insert had found it.
 		if lost == nil {
 			lost = make(map[string]bool)
 		}
@@ -164,12 +166,12 @@ func (l *letters) pass(ctx context.Context, q querier, items []letterItem) (lost
 	return lost, l.write(ctx, q, names, rows)
 }
 
-// insert inserts the heads of what is put and not there yet.
-func (l *letters) insert(ctx context.Context, q querier, names []string, rows map[string]*letterRow) error {
+// insert inserts the heads of entries that are put and not there yet.
+func (l *deadLetterTables) insert(ctx context.Context, q querier, names []string, rows map[string]*deadLetterRow) error {
 	var heads []row
 	for _, name := range names {
 		if first := rows[name].first; first != nil {
-			heads = append(heads, first.headWith(letterState{}))
+			heads = append(heads, first.headWith(deadLetterState{}))
 		}
 	}
 	added, err := l.heads.add(ctx, q, heads)
@@ -179,14 +181,14 @@ func (l *letters) insert(ctx context.Context, q querier, names []string, rows ma
 	return err
 }
 
-func (l *letters) lock(ctx context.Context, q querier, names []string, rows map[string]*letterRow) error {
+func (l *deadLetterTables) lock(ctx context.Context, q querier, names []string, rows map[string]*deadLetterRow) error {
 	names = slices.DeleteFunc(slices.Clone(names), func(name string) bool { return rows[name].inserted })
 	if len(names) == 0 {
 		return nil
 	}
-	return l.heads.dialect.fetch(ctx, q, l.locked, keysOf(names), func(answer scanner) error {
+	return l.heads.dialect.queryByKeys(ctx, q, l.locked, keysOf(names), func(answer scanner) error {
 		var key string
-		state := letterState{there: true}
+		state := deadLetterState{there: true}
 		var replaced intoFlag
 		err := answer.Scan((*intoString)(&key), &state.deadAt, (*intoString)(&state.token), &state.until, &replaced)
 		state.replaced = bool(replaced)
@@ -197,25 +199,25 @@ func (l *letters) lock(ctx context.Context, q querier, names []string, rows map[
 	})
 }
 
-// take carries out one step.
-func (r *letterRow) take(item letterItem) {
+// applyItem executes a call on one dead letter.
+func (r *deadLetterRow) applyItem(item deadLetterItem) {
 	c, i := item.call, item.at
-	r.now, c.errs[i] = r.now.step(c, i)
+	r.now, c.errs[i] = r.now.apply(c, i)
 	switch {
 	case c.errs[i] != nil:
-	case c.action == putLetters:
+	case c.action == putDeadLetters:
 		r.put = &c.rows[i]
-	case c.action == claimLetters && r.put != nil:
+	case c.action == claimDeadLetters && r.put != nil:
 		c.found[i] = r.put.content
-	case c.action == claimLetters:
+	case c.action == claimDeadLetters:
 		r.claimed = append(r.claimed, item)
 	case !r.now.there:
 		r.put = nil
 	}
 }
 
-// read reads what was claimed.
-func (l *letters) read(ctx context.Context, q querier, names []string, rows map[string]*letterRow) error {
+// read reads the contents of what was claimed.
+func (l *deadLetterTables) read(ctx context.Context, q querier, names []string, rows map[string]*deadLetterRow) error {
 	var wanted []string
 	for _, name := range names {
 		if len(rows[name].claimed) > 0 {
@@ -225,7 +227,7 @@ func (l *letters) read(ctx context.Context, q querier, names []string, rows map[
 	if len(wanted) == 0 {
 		return nil
 	}
-	return l.heads.dialect.fetch(ctx, q, l.whole, keysOf(wanted), func(answer scanner) error {
+	return l.heads.dialect.queryByKeys(ctx, q, l.whole, keysOf(wanted), func(answer scanner) error {
 		content, err := scanContent(answer)
 		if r := rows[string(content.id)]; r != nil {
 			for _, item := range r.claimed {
@@ -236,8 +238,8 @@ func (l *letters) read(ctx context.Context, q querier, names []string, rows map[
 	})
 }
 
-// write leaves behind what the steps have made of the rows.
-func (l *letters) write(ctx context.Context, q querier, names []string, rows map[string]*letterRow) error {
+// write stores what the calls have made of the rows.
+func (l *deadLetterTables) write(ctx context.Context, q querier, names []string, rows map[string]*deadLetterRow) error {
 	var add, heads, contents, claims []row
 	var remove [][]byte
 	for _, name := range names {
@@ -258,7 +260,7 @@ func (l *letters) write(ctx context.Context, q querier, names []string, rows map
 	}
 	if len(remove) > 0 {
 		for _, t := range []*table{l.heads, l.contents} {
-			if err := t.dialect.remove(ctx, q, t.name, "id", remove); err != nil {
+			if err := t.dialect.deleteByKeys(ctx, q, t.name, "id", remove); err != nil {
 				return err
 			}
 		}
@@ -276,8 +278,8 @@ func (l *letters) write(ctx context.Context, q querier, names []string, rows map
 }
 
 // headWith is the row of heads with a claim.
-func (r *letterRows) headWith(s letterState) row {
+func (r *encodedDeadLetter) headWith(s deadLetterState) row {
 	return append(r.head[:len(r.head):len(r.head)], s.claim()...)
 }
 
-func (s letterState) claim() row { return row{bytesOf(s.token), s.until, flagOf(s.replaced)} }
+func (s deadLetterState) claim() row { return row{bytesOf(s.token), s.until, flagOf(s.replaced)} }

@@ -17,10 +17,10 @@ import (
 	"github.com/esh3artech/barid/idempotency"
 )
 
-// BenchmarkKeys is what a message costs that is handled once: its key claimed and
+// BenchmarkKeys measures what a message's key costs that is claimed and
 // completed.
 func BenchmarkKeys(b *testing.B) {
-	onBoth(b, func(b *testing.B, store *sqlstore.Store) {
+	onEachStore(b, func(b *testing.B, store *sqlstore.Store) {
 		b.ReportAllocs()
 		keys := store.Keys()
 		var n atomic.Int64
@@ -45,16 +45,16 @@ func BenchmarkKeys(b *testing.B) {
 	})
 }
 
-// BenchmarkRequeue is what a thousand dead letters cost the store that are
-// claimed, and removed when they are sent: in batches, one by one, and one by one
-// by many at once.
+// BenchmarkRequeue measures what a thousand dead letters cost that are claimed,
+// and removed after they were sent: in batches, one by one, and one by one from
+// many goroutines.
 func BenchmarkRequeue(b *testing.B) {
 	const count = 1000
 	ids := make([]string, count)
 	entries := make([]dlq.Entry, count)
 	for i := range ids {
 		ids[i] = fmt.Sprintf("%04d", i)
-		entries[i] = letter(ids[i], i)
+		entries[i] = deadEntry(ids[i], i)
 		entries[i].Envelope.Body = make([]byte, 1024)
 	}
 	for _, shape := range []struct {
@@ -62,7 +62,7 @@ func BenchmarkRequeue(b *testing.B) {
 		batch, many int
 	}{{"batches of 100", 100, 1}, {"single", 1, 1}, {"64 single at once", 1, 64}} {
 		b.Run(shape.name, func(b *testing.B) {
-			onBoth(b, func(b *testing.B, store *sqlstore.Store) {
+			onEachStore(b, func(b *testing.B, store *sqlstore.Store) {
 				letters := store.DeadLetters()
 				for b.Loop() {
 					b.StopTimer()
@@ -74,7 +74,7 @@ func BenchmarkRequeue(b *testing.B) {
 					for range shape.many {
 						group.Go(func() {
 							for i := next.Add(1) - 1; i < int64(len(parts)); i = next.Add(1) - 1 {
-								_, claimed := letters.Claim(context.Background(), dlq.Claim{Token: "token", Now: died, Lease: lease}, parts[i]...)
+								_, claimed := letters.Claim(context.Background(), dlq.Claim{Token: "token", Now: firstDeadAt, Lease: lease}, parts[i]...)
 								removed := letters.Remove(context.Background(), "token", parts[i]...)
 								if err := errors.Join(errors.Join(claimed...), errors.Join(removed...)); err != nil {
 									b.Error(err)
@@ -90,14 +90,14 @@ func BenchmarkRequeue(b *testing.B) {
 	}
 }
 
-// BenchmarkLetters reads of many dead letters.
+// BenchmarkLetters reads out of many dead letters.
 func BenchmarkLetters(b *testing.B) {
 	const count = 100_000
-	onBoth(b, func(b *testing.B, store *sqlstore.Store) {
+	onEachStore(b, func(b *testing.B, store *sqlstore.Store) {
 		letters := store.DeadLetters()
 		entries := make([]dlq.Entry, 0, 1000)
 		for i := range count {
-			e := letter(fmt.Sprintf("%06d", i), i)
+			e := deadEntry(fmt.Sprintf("%06d", i), i)
 			e.Envelope.Recipient, e.Fingerprint = fmt.Sprint("r", i%1000), fmt.Sprint("f", i%100)
 			if entries = append(entries, e); len(entries) == cap(entries) {
 				require.NoError(b, letters.Put(b.Context(), entries...))

@@ -23,14 +23,11 @@ import (
 	"github.com/esh3artech/barid/idempotency"
 )
 
-// patience is for what takes as long as the machine needs.
-const patience = time.Minute
-
-func TestPartsWithoutPostgres(t *testing.T) {
+func TestDeadLettersWithoutPostgres(t *testing.T) {
 	server := servers.StartPostgres(t, servers.PostgresConfig{NoSync: true})
 	db := connect(t, "pgx", server.URL())
 	store := open(t, db, sqlstore.Config{})
-	require.NoError(t, store.DeadLetters().Put(t.Context(), letter("before", 0)))
+	require.NoError(t, store.DeadLetters().Put(t.Context(), deadEntry("before", 0)))
 
 	require.NoError(t, server.Kill())
 	errs := everyMethod(t.Context(), store.DeadLetters())
@@ -42,24 +39,24 @@ func TestPartsWithoutPostgres(t *testing.T) {
 		require.ErrorAs(t, err, &failure, i)
 		require.NotEmpty(t, failure.Doing)
 	}
-	// Many ids have the error each.
-	require.Len(t, store.DeadLetters().Delete(t.Context(), died, make([]string, 600)...), 600)
+	// Each of many IDs has the error.
+	require.Len(t, store.DeadLetters().Delete(t.Context(), firstDeadAt, make([]string, 600)...), 600)
 	_, err := store.Keys().Claim(t.Context(), "key", "token", 0, time.Minute)
 	require.ErrorIs(t, err, idempotency.ErrUnavailable)
 	require.ErrorIs(t, err, delivery.ErrStoreDown)
 
-	require.Eventually(t, func() bool { return server.Start(t.Context()) == nil }, patience, 10*time.Millisecond)
-	require.Eventually(t, func() bool { return store.Ping(context.Background()) == nil }, patience, 10*time.Millisecond)
-	require.Equal(t, []string{"before"}, kept(t, store.DeadLetters()))
+	require.Eventually(t, func() bool { return server.Start(t.Context()) == nil }, eventuallyTimeout, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return store.Ping(context.Background()) == nil }, eventuallyTimeout, 10*time.Millisecond)
+	require.Equal(t, []string{"before"}, entryIDs(t, store.DeadLetters()))
 }
 
-// PostgreSQL is stopped or killed at any moment of what several do at once.
-// Whatever was acknowledged is there.
-func TestPartsWhilePostgresRestarts(t *testing.T) {
+// PostgreSQL is stopped or killed while several goroutines write. Whatever was
+// acknowledged is there afterwards.
+func TestDeadLettersWhilePostgresRestarts(t *testing.T) {
 	server := servers.StartPostgres(t, servers.PostgresConfig{NoSync: true})
 	db := connect(t, "pgx", server.URL())
 	store := open(t, db, sqlstore.Config{})
-	var known ledger
+	var known acknowledged
 	for round, end := range []func() error{server.Stop, server.Kill, server.Kill, server.Stop} {
 		const workers = 8
 		stop := make(chan struct{})
@@ -73,31 +70,31 @@ func TestPartsWhilePostgresRestarts(t *testing.T) {
 						return
 					default:
 					}
-					churn(store, fmt.Sprintf("%d-%d-%d", round, w, n), known.tell)
+					putAndComplete(store, fmt.Sprintf("%d-%d-%d", round, w, n), known.tell)
 					done.Add(1)
 				}
 			})
 		}
-		require.Eventually(t, func() bool { return done.Load() > 50 }, patience, time.Millisecond)
+		require.Eventually(t, func() bool { return done.Load() > 50 }, eventuallyTimeout, time.Millisecond)
 		require.NoError(t, end())
-		// Of a server that was killed, parts may live for a moment.
-		require.Eventually(t, func() bool { return server.Start(t.Context()) == nil }, patience, 10*time.Millisecond)
-		// Who goes on meanwhile does so without anybody's help.
+		// Some processes of a server that was killed may live for a moment.
+		require.Eventually(t, func() bool { return server.Start(t.Context()) == nil }, eventuallyTimeout, 10*time.Millisecond)
+		// The workers go on without any help.
 		seen := done.Load()
-		require.Eventually(t, func() bool { return done.Load() > seen+50 }, patience, time.Millisecond)
+		require.Eventually(t, func() bool { return done.Load() > seen+50 }, eventuallyTimeout, time.Millisecond)
 		close(stop)
 		group.Wait()
-		require.Eventually(t, func() bool { return store.Ping(context.Background()) == nil }, patience, 10*time.Millisecond)
+		require.Eventually(t, func() bool { return store.Ping(context.Background()) == nil }, eventuallyTimeout, 10*time.Millisecond)
 		known.check(t, store)
 	}
 }
 
-const envVictim = "BARID_TEST_SQLSTORE_VICTIM"
+const putUntilKilledVariable = "BARID_TEST_SQLSTORE_PUT"
 
-// TestVictim is the other process of TestKilledProcess: it churns until it is
-// killed.
-func TestVictim(t *testing.T) {
-	path := os.Getenv(envVictim)
+// TestPutUntilKilled is the other process of TestDeadLettersOfAKilledProcess:
+// it writes until it is killed.
+func TestPutUntilKilled(t *testing.T) {
+	path := os.Getenv(putUntilKilledVariable)
 	if path == "" {
 		return
 	}
@@ -108,7 +105,7 @@ func TestVictim(t *testing.T) {
 	for w := range 8 {
 		group.Go(func() {
 			for n := 0; ; n++ {
-				churn(store, fmt.Sprintf("%d-%d-%d", os.Getpid(), w, n), func(what, id string) {
+				putAndComplete(store, fmt.Sprintf("%d-%d-%d", os.Getpid(), w, n), func(what, id string) {
 					fmt.Printf("%s: %s\n", what, id)
 				})
 			}
@@ -117,27 +114,27 @@ func TestVictim(t *testing.T) {
 	group.Wait()
 }
 
-// A process that is killed between any two steps has lost nothing that it was
-// told is durable.
-func TestKilledProcess(t *testing.T) {
+// A process that is killed between any two steps has lost nothing that was
+// acknowledged.
+func TestDeadLettersOfAKilledProcess(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "barid.db")
-	var known ledger
+	var known acknowledged
 	for round := range 3 {
-		victim := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestVictim$") //nolint:gosec // this program
-		victim.Env = append(os.Environ(), envVictim+"="+path)
-		output, err := victim.StdoutPipe()
+		process := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestPutUntilKilled$") //nolint:gosec // this program
+		process.Env = append(os.Environ(), putUntilKilledVariable+"="+path)
+		output, err := process.StdoutPipe()
 		require.NoError(t, err)
-		require.NoError(t, victim.Start())
+		require.NoError(t, process.Start())
 		lines := bufio.NewScanner(output)
 		for n := 0; lines.Scan(); n++ {
 			if what, id, found := strings.Cut(lines.Text(), ": "); found {
 				known.tell(what, id)
 			}
 			if n == 300+round*37 {
-				require.NoError(t, victim.Process.Kill())
+				require.NoError(t, process.Process.Kill())
 			}
 		}
-		require.Error(t, victim.Wait())
+		require.Error(t, process.Wait())
 
 		db, err := sql.Open("sqlite", sqlstore.SQLiteDSN(path))
 		require.NoError(t, err)

@@ -5,23 +5,13 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"net/url"
 	"strings"
 )
 
-// SQLiteDSN is the data source name with which modernc.org/sqlite opens the file
-// as a Store needs it: with a write-ahead log, so that readers and the writer
-// don't wait for each other; synced at every commit, so that what was
-// acknowledged survives a power cut; waiting up to 10 s for other processes'
-// transactions.
-func SQLiteDSN(path string) string {
-	pragmas := []string{"busy_timeout(10000)", "journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(ON)"}
-	return "file:" + (&url.URL{Path: path}).EscapedPath() + "?_txlock=immediate&_pragma=" + strings.Join(pragmas, "&_pragma=")
-}
-
 const useSQLiteDSN = "open the file with SQLiteDSN, or set it in the data source name"
 
-func examineSQLite(ctx context.Context, db *sql.DB, config Config) (*dialect, error) {
+// checkSQLite checks the connection's settings.
+func checkSQLite(ctx context.Context, db *sql.DB, config Config) (*dialect, error) {
 	var journal string
 	var patience, synchronous int
 	for _, ask := range []struct {
@@ -29,7 +19,7 @@ func examineSQLite(ctx context.Context, db *sql.DB, config Config) (*dialect, er
 		into   any
 	}{{"journal_mode", &journal}, {"busy_timeout", &patience}, {"synchronous", &synchronous}} {
 		if err := db.QueryRowContext(ctx, "PRAGMA "+ask.pragma).Scan(ask.into); err != nil {
-			return nil, failed(ctx, "asking for "+ask.pragma, err)
+			return nil, asDatabaseError(ctx, "asking for "+ask.pragma, err)
 		}
 	}
 	var faults []error
@@ -51,14 +41,16 @@ func examineSQLite(ctx context.Context, db *sql.DB, config Config) (*dialect, er
 	return sqlite(), errors.Join(faults...)
 }
 
-// oldestPostgreSQL is the first with plan_cache_mode.
+// oldestPostgreSQL is the first version with plan_cache_mode.
 const oldestPostgreSQL = 120000
 
-func examinePostgreSQL(ctx context.Context, db *sql.DB) (*dialect, error) {
+// checkPostgreSQL checks the server's version, and whether the driver takes
+// slices.
+func checkPostgreSQL(ctx context.Context, db *sql.DB) (*dialect, error) {
 	var version int
 	err := db.QueryRowContext(ctx, "SELECT current_setting('server_version_num')::bigint").Scan(&version)
 	if err != nil {
-		return nil, failed(ctx, "asking for the server's version", err)
+		return nil, asDatabaseError(ctx, "asking for the server's version", err)
 	}
 	if version < oldestPostgreSQL {
 		return nil, fmt.Errorf("%w: the server is PostgreSQL %d, want 12 or later", ErrConfig, version/10000)
@@ -67,9 +59,35 @@ func examinePostgreSQL(ctx context.Context, db *sql.DB) (*dialect, error) {
 	var n int
 	if err := db.QueryRowContext(ctx, "SELECT cardinality($1::bytea[])", [][]byte{{0}}).Scan(&n); err != nil {
 		if ctx.Err() != nil {
-			return nil, failed(ctx, "trying an array", err)
+			return nil, asDatabaseError(ctx, "trying an array", err)
 		}
-		d.literals = true
+		d.arraysAsText = true
 	}
 	return d, nil
+}
+
+// detectDialect asks the server what it is, unless the config says so, and
+// checks that it can be used.
+func detectDialect(ctx context.Context, db *sql.DB, config Config) (*dialect, error) {
+	kind := config.Dialect
+	if kind == Detect {
+		// PostgreSQL is asked first: a server writes statements that fail into its
+		// log, and SQLite has no log.
+		var version string
+		postgres := db.QueryRowContext(ctx, "SELECT version()").Scan(&version)
+		if postgres == nil {
+			kind = PostgreSQL
+		} else if err := db.QueryRowContext(ctx, "SELECT sqlite_version()").Scan(&version); err == nil {
+			kind = SQLite
+		} else {
+			return nil, asDatabaseError(ctx, "asking what the server is", errors.Join(postgres, err))
+		}
+		if kind == PostgreSQL && !strings.Contains(version, "PostgreSQL") {
+			return nil, fmt.Errorf("%w: the server is %.60q, want SQLite or PostgreSQL", ErrConfig, version)
+		}
+	}
+	if kind == SQLite {
+		return checkSQLite(ctx, db, config)
+	}
+	return checkPostgreSQL(ctx, db)
 }

@@ -8,29 +8,30 @@ import (
 )
 
 const (
-	sweepEvery = time.Second
-	sweepLeast = 1000
+	expiryInterval = time.Second
+	expiryMinimum  = 1000
 )
 
-// sweeper deletes what has expired from a table with a column expires_at, in
-// small parts by those who write, so that it needs no goroutine, and nobody
-// waits for a large one.
-type sweeper struct {
+// expiry deletes the expired rows of a table that has a column expires_at.
+// Transactions that write do it in small parts, so that it needs no goroutine,
+// and no transaction takes long because of it.
+type expiry struct {
 	table, key string
 	every      time.Duration
 
 	mu      sync.Mutex
 	next    time.Time
-	written int // since the last sweep
+	written int // rows, since the last deletion
 }
 
-// sweep deletes what expired by now, in microseconds, at most twice as much as
-// was written since the last time or sweepLeast.
-func (s *sweeper) sweep(ctx context.Context, q querier, d *dialect, now int64, writes int) error {
+// deleteExpired deletes rows that expired by now, in microseconds, once per
+// interval. It deletes at most twice as many as were written since the last
+// time, or expiryMinimum.
+func (s *expiry) deleteExpired(ctx context.Context, q querier, d *dialect, now int64, writes int) error {
 	s.mu.Lock()
 	s.written += writes
 	due := !time.Now().Before(s.next)
-	limit := max(sweepLeast, 2*s.written)
+	limit := max(expiryMinimum, 2*s.written)
 	if due {
 		s.next, s.written = time.Now().Add(s.every), 0
 	}

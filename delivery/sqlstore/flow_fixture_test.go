@@ -22,24 +22,25 @@ import (
 	"github.com/esh3artech/barid/retry"
 )
 
-// soonEnough is for what happens soon, on a busy machine.
-const soonEnough = 30 * time.Second
+// eventuallyTimeout is how long a test waits for what has to happen, on a busy
+// machine.
+const eventuallyTimeout = time.Minute
 
-// place is where messages flow: a database, and the transport beside it.
-type place struct {
+// backend is a database, and the transport beside it.
+type backend struct {
 	name    string
 	connect func(testing.TB) *sql.DB
 	queues  func(testing.TB) (join func(testing.TB) flowTransport)
 }
 
-// flowTransport is a process's transport.
+// flowTransport is the transport of a process.
 type flowTransport interface {
 	delivery.Transport
 	delivery.Depther
 }
 
-func places() []place {
-	return []place{
+func backends() []backend {
+	return []backend{
 		{"SQLite and memory", connectSQLite, memoryQueues},
 		{"PostgreSQL and memory", connectPostgres, memoryQueues},
 		{"SQLite and RabbitMQ", connectSQLite, rabbitQueues},
@@ -65,8 +66,8 @@ func rabbitQueues(tb testing.TB) func(testing.TB) flowTransport {
 	}
 }
 
-// smallQuorum is rabbitmq.Quorum with a delay ladder of three levels, 7 s: each
-// level is a replicated queue that takes its time to be made.
+// smallQuorum is rabbitmq.Quorum with a delay ladder of three levels, 7 s,
+// because each level is a replicated queue that takes time to make.
 func smallQuorum(name string, server rabbitmq.Version) rabbitmq.Topology {
 	const levels = 3
 	t := rabbitmq.Quorum(name, server)
@@ -82,9 +83,9 @@ func smallQuorum(name string, server rabbitmq.Version) rabbitmq.Topology {
 	return t
 }
 
-// world is what outlives the processes of a host: its database, its queues, and
-// what its handler has seen.
-type world struct {
+// fixture is what outlives the processes of a host: the database, the queues,
+// and what the handler has seen.
+type fixture struct {
 	t      *testing.T
 	db     *sql.DB
 	prefix string
@@ -96,105 +97,106 @@ type world struct {
 	handle func(m delivery.Message, run int) error
 }
 
-func newWorld(t *testing.T, at place, join func(testing.TB) flowTransport) *world {
+func newFixture(t *testing.T, at backend, join func(testing.TB) flowTransport) *fixture {
 	t.Helper()
-	return newWorldOn(t, at.connect(t), join)
+	return newFixtureOn(t, at.connect(t), join)
 }
 
-func newWorldOn(t *testing.T, db *sql.DB, join func(testing.TB) flowTransport) *world {
+func newFixtureOn(t *testing.T, db *sql.DB, join func(testing.TB) flowTransport) *fixture {
 	t.Helper()
-	w := &world{t: t, db: db, prefix: unique(t), join: join, runs: map[string]int{}}
-	w.store = open(t, w.db, sqlstore.Config{TablePrefix: w.prefix})
-	return w
+	f := &fixture{t: t, db: db, prefix: unique(t), join: join, runs: map[string]int{}}
+	f.store = open(t, f.db, sqlstore.Config{TablePrefix: f.prefix})
+	return f
 }
 
-// everywhere runs the test in each place.
-func everywhere(t *testing.T, test func(*world)) {
-	for _, at := range places() {
+// onEveryBackend runs the test on each backend.
+func onEveryBackend(t *testing.T, test func(*fixture)) {
+	for _, at := range backends() {
 		t.Run(at.name, func(t *testing.T) {
 			t.Parallel()
-			test(newWorld(t, at, at.queues(t)))
+			test(newFixture(t, at, at.queues(t)))
 		})
 	}
 }
 
-func (w *world) handler(_ context.Context, m delivery.Message) error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.runs[m.ID]++
-	if w.handle == nil {
+func (f *fixture) handler(_ context.Context, m delivery.Message) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.runs[m.ID]++
+	if f.handle == nil {
 		return nil
 	}
-	return w.handle(m, w.runs[m.ID])
+	return f.handle(m, f.runs[m.ID])
 }
 
-// handles says what the handler does from now on.
-func (w *world) handles(handle func(m delivery.Message, run int) error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.handle = handle
+// setHandler sets what the handler does from now on.
+func (f *fixture) setHandler(handle func(m delivery.Message, run int) error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.handle = handle
 }
 
-func (w *world) ran(id string) int {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.runs[id]
+func (f *fixture) runsOf(id string) int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.runs[id]
 }
 
-func (w *world) record(id string) delivery.Record {
-	records, errs := w.store.Get(context.Background(), id)
+func (f *fixture) record(id string) delivery.Record {
+	records, errs := f.store.Get(context.Background(), id)
 	if errs != nil {
-		assert.ErrorIs(w.t, errs[0], delivery.ErrNotFound)
+		assert.ErrorIs(f.t, errs[0], delivery.ErrNotFound)
 	}
 	return records[0]
 }
 
-func (w *world) missing(ids ...string) {
-	w.t.Helper()
-	_, errs := w.store.Get(w.t.Context(), ids...)
-	require.Len(w.t, errs, len(ids))
+func (f *fixture) missing(ids ...string) {
+	f.t.Helper()
+	_, errs := f.store.Get(f.t.Context(), ids...)
+	require.Len(f.t, errs, len(ids))
 	for _, err := range errs {
-		require.ErrorIs(w.t, err, delivery.ErrNotFound)
+		require.ErrorIs(f.t, err, delivery.ErrNotFound)
 	}
 }
 
-func (w *world) total() int {
-	w.t.Helper()
-	stats, err := w.store.Stats(w.t.Context())
-	require.NoError(w.t, err)
+func (f *fixture) total() int {
+	f.t.Helper()
+	stats, err := f.store.Stats(f.t.Context())
+	require.NoError(f.t, err)
 	return stats.Total
 }
 
-// await returns the record once the message has the status.
-func (w *world) await(id string, status delivery.Status) delivery.Record {
-	w.t.Helper()
-	w.soon(func() bool { return w.record(id).Status == status }, "%s becomes %s", id, status)
-	return w.record(id)
+// await waits for the message to have the status, and returns the record.
+func (f *fixture) await(id string, status delivery.Status) delivery.Record {
+	f.t.Helper()
+	f.eventually(func() bool { return f.record(id).Status == status }, "%s becomes %s", id, status)
+	return f.record(id)
 }
 
-func (w *world) soon(happened func() bool, format string, args ...any) {
-	w.t.Helper()
-	require.Eventuallyf(w.t, happened, soonEnough, 5*time.Millisecond, format, args...)
+func (f *fixture) eventually(happened func() bool, format string, args ...any) {
+	f.t.Helper()
+	require.Eventuallyf(f.t, happened, eventuallyTimeout, 5*time.Millisecond, format, args...)
 }
 
-func (w *world) letters() []dlq.Entry {
-	w.t.Helper()
-	page, err := w.store.DeadLetters().List(w.t.Context(), dlq.Query{Limit: dlq.MaxLimit})
-	require.NoError(w.t, err)
-	require.Empty(w.t, page.Next)
+func (f *fixture) letters() []dlq.Entry {
+	f.t.Helper()
+	page, err := f.store.DeadLetters().List(f.t.Context(), dlq.Query{Limit: dlq.MaxLimit})
+	require.NoError(f.t, err)
+	require.Empty(f.t, page.Next)
 	return page.Entries
 }
 
-// flowConfig is what a test says about its host.
+// flowConfig is the config of a process.
 type flowConfig struct {
 	publisher delivery.PublisherConfig
 	consumer  delivery.ConsumerConfig
 	worker    delivery.RetryWorkerConfig
-	settings  *delivery.Settings // govern the others if they are there
+	settings  *delivery.Settings // are applied to the others, unless nil
 }
 
-// brisk retries soon and twice, and waits for acknowledgments for long.
-func brisk() flowConfig {
+// quickConfig has two retries that come soon, and a long time for
+// acknowledgments.
+func quickConfig() flowConfig {
 	policy := retry.Exponential{Base: 20 * time.Millisecond, MaxRetries: 2, Jitter: retry.JitterNone}
 	return flowConfig{
 		publisher: delivery.PublisherConfig{PendingGrace: time.Second},
@@ -203,8 +205,8 @@ func brisk() flowConfig {
 	}
 }
 
-// govern has settings their way, in a shorter time.
-func (c *flowConfig) govern(settings *delivery.Settings) {
+// apply applies settings, with shorter times.
+func (c *flowConfig) apply(settings *delivery.Settings) {
 	c.publisher = settings.Publisher(c.publisher)
 	c.consumer = settings.Consumer(c.consumer)
 	c.worker = settings.RetryWorker(c.worker)
@@ -219,9 +221,9 @@ func (c *flowConfig) govern(settings *delivery.Settings) {
 	}
 }
 
-// host is a process that has it all.
-type host struct {
-	*world
+// process is a process of the host with all of its parts.
+type process struct {
+	*fixture
 	config    flowConfig
 	store     *sqlstore.Store
 	transport flowTransport
@@ -232,70 +234,70 @@ type host struct {
 	endings []func()
 }
 
-// start starts a process, which publishes. It ends with the test at the latest.
-func (w *world) start(config flowConfig) *host {
-	w.t.Helper()
-	return w.startOn(w.db, config)
+// start starts a process that publishes. It ends with the test at the latest.
+func (f *fixture) start(config flowConfig) *process {
+	f.t.Helper()
+	return f.startOn(f.db, config)
 }
 
-func (w *world) startOn(db *sql.DB, config flowConfig) *host {
-	t := w.t
+func (f *fixture) startOn(db *sql.DB, config flowConfig) *process {
+	t := f.t
 	t.Helper()
-	h := &host{world: w, transport: w.join(t)}
-	t.Cleanup(h.stop)
-	h.endings = append(h.endings, func() { assert.NoError(t, h.transport.Close()) })
+	p := &process{fixture: f, transport: f.join(t)}
+	t.Cleanup(p.stop)
+	p.endings = append(p.endings, func() { assert.NoError(t, p.transport.Close()) })
 	var err error
-	h.store, err = sqlstore.Open(t.Context(), db, sqlstore.Config{TablePrefix: w.prefix})
+	p.store, err = sqlstore.Open(t.Context(), db, sqlstore.Config{TablePrefix: f.prefix})
 	require.NoError(t, err)
-	h.endings = append(h.endings, func() { assert.NoError(t, h.store.Close()) })
-	config.publisher.Store = h.store
-	config.consumer.Store, config.consumer.Idempotency = h.store, h.store.Keys()
+	p.endings = append(p.endings, func() { assert.NoError(t, p.store.Close()) })
+	config.publisher.Store = p.store
+	config.consumer.Store, config.consumer.Idempotency = p.store, p.store.Keys()
 	if config.settings != nil {
-		config.publisher.Idempotency = h.store.Keys()
-		config.govern(config.settings)
+		config.publisher.Idempotency = p.store.Keys()
+		config.apply(config.settings)
 	}
-	h.publisher, err = delivery.NewPublisher(h.transport, config.publisher)
+	p.publisher, err = delivery.NewPublisher(p.transport, config.publisher)
 	require.NoError(t, err)
-	h.endings = append(h.endings, func() { assert.NoError(t, h.publisher.Close(context.Background())) })
-	h.letters = dlq.NewManager(h.store.DeadLetters(), h.publisher, dlq.Config{})
-	config.consumer.DeadLetters, config.worker.DeadLetters = h.letters, h.letters
-	h.acks, err = delivery.NewAcknowledger(h.store, delivery.AcknowledgerConfig{DeadLetters: h.letters})
+	p.endings = append(p.endings, func() { assert.NoError(t, p.publisher.Close(context.Background())) })
+	p.letters = dlq.NewManager(p.store.DeadLetters(), p.publisher, dlq.Config{})
+	config.consumer.DeadLetters, config.worker.DeadLetters = p.letters, p.letters
+	p.acks, err = delivery.NewAcknowledger(p.store, delivery.AcknowledgerConfig{DeadLetters: p.letters})
 	require.NoError(t, err)
-	h.config = config
-	return h
+	p.config = config
+	return p
 }
 
-// work has the process retry, replay and consume, too. The function ends the
-// consuming alone.
-func (h *host) work() (endConsumer func()) {
-	h.t.Helper()
-	workers := []func(context.Context) error{h.letters.RunJobs}
-	if s := h.config.settings; s == nil || s.Features.RetryWorker {
-		worker, err := delivery.NewRetryWorker(h.store, h.transport, h.config.worker)
-		require.NoError(h.t, err)
+// work starts retrying, replaying and consuming. The function ends consuming
+// alone.
+func (p *process) work() (endConsumer func()) {
+	p.t.Helper()
+	workers := []func(context.Context) error{p.letters.RunJobs}
+	if s := p.config.settings; s == nil || s.Features.RetryWorker {
+		worker, err := delivery.NewRetryWorker(p.store, p.transport, p.config.worker)
+		require.NoError(p.t, err)
 		workers = append(workers, worker.Run)
 	}
-	consumer, err := delivery.NewConsumer(h.transport, h.handler, h.config.consumer)
-	require.NoError(h.t, err)
-	h.background(workers...)
-	return h.background(consumer.Run)
+	consumer, err := delivery.NewConsumer(p.transport, p.handler, p.config.consumer)
+	require.NoError(p.t, err)
+	p.background(workers...)
+	return p.background(consumer.Run)
 }
 
-// run starts a process that works.
-func (w *world) run(config flowConfig) *host {
-	w.t.Helper()
-	h := w.start(config)
-	h.work()
-	return h
+// run starts a process that publishes and works.
+func (f *fixture) run(config flowConfig) *process {
+	f.t.Helper()
+	p := f.start(config)
+	p.work()
+	return p
 }
 
-func (h *host) background(runs ...func(context.Context) error) (end func()) {
+func (p *process) background(runs ...func(context.Context) error) (end func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var all sync.WaitGroup
 	for _, run := range runs {
 		all.Go(func() {
 			if err := run(ctx); ctx.Err() == nil || !errors.Is(err, context.Canceled) { // before it had begun
-				assert.NoError(h.t, err)
+				assert.NoError(p.t, err)
 			}
 		})
 	}
@@ -303,38 +305,38 @@ func (h *host) background(runs ...func(context.Context) error) (end func()) {
 		cancel()
 		all.Wait()
 	})
-	h.endings = append(h.endings, end)
+	p.endings = append(p.endings, end)
 	return end
 }
 
-// stop ends the process as it should: what was begun last first.
-func (h *host) stop() {
-	for _, end := range slices.Backward(h.endings) {
+// stop ends the process in order: the parts that were started last end first.
+func (p *process) stop() {
+	for _, end := range slices.Backward(p.endings) {
 		end()
 	}
-	h.endings = nil
+	p.endings = nil
 }
 
-// idle waits until nothing waits in the transport.
-func (h *host) idle() {
-	h.t.Helper()
-	h.soon(func() bool {
-		depths, err := h.transport.Depth(context.Background())
+// idle waits until the transport holds no message.
+func (p *process) idle() {
+	p.t.Helper()
+	p.eventually(func() bool {
+		depths, err := p.transport.Depth(context.Background())
 		for _, depth := range depths {
 			if depth.Messages > 0 {
 				return false
 			}
 		}
-		return assert.NoError(h.t, err)
+		return assert.NoError(p.t, err)
 	}, "the transport is empty")
 }
 
-func (h *host) publish(messages ...delivery.Message) {
-	h.t.Helper()
-	require.NoError(h.t, h.publisher.Publish(h.t.Context(), messages...))
+func (p *process) publish(messages ...delivery.Message) {
+	p.t.Helper()
+	require.NoError(p.t, p.publisher.Publish(p.t.Context(), messages...))
 }
 
-func flowing(id string) delivery.Message {
+func testMessage(id string) delivery.Message {
 	return delivery.Message{
 		ID: id, Recipient: "+966500000001", Subject: "s", Type: "order.created", Body: []byte("\x00body\xff"),
 		ContentType: "text/plain", Headers: map[string]string{"trace": "1"}, Priority: delivery.High,

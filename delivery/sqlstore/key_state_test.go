@@ -20,8 +20,8 @@ const (
 	columnDone
 )
 
-// TestKeySteps is the table of idempotency.Store, for every state, whoever
-// brought it about, and around its expiry.
+// TestKeySteps is the table of idempotency.Store, for every state, its token,
+// and times around its expiry.
 func TestKeySteps(t *testing.T) {
 	const (
 		now      = int64(1_000_000)
@@ -43,16 +43,16 @@ func TestKeySteps(t *testing.T) {
 	var starts []start
 	for _, expires := range []int64{0, now - 1, now, now + 1, later * 2} {
 		for _, token := range []string{"own", "another's"} {
-			column := map[keyPhase]int{keyAbsent: columnAbsent, keyLeased: columnLeasedOwn, keyFenced: columnRetryOwn, keyDone: columnDone}
+			column := map[keyPhase]int{keyAbsent: columnAbsent, keyLeased: columnLeasedOwn, keyRetry: columnRetryOwn, keyDone: columnDone}
 			if token != "own" {
-				column[keyLeased], column[keyFenced] = columnLeasedAnothers, columnRetryAnothers
+				column[keyLeased], column[keyRetry] = columnLeasedAnothers, columnRetryAnothers
 			}
 			for phase := keyAbsent; phase <= keyDone; phase++ {
 				state := keyState{phase: phase, token: token, expires: expires}
 				switch phase {
 				case keyAbsent:
 					state = keyState{}
-				case keyFenced:
+				case keyRetry:
 					state.attempt = fence
 				case keyLeased, keyDone:
 				}
@@ -72,15 +72,15 @@ func TestKeySteps(t *testing.T) {
 					cell = map[bool]string{true: "Stale", false: "-> leased"}[attempt < fence]
 				}
 				name := fmt.Sprintf("%s at attempt %d of %+v: %s", action, attempt, from.state, cell)
-				// What a step before left behind must not show.
-				step := &keyStep{
+				// The results of an earlier run must not stay.
+				call := &keyCall{
 					action: action, key: "key", token: "own", attempt: attempt, duration: duration,
 					answer: idempotency.Answer{State: idempotency.Stale, Holder: "nobody"}, completion: idempotency.Late, refusal: idempotency.ErrLost,
 				}
-				got := from.state.step(step, now)
+				got := from.state.apply(call, now)
 
 				want := from.state.at(now)
-				wanted := keyStep{}
+				wanted := keyCall{}
 				switch cell {
 				case "-> leased":
 					want = keyState{phase: keyLeased, token: "own", expires: later}
@@ -99,7 +99,7 @@ func TestKeySteps(t *testing.T) {
 						wanted.completion = idempotency.Late
 					}
 				case "-> retry":
-					want = keyState{phase: keyFenced, token: "own", attempt: attempt, expires: later}
+					want = keyState{phase: keyRetry, token: "own", attempt: attempt, expires: later}
 				case "-> absent":
 					want = keyState{}
 				case "ErrLost":
@@ -109,9 +109,9 @@ func TestKeySteps(t *testing.T) {
 					t.Fatalf("%s is no cell", cell)
 				}
 				require.Equal(t, want, got, name)
-				require.Equal(t, wanted.answer, step.answer, name)
-				require.Equal(t, wanted.completion, step.completion, name)
-				require.Equal(t, wanted.refusal, step.refusal, name)
+				require.Equal(t, wanted.answer, call.answer, name)
+				require.Equal(t, wanted.completion, call.completion, name)
+				require.Equal(t, wanted.refusal, call.refusal, name)
 			}
 		}
 	}

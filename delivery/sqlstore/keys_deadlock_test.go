@@ -17,56 +17,55 @@ import (
 	"github.com/esh3artech/barid/idempotency"
 )
 
-// apart is a new database of the shared server, for what the server counts by
-// database.
-type apart struct{ name, url string }
+// separateDatabase is a new database of the shared server, for numbers that the
+// server keeps by database.
+type separateDatabase struct{ name, url string }
 
-func newApart(t *testing.T) apart {
+func newSeparateDatabase(t *testing.T) separateDatabase {
 	t.Helper()
-	a := apart{name: unique(t) + "apart"}
+	d := separateDatabase{name: unique(t) + "separateDatabase"}
 	admin := connectPostgres(t)
-	_, err := admin.ExecContext(t.Context(), "CREATE DATABASE "+a.name)
+	_, err := admin.ExecContext(t.Context(), "CREATE DATABASE "+d.name)
 	require.NoError(t, err)
 	t.Cleanup(func() {
-		_, err := admin.ExecContext(context.Background(), "DROP DATABASE "+a.name+" WITH (FORCE)")
+		_, err := admin.ExecContext(context.Background(), "DROP DATABASE "+d.name+" WITH (FORCE)")
 		assert.NoError(t, err)
 	})
 	location, err := url.Parse(shared.PostgresURL(t))
 	require.NoError(t, err)
-	location.Path = "/" + a.name
-	a.url = location.String()
-	return a
+	location.Path = "/" + d.name
+	d.url = location.String()
+	return d
 }
 
-// deadlocks is how many there were, once all have left the database: the server
-// counts what a connection has met when that ends, at the latest.
-func (a apart) deadlocks(t *testing.T) (n int) {
+// deadlocks is how many deadlocks there were, once all connections are closed:
+// the server counts those of a connection when it ends, at the latest.
+func (d separateDatabase) deadlocks(t *testing.T) (n int) {
 	t.Helper()
 	db := connectPostgres(t)
 	require.Eventually(t, func() bool {
 		var left int
-		err := db.QueryRowContext(t.Context(), "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = $1", a.name).Scan(&left)
+		err := db.QueryRowContext(t.Context(), "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = $1", d.name).Scan(&left)
 		return assert.NoError(t, err) && left == 0
-	}, soonEnough, 10*time.Millisecond)
-	require.NoError(t, db.QueryRowContext(t.Context(), "SELECT deadlocks FROM pg_stat_database WHERE datname = $1", a.name).Scan(&n))
+	}, eventuallyTimeout, 10*time.Millisecond)
+	require.NoError(t, db.QueryRowContext(t.Context(), "SELECT deadlocks FROM pg_stat_database WHERE datname = $1", d.name).Scan(&n))
 	return n
 }
 
-// Keys that are absent, or have expired, are claimed and completed by many at
-// once, each in an order of its own and many in a transaction: nobody waits in a
-// circle.
+// Many goroutines claim and complete keys that are absent or have expired, each
+// in an order of its own, and many in one transaction: there is no deadlock.
 func TestKeysAreClaimedCrosswise(t *testing.T) {
 	const keys, rounds = 60, 5
-	place := newApart(t)
+	database := newSeparateDatabase(t)
 	var databases [4]*sql.DB
 	var stores [4]*sqlstore.Store
 	for i := range stores {
-		databases[i] = connect(t, "pgx", place.url)
+		databases[i] = connect(t, "pgx", database.url)
 		stores[i] = open(t, databases[i], sqlstore.Config{})
-		stores[i].SweepAlways()
+		stores[i].DeleteExpiredAlways()
 	}
-	// crowd has each store do something with each key, all at once.
-	crowd := func(do func(keys *sqlstore.Keys, key int, token string)) {
+	// concurrently has each store use each key, all at once.
+	concurrently := func(do func(keys *sqlstore.Keys, key int, token string)) {
 		var group sync.WaitGroup
 		start := make(chan struct{})
 		for s, store := range stores {
@@ -83,7 +82,7 @@ func TestKeysAreClaimedCrosswise(t *testing.T) {
 	}
 	for round := range rounds {
 		var won [keys]atomic.Int32
-		crowd(func(all *sqlstore.Keys, key int, token string) {
+		concurrently(func(all *sqlstore.Keys, key int, token string) {
 			answer, err := all.Claim(context.Background(), fmt.Sprint(round, "-", key), token, 0, time.Hour)
 			if assert.NoError(t, err) && answer.State == idempotency.Claimed {
 				won[key].Add(1)
@@ -92,9 +91,9 @@ func TestKeysAreClaimedCrosswise(t *testing.T) {
 		for key := range won {
 			require.EqualValues(t, 1, won[key].Load(), "round %d, key %d", round, key)
 		}
-		// What expires at once is swept while others claim it again, or complete or
-		// release what is not there any more.
-		crowd(func(all *sqlstore.Keys, key int, token string) {
+		// Keys that expire at once are deleted while others claim them again, or
+		// complete or release those that are not there any more.
+		concurrently(func(all *sqlstore.Keys, key int, token string) {
 			name := fmt.Sprint("brief ", key)
 			if _, err := all.Claim(context.Background(), name, token, 0, time.Microsecond); err != nil {
 				t.Errorf("claim: %v", err)
@@ -111,5 +110,5 @@ func TestKeysAreClaimedCrosswise(t *testing.T) {
 		require.NoError(t, stores[i].Close())
 		require.NoError(t, databases[i].Close())
 	}
-	require.Zero(t, place.deadlocks(t))
+	require.Zero(t, database.deadlocks(t))
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/esh3artech/barid/delivery"
 )
@@ -37,42 +36,17 @@ func (s *Store) List(ctx context.Context, q delivery.RecordQuery) (delivery.Reco
 	return page, nil
 }
 
-// conditions collects the parts of a WHERE.
-type conditions struct {
-	dialect *dialect
-	parts   []string
-	args    []any
-}
-
-// add adds a part, in which each %s is the next parameter.
-func (c *conditions) add(part string, args ...any) {
-	params := make([]any, len(args))
-	for i := range args {
-		params[i] = c.dialect.param(len(c.args) + i + 1)
-	}
-	c.parts = append(c.parts, fmt.Sprintf(part, params...))
-	c.args = append(c.args, args...)
-}
-
-// where is the WHERE, or nothing.
-func (c *conditions) where() string {
-	if len(c.parts) == 0 {
-		return ""
-	}
-	return " WHERE " + strings.Join(c.parts, " AND ")
-}
-
-// listQuery asks for one record more than the page has, to know whether there is
-// another page.
+// listQuery asks for one record more than the page has, to learn whether there
+// is another page.
 func (s *Store) listQuery(scan *delivery.RecordScan) (text string, args []any) {
 	c := &conditions{dialect: s.dialect}
-	// The order is that of the messages, or of the index of rare statuses.
+	// The order is that of the messages' index, or of the index of rare statuses.
 	by := "m"
 	if len(scan.Statuses) > 0 {
 		quoted := make([]string, len(scan.Statuses))
 		rare := true
 		for i, status := range scan.Statuses {
-			quoted[i] = "'" + string(status) + "'" // one of the statuses: Scan has checked it
+			quoted[i] = "'" + string(status) + "'" // Scan has checked that it is one of the statuses
 			rare = rare && strings.Contains(rareStatuses, quoted[i])
 		}
 		c.add("p.status IN (" + strings.Join(quoted, ", ") + ")")
@@ -115,32 +89,4 @@ func (s *Store) listQuery(scan *delivery.RecordScan) (text string, args []any) {
 		named("m", messageColumns[:len(messageColumns)-1]), named("p", progressColumns[1:]),
 		s.records.messages.name, s.records.progress.name, c.where(), by, direction, scan.Limit+1)
 	return text, c.args
-}
-
-// Stats implements delivery.Store. It reads the progress of all records.
-func (s *Store) Stats(ctx context.Context) (delivery.RecordStats, error) {
-	var stats delivery.RecordStats
-	text := fmt.Sprintf("SELECT status, priority, COUNT(*), MIN(created_at) FROM %s GROUP BY status, priority", s.records.progress.name)
-	err := s.read(ctx, "stats", func(q querier) error {
-		stats = delivery.RecordStats{Counts: make(map[delivery.Status]map[delivery.Priority]int)}
-		return query(ctx, q, func(answer scanner) error {
-			var status delivery.Status
-			var priority delivery.Priority
-			var count int
-			var oldest time.Time
-			if err := answer.Scan((*intoStatus)(&status), (*intoPrio)(&priority), (*intoInt)(&count), (*intoTime)(&oldest)); err != nil {
-				return err
-			}
-			if stats.Counts[status] == nil {
-				stats.Counts[status] = make(map[delivery.Priority]int)
-			}
-			stats.Counts[status][priority] = count
-			stats.Total += count
-			if status == delivery.StatusPending {
-				stats.OldestPending = earliest(stats.OldestPending, oldest)
-			}
-			return nil
-		}, text)
-	})
-	return stats, err
 }

@@ -21,8 +21,8 @@ import (
 var shared servers.Shared
 
 func TestMain(m *testing.M) {
-	if path := os.Getenv(victimVariable); path != "" {
-		victim(path)
+	if path := os.Getenv(killedVariable); path != "" {
+		saveUntilKilled(path)
 	}
 	goleak.VerifyTestMain(shared.Main(m))
 }
@@ -72,8 +72,8 @@ func openPostgres(tb testing.TB) delivery.Store {
 func TestSQLiteStore(t *testing.T)   { deliverytest.TestStore(t, openSQLite) }
 func TestPostgresStore(t *testing.T) { deliverytest.TestStore(t, openPostgres) }
 
-// onBoth runs a test or a benchmark on a store of each kind.
-func onBoth[TB interface {
+// onEachStore runs a test or a benchmark on a store of each kind.
+func onEachStore[TB interface {
 	testing.TB
 	Run(name string, run func(TB)) bool
 }](tb TB, test func(TB, *sqlstore.Store)) {

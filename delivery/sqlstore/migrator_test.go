@@ -14,14 +14,14 @@ import (
 	"github.com/esh3artech/barid/delivery/sqlstore"
 )
 
-// databases are connections to a database of each kind, and the kind.
-func databases(t *testing.T, test func(t *testing.T, db *sql.DB, dialect sqlstore.Dialect)) {
+// onEachDatabase runs a test on a database of each kind.
+func onEachDatabase(t *testing.T, test func(t *testing.T, db *sql.DB, dialect sqlstore.Dialect)) {
 	t.Run("SQLite", func(t *testing.T) { test(t, connectSQLite(t), sqlstore.SQLite) })
 	t.Run("PostgreSQL", func(t *testing.T) { test(t, connectPostgres(t), sqlstore.PostgreSQL) })
 }
 
 func TestMissingMigrations(t *testing.T) {
-	databases(t, func(t *testing.T, db *sql.DB, dialect sqlstore.Dialect) {
+	onEachDatabase(t, func(t *testing.T, db *sql.DB, dialect sqlstore.Dialect) {
 		config := sqlstore.Config{TablePrefix: unique(t), Migrate: sqlstore.MigrateCheck}
 		_, err := sqlstore.Open(t.Context(), db, config)
 		require.ErrorIs(t, err, sqlstore.ErrMigrationMissing)
@@ -48,7 +48,7 @@ func TestMissingMigrations(t *testing.T) {
 }
 
 func TestNewerSchema(t *testing.T) {
-	databases(t, func(t *testing.T, db *sql.DB, _ sqlstore.Dialect) {
+	onEachDatabase(t, func(t *testing.T, db *sql.DB, _ sqlstore.Dialect) {
 		config := sqlstore.Config{TablePrefix: unique(t)}
 		open(t, db, config)
 		_, err := db.ExecContext(t.Context(), "INSERT INTO "+config.TablePrefix+"migrations (version_id, is_applied) VALUES (999, TRUE)")
@@ -90,7 +90,7 @@ func TestMigratingAtOnce(t *testing.T) {
 }
 
 func TestPrefixesAreApart(t *testing.T) {
-	databases(t, func(t *testing.T, db *sql.DB, _ sqlstore.Dialect) {
+	onEachDatabase(t, func(t *testing.T, db *sql.DB, _ sqlstore.Dialect) {
 		one := open(t, db, sqlstore.Config{TablePrefix: unique(t)})
 		other := open(t, db, sqlstore.Config{TablePrefix: unique(t)})
 		require.Empty(t, one.Save(t.Context(), pending("x")))

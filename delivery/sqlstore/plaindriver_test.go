@@ -14,7 +14,7 @@ import (
 	"github.com/esh3artech/barid/delivery/sqlstore"
 )
 
-// plainDriver is pgx without what only pgx has: it takes no slices.
+// plainDriver is pgx without its own extensions: it takes no slices.
 type plainDriver struct{ dsn string }
 
 func (d plainDriver) Driver() driver.Driver { return stdlib.GetDefaultDriver() }
@@ -41,7 +41,7 @@ func (c plainConn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.T
 	return c.Conn.(driver.ConnBeginTx).BeginTx(ctx, opts)
 }
 
-// A driver that takes no slices does too.
+// The store works with a driver that takes no slices.
 func TestPlainDriverStore(t *testing.T) {
 	deliverytest.TestStore(t, func(tb testing.TB) delivery.Store {
 		db := sql.OpenDB(plainDriver{shared.PostgresURL(tb)})

@@ -22,23 +22,24 @@ import (
 	"github.com/esh3artech/barid/dlq"
 )
 
-// victimVariable makes the test program one that saves into the file of this
-// name, and tells what was acknowledged, until it is killed.
-const victimVariable = "BARID_SQLSTORE_VICTIM"
+// killedVariable is an environment variable. It makes the test program save
+// into the file that it names, and print what was acknowledged, until it is
+// killed.
+const killedVariable = "BARID_TEST_SQLSTORE_SAVE"
 
-func victim(path string) {
+func saveUntilKilled(path string) {
 	db, err := sql.Open("sqlite", sqlstore.SQLiteDSN(path))
 	if err == nil {
 		var store *sqlstore.Store
 		if store, err = sqlstore.Open(context.Background(), db, sqlstore.Config{}); err == nil {
-			acknowledge(store)
+			saveAndPrint(store)
 		}
 	}
 	fmt.Println("failed", err)
 	os.Exit(1)
 }
 
-func acknowledge(store *sqlstore.Store) {
+func saveAndPrint(store *sqlstore.Store) {
 	var out sync.Mutex
 	say := func(what, id string, errs []error) {
 		if len(errs) == 0 {
@@ -73,14 +74,13 @@ func delivered(id string) delivery.Update {
 	return delivery.Update{ID: id, Status: delivery.StatusDelivered, At: time.Now()}
 }
 
-// What was acknowledged is there after the process was killed in the middle of
-// its work.
+// Acknowledged records are there after the process was killed while it saved.
 func TestKilledProcessLosesNothing(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "barid.db")
 	program, err := os.Executable()
 	require.NoError(t, err)
 	process := exec.Command(program)
-	process.Env = append(os.Environ(), victimVariable+"="+path)
+	process.Env = append(os.Environ(), killedVariable+"="+path)
 	out, err := process.StdoutPipe()
 	require.NoError(t, err)
 	require.NoError(t, process.Start())
@@ -108,8 +108,8 @@ func TestKilledProcessLosesNothing(t *testing.T) {
 	}
 }
 
-// A server that goes away fails the calls, and when it is back the store goes on
-// by itself, with all that it has acknowledged.
+// Calls fail while the server is down. When it is back, the store goes on
+// without help, with all that it has acknowledged.
 func TestPostgresGoesAndComesBack(t *testing.T) {
 	server := servers.StartPostgres(t, servers.PostgresConfig{})
 	store := open(t, connect(t, "pgx", server.URL()), sqlstore.Config{})
@@ -154,7 +154,7 @@ func TestPostgresGoesAndComesBack(t *testing.T) {
 		require.ErrorIs(t, err, delivery.ErrStoreDown)
 		require.ErrorIs(t, store.Ping(t.Context()), delivery.ErrStoreDown)
 		require.NoError(t, server.Start(t.Context()))
-		require.Eventually(t, func() bool { return save() == nil }, soonEnough, 10*time.Millisecond, name)
+		require.Eventually(t, func() bool { return save() == nil }, eventuallyTimeout, 10*time.Millisecond, name)
 		require.NoError(t, store.Ping(t.Context()))
 		close(stop)
 		callers.Wait()
@@ -163,16 +163,18 @@ func TestPostgresGoesAndComesBack(t *testing.T) {
 	require.Empty(t, errs, "what was acknowledged is there")
 }
 
-// goesOn says whether store saves something new. What was saved without an answer
-// would exist the next time.
+// goesOn returns whether the store saves a new record. A record that was saved
+// without an answer would exist the next time.
 func goesOn(store *sqlstore.Store) bool {
 	return store.Save(context.Background(), pending(delivery.NewID())) == nil
 }
 
-// A server that does not answer fails the calls after the timeout.
+// Calls to a server that does not answer fail after the timeout.
 func TestPostgresThatDoesNotAnswer(t *testing.T) {
 	server := servers.StartPostgres(t, servers.PostgresConfig{NoSync: true})
-	// Only what can't be answered has a time that a busy machine may need.
+	// The short timeout is for the calls that can't be answered. A busy machine may
+	// need longer for others.
+
 	require.Empty(t, open(t, connect(t, "pgx", server.URL()), sqlstore.Config{}).Save(t.Context(), pending("before")))
 	db := connect(t, "pgx", server.URL())
 	var store *sqlstore.Store
@@ -180,7 +182,7 @@ func TestPostgresThatDoesNotAnswer(t *testing.T) {
 		var err error
 		store, err = sqlstore.Open(t.Context(), db, sqlstore.Config{Timeout: 300 * time.Millisecond})
 		return err == nil
-	}, soonEnough, time.Millisecond)
+	}, eventuallyTimeout, time.Millisecond)
 	t.Cleanup(func() { assert.NoError(t, store.Close()) })
 	require.NoError(t, server.Pause())
 	errs := store.Save(t.Context(), pending("while"))
@@ -209,7 +211,7 @@ func TestPostgresThatDoesNotAnswer(t *testing.T) {
 	defer cancel()
 	require.Equal(t, context.DeadlineExceeded, store.Ping(ended), "the caller's own end")
 	require.NoError(t, server.Resume())
-	require.Eventually(t, func() bool { return goesOn(store) }, soonEnough, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return goesOn(store) }, eventuallyTimeout, 10*time.Millisecond)
 }
 
 func TestReadOnlyFile(t *testing.T) {
@@ -249,7 +251,8 @@ func TestFullDisk(t *testing.T) {
 	require.Empty(t, errs, "what has room goes on")
 }
 
-// One caller's record that the database refuses is that caller's failure alone.
+// A record that the database refuses fails alone, and those of other callers
+// are saved.
 func TestRefusedRecordFailsAlone(t *testing.T) {
 	for name, test := range map[string]struct {
 		connect func(testing.TB) *sql.DB
@@ -281,7 +284,7 @@ func TestRefusedRecordFailsAlone(t *testing.T) {
 	}
 }
 
-// Who stops waiting gets the ctx's error, and the store goes on.
+// A caller whose context ends gets its error, and the store goes on.
 func TestCancelledWhileWaiting(t *testing.T) {
 	for name, test := range map[string]struct {
 		connect func(testing.TB) *sql.DB
@@ -307,7 +310,7 @@ func TestCancelledWhileWaiting(t *testing.T) {
 					}
 				})
 			}
-			require.Eventually(t, func() bool { return ctx.Err() == nil && db.Stats().InUse > 1 }, soonEnough, time.Millisecond)
+			require.Eventually(t, func() bool { return ctx.Err() == nil && db.Stats().InUse > 1 }, eventuallyTimeout, time.Millisecond)
 			cancel()
 			callers.Wait()
 			require.NoError(t, tx.Rollback())

@@ -20,64 +20,65 @@ import (
 	"github.com/esh3artech/barid/delivery/sqlstore"
 )
 
-// interpreter is pgx, whose answers a test may replace: a statement is carried
-// out, and then has the error that answer returns for it, unless it is nil.
-type interpreter struct {
+// scriptedDriver is pgx, whose answers a test may replace: a statement is
+// executed, and then returns the error that answer returns for it, unless that
+// is nil.
+type scriptedDriver struct {
 	dsn string
 
 	mu     sync.Mutex
 	answer func(statement string) error
 }
 
-func (i *interpreter) Driver() driver.Driver { return stdlib.GetDefaultDriver() }
+func (d *scriptedDriver) Driver() driver.Driver { return stdlib.GetDefaultDriver() }
 
-func (i *interpreter) Connect(context.Context) (driver.Conn, error) {
-	conn, err := i.Driver().Open(i.dsn)
+func (d *scriptedDriver) Connect(context.Context) (driver.Conn, error) {
+	conn, err := d.Driver().Open(d.dsn)
 	if err != nil {
 		return nil, err
 	}
-	return interpretedConn{plainConn{conn}, i}, nil
+	return scriptedConn{plainConn{conn}, d}, nil
 }
 
-func (i *interpreter) answers(answer func(statement string) error) {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	i.answer = answer
+func (d *scriptedDriver) answers(answer func(statement string) error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.answer = answer
 }
 
-func (i *interpreter) to(statement string) error {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	if i.answer == nil {
+func (d *scriptedDriver) to(statement string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.answer == nil {
 		return nil
 	}
-	return i.answer(statement)
+	return d.answer(statement)
 }
 
-type interpretedConn struct {
+type scriptedConn struct {
 	plainConn
-	interpreter *interpreter
+	scriptedDriver *scriptedDriver
 }
 
-func (c interpretedConn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
+func (c scriptedConn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
 	result, err := c.plainConn.ExecContext(ctx, query, args)
-	return result, errors.Join(err, c.interpreter.to(query))
+	return result, errors.Join(err, c.scriptedDriver.to(query))
 }
 
-func (c interpretedConn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
+func (c scriptedConn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
 	rows, err := c.plainConn.QueryContext(ctx, query, args)
-	if answer := c.interpreter.to(query); err == nil && answer != nil {
+	if answer := c.scriptedDriver.to(query); err == nil && answer != nil {
 		return nil, errors.Join(answer, rows.Close())
 	}
 	return rows, err
 }
 
-func openInterpreted(t *testing.T) (*sqlstore.Store, *interpreter) {
+func openScripted(t *testing.T) (*sqlstore.Store, *scriptedDriver) {
 	t.Helper()
-	i := &interpreter{dsn: shared.PostgresURL(t)}
-	db := sql.OpenDB(i)
+	d := &scriptedDriver{dsn: shared.PostgresURL(t)}
+	db := sql.OpenDB(d)
 	t.Cleanup(func() { require.NoError(t, db.Close()) })
-	return open(t, db, sqlstore.Config{TablePrefix: unique(t), InFlight: 1}), i
+	return open(t, db, sqlstore.Config{TablePrefix: unique(t), InFlight: 1}), d
 }
 
 // saveTogether has n callers save a record each in one batch.
@@ -89,16 +90,17 @@ func saveTogether(t *testing.T, store *sqlstore.Store, name string, n int) []err
 	for i := range all {
 		callers.Go(func() { all[i] = errors.Join(store.Save(context.Background(), pending(fmt.Sprint(name, i)))...) })
 	}
-	require.Eventually(t, func() bool { return store.Waiting() == n }, soonEnough, time.Millisecond)
+	require.Eventually(t, func() bool { return store.Waiting() == n }, eventuallyTimeout, time.Millisecond)
 	release()
 	callers.Wait()
 	return all
 }
 
-// Of a commit whose answer was lost nobody knows what came of it. It is not done
-// again behind the callers' backs, who would be told that their own records exist.
+// When the answer to a commit is lost, its outcome is unknown. The calls are
+// not executed again, or their callers would be told that their own records
+// exist.
 func TestCommitWithoutAnswer(t *testing.T) {
-	store, server := openInterpreted(t)
+	store, server := openScripted(t)
 	for name, lost := range map[string]error{
 		"bad connection": driver.ErrBadConn, "end of file": io.ErrUnexpectedEOF, "odd": errors.New("odd"), "resolution unknown": stateError("08007"),
 	} {
@@ -125,10 +127,10 @@ func TestCommitWithoutAnswer(t *testing.T) {
 	}
 }
 
-// A database that fails for reasons of its own is not asked again for the sake of
-// each caller.
+// When the database fails for reasons of its own, the calls of a batch are not
+// tried one by one.
 func TestFailureOfAllIsNotTriedForEach(t *testing.T) {
-	store, server := openInterpreted(t)
+	store, server := openScripted(t)
 	for name, states := range map[string][]error{
 		"cancelled":           {stateError("57014")},
 		"refused, cancelled":  {stateError("23514"), stateError("57014")},
@@ -158,8 +160,8 @@ func TestFailureOfAllIsNotTriedForEach(t *testing.T) {
 	}
 }
 
-// A server that gives a statement up after a time of its own (statement_timeout)
-// fails the calls, and the store goes on.
+// When a server gives a statement up after its statement_timeout, the calls
+// fail, and the store goes on.
 func TestStatementTimeout(t *testing.T) {
 	db := connectPostgres(t)
 	config := sqlstore.Config{TablePrefix: unique(t)}
@@ -171,7 +173,7 @@ func TestStatementTimeout(t *testing.T) {
 		var err error
 		store, err = sqlstore.Open(t.Context(), impatient, config)
 		return err == nil
-	}, soonEnough, time.Millisecond)
+	}, eventuallyTimeout, time.Millisecond)
 	t.Cleanup(func() { assert.NoError(t, store.Close()) })
 	tx, err := db.BeginTx(t.Context(), nil)
 	require.NoError(t, err)
@@ -183,5 +185,5 @@ func TestStatementTimeout(t *testing.T) {
 	_, errs = store.Get(t.Context(), "x")
 	require.ErrorIs(t, errs[0], delivery.ErrStoreDown)
 	require.NoError(t, tx.Rollback())
-	require.Eventually(t, func() bool { return goesOn(store) }, soonEnough, time.Millisecond)
+	require.Eventually(t, func() bool { return goesOn(store) }, eventuallyTimeout, time.Millisecond)
 }

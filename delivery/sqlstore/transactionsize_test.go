@@ -18,42 +18,42 @@ import (
 	"github.com/esh3artech/barid/delivery/sqlstore"
 )
 
-// meter is pgx, with the largest transaction and statement that it has seen, by
-// the bytes of arguments.
-type meter struct {
+// sizeMeter is pgx, and remembers the largest transaction and the largest
+// statement, by the bytes of their arguments.
+type sizeMeter struct {
 	dsn string
 
 	mu                   sync.Mutex
 	largest, ofStatement int
 }
 
-func (m *meter) Driver() driver.Driver { return stdlib.GetDefaultDriver() }
+func (m *sizeMeter) Driver() driver.Driver { return stdlib.GetDefaultDriver() }
 
-func (m *meter) Connect(context.Context) (driver.Conn, error) {
+func (m *sizeMeter) Connect(context.Context) (driver.Conn, error) {
 	conn, err := m.Driver().Open(m.dsn)
 	if err != nil {
 		return nil, err
 	}
-	return &meteredConn{Conn: conn, meter: m}, nil
+	return &sizeMeterConn{Conn: conn, sizeMeter: m}, nil
 }
 
-func (m *meter) tell(transaction, statement int) {
+func (m *sizeMeter) tell(transaction, statement int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.largest, m.ofStatement = max(m.largest, transaction), max(m.ofStatement, statement)
 }
 
-type meteredConn struct {
+type sizeMeterConn struct {
 	driver.Conn
-	meter *meter
-	bytes int // of the transaction
+	sizeMeter *sizeMeter
+	bytes     int // of the transaction
 }
 
-func (c *meteredConn) CheckNamedValue(value *driver.NamedValue) error {
+func (c *sizeMeterConn) CheckNamedValue(value *driver.NamedValue) error {
 	return c.Conn.(driver.NamedValueChecker).CheckNamedValue(value)
 }
 
-func (c *meteredConn) count(query string, args []driver.NamedValue) {
+func (c *sizeMeterConn) count(query string, args []driver.NamedValue) {
 	if strings.HasPrefix(query, "BEGIN") {
 		c.bytes = 0
 	}
@@ -68,30 +68,30 @@ func (c *meteredConn) count(query string, args []driver.NamedValue) {
 			c.bytes += len(value)
 		}
 	}
-	c.meter.tell(c.bytes, c.bytes-before)
+	c.sizeMeter.tell(c.bytes, c.bytes-before)
 }
 
-func (c *meteredConn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
+func (c *sizeMeterConn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
 	c.count(query, args)
 	return c.Conn.(driver.ExecerContext).ExecContext(ctx, query, args)
 }
 
-func (c *meteredConn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
+func (c *sizeMeterConn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
 	c.count(query, args)
 	return c.Conn.(driver.QueryerContext).QueryContext(ctx, query, args)
 }
 
-func (c *meteredConn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, error) {
+func (c *sizeMeterConn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, error) {
 	c.bytes = 0
 	return c.Conn.(driver.ConnBeginTx).BeginTx(ctx, opts)
 }
 
 // However large the records are, and however they come, a transaction of the
-// store has up to 16 MiB of them, or one record, and a statement of an outbox
-// has no more.
+// store has up to 16 MiB of them, or one record. The same holds for a statement
+// of an outbox.
 func TestTransactionsAreBoundedInBytes(t *testing.T) {
 	const mib, alike = 1 << 20, 4
-	measure := &meter{dsn: shared.PostgresURL(t)}
+	measure := &sizeMeter{dsn: shared.PostgresURL(t)}
 	db := sql.OpenDB(measure)
 	t.Cleanup(func() { require.NoError(t, db.Close()) })
 	store := open(t, db, sqlstore.Config{TablePrefix: unique(t), InFlight: 1})
@@ -118,7 +118,7 @@ func TestTransactionsAreBoundedInBytes(t *testing.T) {
 	for i := range alike {
 		go func() { saved <- store.Save(context.Background(), large(fmt.Sprint("apart ", i), 5*mib)) }()
 	}
-	require.Eventually(t, func() bool { return store.Waiting() == alike }, soonEnough, time.Millisecond)
+	require.Eventually(t, func() bool { return store.Waiting() == alike }, eventuallyTimeout, time.Millisecond)
 	release()
 	for range alike {
 		require.Empty(t, <-saved)
