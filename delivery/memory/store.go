@@ -11,8 +11,7 @@ import (
 	"github.com/esh3artech/barid/delivery"
 )
 
-// DefaultMaxRecords is the default of StoreConfig.MaxRecords.
-const DefaultMaxRecords = 1_000_000
+const defaultMaxRecords = 1_000_000
 
 // ErrFull says that a Store holds as many records as its config allows, and
 // that the record was not saved. It is a failure of the store: errors that
@@ -23,7 +22,7 @@ var ErrFull = fmt.Errorf("memory: the store is full: %w", delivery.ErrStoreDown)
 type StoreConfig struct {
 	// MaxRecords bounds how many records are kept. Each takes about 1 KiB and its
 	// body. No record is dropped to make room: Save returns ErrFull for those that
-	// don't fit. Default DefaultMaxRecords, 1,000,000.
+	// don't fit. Default 1,000,000.
 	MaxRecords int
 }
 
@@ -55,7 +54,7 @@ func NewStore(config StoreConfig) *Store {
 	s := &Store{limit: config.MaxRecords, records: newRecordIndex()}
 	switch {
 	case s.limit == 0:
-		s.limit = DefaultMaxRecords
+		s.limit = defaultMaxRecords
 	case s.limit < 0:
 		s.fault = fmt.Errorf("%w: MaxRecords is %d, want 1 or more, or 0 for the default", ErrConfig, s.limit)
 	}

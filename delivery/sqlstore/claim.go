@@ -59,19 +59,19 @@ func (s *Store) Claim(ctx context.Context, claim delivery.Claim) ([]delivery.Rec
 	return records, nil
 }
 
-func (s *Store) runClaims(ctx context.Context, q querier, calls []*claimCall) error {
+func (t *recordTables) runClaims(ctx context.Context, q querier, calls []*claimCall) error {
 	for _, c := range calls {
-		if err := s.runClaim(ctx, q, c); err != nil {
+		if err := t.runClaim(ctx, q, c); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (s *Store) runClaim(ctx context.Context, q querier, c *claimCall) error {
+func (t *recordTables) runClaim(ctx context.Context, q querier, c *claimCall) error {
 	c.taken, c.missed = nil, nil
-	isDue := fmt.Sprintf("SELECT id, due_at FROM %s WHERE status = '%s' AND due_at <= %s", s.records.progress.name, c.claim.Status, s.dialect.param(1))
-	inOrder := " ORDER BY due_at LIMIT " + s.dialect.param(2)
+	isDue := fmt.Sprintf("SELECT id, due_at FROM %s WHERE status = '%s' AND due_at <= %s", t.progress.name, c.claim.Status, t.dialect.param(1))
+	inOrder := " ORDER BY due_at LIMIT " + t.dialect.param(2)
 	now, limit := c.claim.Now.UnixMicro(), int64(c.claim.Limit)
 	at := make(map[string]int)
 	take := func(answer scanner) error {
@@ -85,11 +85,11 @@ func (s *Store) runClaim(ctx context.Context, q querier, c *claimCall) error {
 	if c.rest != nil {
 		// Waiting for locks is safe only in the order of IDs, and only in a
 		// transaction that holds no other lock.
-		err = query(ctx, q, take, isDue+" AND id = ANY($2) ORDER BY id"+s.dialect.rowLocks, now, s.dialect.blobs(c.rest))
+		err = query(ctx, q, take, isDue+" AND id = ANY($2) ORDER BY id"+t.dialect.rowLocks, now, t.dialect.blobs(c.rest))
 	} else {
-		err = query(ctx, q, take, isDue+inOrder+s.dialect.skipLocked, now, limit)
+		err = query(ctx, q, take, isDue+inOrder+t.dialect.skipLocked, now, limit)
 	}
-	if err == nil && c.rest == nil && len(c.taken) < c.claim.Limit && s.dialect.skipLocked != "" {
+	if err == nil && c.rest == nil && len(c.taken) < c.claim.Limit && t.dialect.skipLocked != "" {
 		err = query(ctx, q, func(answer scanner) error {
 			var id intoBytes
 			var due int64
@@ -103,20 +103,20 @@ func (s *Store) runClaim(ctx context.Context, q querier, c *claimCall) error {
 	if err != nil || len(c.taken) == 0 {
 		return err
 	}
-	return s.takeRecords(ctx, q, c, at)
+	return t.takeRecords(ctx, q, c, at)
 }
 
 // takeRecords claims the records that were found, and reads them.
-func (s *Store) takeRecords(ctx context.Context, q querier, c *claimCall, at map[string]int) error {
+func (t *recordTables) takeRecords(ctx context.Context, q querier, c *claimCall, at map[string]int) error {
 	ids, claims := make([][]byte, len(c.taken)), make([]row, len(c.taken))
 	for i := range c.taken {
 		ids[i] = []byte(c.taken[i].record.ID)
 		claims[i] = row{ids[i], []byte(c.claim.Token), c.until().UnixMicro()}
 	}
-	if err := s.records.claims.change(ctx, q, claims); err != nil {
+	if err := t.claims.change(ctx, q, claims); err != nil {
 		return err
 	}
-	return s.dialect.queryByKeys(ctx, q, s.records.whole, ids, func(answer scanner) error {
+	return t.dialect.queryByKeys(ctx, q, t.whole, ids, func(answer scanner) error {
 		r, err := scanWhole(answer)
 		c.taken[at[r.ID]].record = r
 		return err
@@ -125,14 +125,14 @@ func (s *Store) takeRecords(ctx context.Context, q querier, c *claimCall, at map
 
 func (c *claimCall) until() time.Time { return c.claim.Now.Add(c.claim.Lease) }
 
-func (s *Store) claimsCommitted(calls []*claimCall) {
+func (w *watchers) claimsCommitted(calls []*claimCall) {
 	var due time.Time
 	for _, c := range calls {
 		if len(c.taken) > 0 {
 			due = earliest(due, c.until())
 		}
 	}
-	s.watchers.tell(due)
+	w.tell(due)
 }
 
 // renewCall is one call of Renew on its way through the writer.
@@ -155,10 +155,10 @@ func (s *Store) Renew(ctx context.Context, token string, until time.Time) (int, 
 }
 
 // runRenewals locks the records in the order of their IDs, as updates do.
-func (s *Store) runRenewals(ctx context.Context, q querier, calls []*renewCall) error {
+func (t *recordTables) runRenewals(ctx context.Context, q querier, calls []*renewCall) error {
 	text := fmt.Sprintf(`UPDATE %s SET due_at = %s WHERE id IN (
 		SELECT id FROM %[1]s WHERE claimed_by = %[3]s AND status IN ('pending', 'queued') ORDER BY id%[4]s)`,
-		s.records.progress.name, s.dialect.param(1), s.dialect.param(2), s.dialect.rowLocks)
+		t.progress.name, t.dialect.param(1), t.dialect.param(2), t.dialect.rowLocks)
 	for _, c := range calls {
 		result, err := q.ExecContext(ctx, text, microsOf(c.until), []byte(c.token))
 		if err != nil {
@@ -173,14 +173,14 @@ func (s *Store) runRenewals(ctx context.Context, q querier, calls []*renewCall) 
 	return nil
 }
 
-func (s *Store) renewalsCommitted(calls []*renewCall) {
+func (w *watchers) renewalsCommitted(calls []*renewCall) {
 	var due time.Time
 	for _, c := range calls {
 		if c.renewed > 0 {
 			due = earliest(due, c.until)
 		}
 	}
-	s.watchers.tell(due)
+	w.tell(due)
 }
 
 // NextDue implements delivery.Store.
@@ -196,7 +196,7 @@ func (s *Store) NextDue(ctx context.Context, statuses ...delivery.Status) (time.
 		return time.Time{}, ctx.Err()
 	}
 	var due intoTime
-	err := s.read(ctx, "next due", func(q querier) error {
+	err := s.reader.read(ctx, "next due", func(q querier) error {
 		return query(ctx, q, func(answer scanner) error { return answer.Scan(&due) },
 			"SELECT MIN(due) FROM ("+strings.Join(parts, " UNION ALL ")+") AS each")
 	})

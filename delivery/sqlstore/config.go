@@ -50,7 +50,7 @@ type Config struct {
 	Dialect Dialect
 	// TablePrefix begins the name of every table and index, so that several
 	// stores fit into one database. It has lower-case letters, digits and
-	// underscores, does not begin with a digit, and has at most MaxPrefix bytes.
+	// underscores, does not begin with a digit, and has at most 32 bytes.
 	// Default "barid_".
 	TablePrefix string
 	// Migrate says what to do about a schema that is not up to date. Default
@@ -76,9 +76,9 @@ type Config struct {
 	Logger *slog.Logger
 }
 
-// MaxPrefix bounds Config.TablePrefix, so that no name that begins with it is
+// maxPrefix bounds Config.TablePrefix, so that no name that begins with it is
 // longer than PostgreSQL's 63 bytes.
-const MaxPrefix = 32
+const maxPrefix = 32
 
 const defaultPrefix = "barid_"
 
@@ -126,8 +126,8 @@ func (c Config) withDefaults() (Config, error) {
 }
 
 func checkPrefix(prefix string) error {
-	if len(prefix) > MaxPrefix || !prefixes.MatchString(prefix) {
-		return fmt.Errorf("%w: TablePrefix is %.40q, want %s, at most %d bytes", ErrConfig, prefix, prefixes, MaxPrefix)
+	if len(prefix) > maxPrefix || !prefixes.MatchString(prefix) {
+		return fmt.Errorf("%w: TablePrefix is %.40q, want %s, at most %d bytes", ErrConfig, prefix, prefixes, maxPrefix)
 	}
 	return nil
 }

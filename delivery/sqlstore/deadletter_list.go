@@ -13,8 +13,8 @@ import (
 
 // conditions are the conditions of a filter on the table of heads, whose alias
 // is d.
-func (d *DeadLetters) conditions(filter *dlq.Filter) *conditions {
-	where := &conditions{dialect: d.store.dialect}
+func (l *deadLetterTables) conditions(filter *dlq.Filter) *conditions {
+	where := &conditions{dialect: l.heads.dialect}
 	// SQLite does not know how many entries have which value. The fields stand in
 	// the order in which they most likely have the fewest, and the index of the
 	// first one is used: a plus sign keeps the indexes of the others from being
@@ -28,7 +28,7 @@ func (d *DeadLetters) conditions(filter *dlq.Filter) *conditions {
 			continue
 		}
 		where.add(sign+"d."+field.column+" = %s", shorten(field.value))
-		if d.store.dialect.kind == SQLite {
+		if l.heads.dialect.kind == SQLite {
 			sign = "+"
 		}
 	}
@@ -50,10 +50,10 @@ func (d *DeadLetters) List(ctx context.Context, query dlq.Query) (dlq.Page, erro
 	if err != nil {
 		return dlq.Page{}, err
 	}
-	text, args := d.listQuery(&scan)
+	text, args := d.store.letters.listQuery(&scan)
 	var keys [][]byte
 	var found map[string]*deadLetterContent
-	err = d.store.read(ctx, "list dead letters", func(q querier) error {
+	err = d.store.reader.read(ctx, "list dead letters", func(q querier) error {
 		var err error
 		if keys, err = queryKeys(ctx, q, text, args...); err != nil {
 			return err
@@ -62,7 +62,7 @@ func (d *DeadLetters) List(ctx context.Context, query dlq.Query) (dlq.Page, erro
 		for i := range page {
 			page[i] = string(keys[i])
 		}
-		found, err = d.readContents(ctx, q, page)
+		found, err = d.store.letters.readContents(ctx, q, page)
 		return err
 	})
 	if err != nil {
@@ -86,8 +86,8 @@ func (d *DeadLetters) List(ctx context.Context, query dlq.Query) (dlq.Page, erro
 
 // listQuery asks for the IDs of a page and one more, to learn whether there is
 // another page.
-func (d *DeadLetters) listQuery(scan *dlq.Scan) (text string, args []any) {
-	where := d.conditions(&scan.Filter)
+func (l *deadLetterTables) listQuery(scan *dlq.Scan) (text string, args []any) {
+	where := l.conditions(&scan.Filter)
 	beyond, direction := "<", "DESC"
 	if scan.Order == dlq.OldestFirst {
 		beyond, direction = ">", "ASC"
@@ -96,7 +96,7 @@ func (d *DeadLetters) listQuery(scan *dlq.Scan) (text string, args []any) {
 		where.add("(d.dead_at, d.id) "+beyond+" (%s, %s)", scan.After.At.UnixMicro(), shorten(scan.After.ID))
 	}
 	text = fmt.Sprintf("SELECT d.id FROM %s AS d%s ORDER BY d.dead_at %[3]s, d.id %[3]s LIMIT %[4]d",
-		d.store.letters.heads.name, where.where(), direction, scan.Limit+1)
+		l.heads.name, where.where(), direction, scan.Limit+1)
 	return text, where.args
 }
 
@@ -109,10 +109,10 @@ func (d *DeadLetters) Count(ctx context.Context, filter dlq.Filter) (int, error)
 	if err := dlq.CheckFilter(&filter); err != nil {
 		return 0, err
 	}
-	where := d.conditions(&filter)
+	where := d.store.letters.conditions(&filter)
 	text := fmt.Sprintf("SELECT COUNT(*) FROM %s AS d%s", d.store.letters.heads.name, where.where())
 	var count int
-	err := d.store.read(ctx, "count dead letters", func(q querier) error {
+	err := d.store.reader.read(ctx, "count dead letters", func(q querier) error {
 		return query(ctx, q, func(answer scanner) error { return answer.Scan((*intoInt)(&count)) }, text, where.args...)
 	})
 	return count, err
@@ -129,7 +129,7 @@ func (d *DeadLetters) Stats(ctx context.Context, top int) (dlq.Stats, error) {
 		return dlq.Stats{}, err
 	}
 	var stats dlq.Stats
-	err := d.store.read(ctx, "dead letter stats", func(q querier) error {
+	err := d.store.reader.read(ctx, "dead letter stats", func(q querier) error {
 		s := deadLetterStats{letters: d.store.letters, q: q}
 		reasons, err := s.counts(ctx, "reason")
 		if err != nil {

@@ -85,9 +85,9 @@ func (d *DeadLetters) Get(ctx context.Context, ids ...string) ([]dlq.Entry, []er
 	}
 	keys := shortenAll(ids)
 	var found map[string]*deadLetterContent
-	err := d.store.read(ctx, "get dead letters", func(q querier) error {
+	err := d.store.reader.read(ctx, "get dead letters", func(q querier) error {
 		var err error
-		found, err = d.readContents(ctx, q, keys)
+		found, err = d.store.letters.readContents(ctx, q, keys)
 		return err
 	})
 	if err != nil {
@@ -105,11 +105,11 @@ func (d *DeadLetters) Get(ctx context.Context, ids ...string) ([]dlq.Entry, []er
 }
 
 // readContents reads the contents of those keys that are there.
-func (d *DeadLetters) readContents(ctx context.Context, q querier, keys []string) (map[string]*deadLetterContent, error) {
+func (l *deadLetterTables) readContents(ctx context.Context, q querier, keys []string) (map[string]*deadLetterContent, error) {
 	keys = slices.Clone(keys)
 	slices.Sort(keys)
 	found := make(map[string]*deadLetterContent, len(keys))
-	err := d.store.dialect.queryByKeys(ctx, q, d.store.letters.whole, keysOf(slices.Compact(keys)), func(answer scanner) error {
+	err := l.heads.dialect.queryByKeys(ctx, q, l.whole, keysOf(slices.Compact(keys)), func(answer scanner) error {
 		content, err := scanContent(answer)
 		found[string(content.id)] = content
 		return err
@@ -191,7 +191,7 @@ func (d *DeadLetters) Purge(ctx context.Context, before, now time.Time) (int, er
 			where.add("(dead_at, id) > (%s, %s)", after...)
 		}
 		text := fmt.Sprintf("SELECT id, dead_at FROM %s%s ORDER BY dead_at, id LIMIT %d", d.store.letters.heads.name, where.where(), purgeChunk)
-		err := d.store.read(ctx, "purge dead letters", func(q querier) error {
+		err := d.store.reader.read(ctx, "purge dead letters", func(q querier) error {
 			c.keys = nil
 			return query(ctx, q, func(answer scanner) error {
 				var key intoBytes

@@ -36,7 +36,7 @@ func (d *DeadLetters) ListStatement(query dlq.Query) (text string, args []any, e
 	if err != nil {
 		return "", nil, err
 	}
-	text, args = d.listQuery(&scan)
+	text, args = d.store.letters.listQuery(&scan)
 	return text, args, nil
 }
 

@@ -9,7 +9,7 @@ import (
 	"github.com/esh3artech/barid/delivery"
 )
 
-// getCall is one call of Get on its way through the reader.
+// getCall is one call of Get on its way through the batcher.
 type getCall struct {
 	ctx     context.Context
 	ids     []string
@@ -27,7 +27,7 @@ func (s *Store) Get(ctx context.Context, ids ...string) ([]delivery.Record, []er
 		c := &getCall{ctx: ctx, ids: append([]string(nil), ids[from:to]...), done: make(chan error, 1)}
 		err := ctx.Err()
 		if err == nil {
-			err = s.reader.submit(ctx, c)
+			err = s.gets.submit(ctx, c)
 		}
 		if err == nil {
 			select {
@@ -49,8 +49,8 @@ func (s *Store) Get(ctx context.Context, ids ...string) ([]delivery.Record, []er
 	return records, errs
 }
 
-// newReader collects calls of Get, and reads their records together.
-func newReader(s *Store) *batcher[*getCall] {
+// newGetBatcher collects calls of Get, and reads their records together.
+func newGetBatcher(s *Store) *batcher[*getCall] {
 	return newBatcher(s.config.InFlight, s.config.MaxBatch, func() (func([]*getCall), func()) {
 		return s.runGets, func() {}
 	})
@@ -79,7 +79,7 @@ func (s *Store) runGets(calls []*getCall) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), s.config.Timeout)
 	defer cancel()
-	err := s.tryRead(ctx, func(q querier) error {
+	err := s.reader.tryRead(ctx, func(q querier) error {
 		return s.dialect.queryByKeys(ctx, q, s.records.whole, keysOf(ids), func(answer scanner) error {
 			r, err := scanWhole(answer)
 			found[r.ID] = &r

@@ -134,7 +134,7 @@ func (d *DeadLetters) Job(ctx context.Context, id string) (dlq.Job, error) {
 		return dlq.Job{}, err
 	}
 	job, err := dlq.Job{}, dlq.ErrJobNotFound
-	failure := d.store.read(ctx, "read job", func(q querier) error {
+	failure := d.store.reader.read(ctx, "read job", func(q querier) error {
 		job, err = dlq.Job{}, dlq.ErrJobNotFound
 		return d.store.dialect.queryByKeys(ctx, q, d.store.jobs.find, [][]byte{shorten(id)}, func(answer scanner) error {
 			var failure error
@@ -155,7 +155,7 @@ func (d *DeadLetters) Jobs(ctx context.Context) ([]dlq.Job, error) {
 	}
 	var all []dlq.Job
 	var damaged []error
-	err := d.store.read(ctx, "list jobs", func(q querier) error {
+	err := d.store.reader.read(ctx, "list jobs", func(q querier) error {
 		all, damaged = nil, nil
 		return query(ctx, q, func(answer scanner) error {
 			job, bad, err := scanJob(answer)

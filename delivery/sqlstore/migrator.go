@@ -21,6 +21,19 @@ type migrator struct {
 	migrations []Migration
 }
 
+// migrate brings the schema up to date, or checks it only, as the config says.
+func migrate(ctx context.Context, db *sql.DB, d *dialect, config Config) error {
+	migrations, err := Migrations(d.kind, config.TablePrefix)
+	if err != nil {
+		return err
+	}
+	m := &migrator{db: db, dialect: d, prefix: config.TablePrefix, timeout: config.Timeout, migrations: migrations}
+	if config.Migrate == MigrateCheck {
+		return m.check(ctx)
+	}
+	return m.run(ctx)
+}
+
 func (m *migrator) known() int64 { return m.migrations[len(m.migrations)-1].Version }
 
 // version is the schema's version, 0 when there is none.

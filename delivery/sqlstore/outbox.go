@@ -91,7 +91,7 @@ func (o Outbox) save(ctx context.Context, records []delivery.Record, which []int
 		}
 		batch[n] = &rows
 	}
-	added, err := o.store.addRecords(ctx, o.tx, batch)
+	added, err := o.store.records.addRecords(ctx, o.tx, batch)
 	return added, asDatabaseError(ctx, "save", err)
 }
 

@@ -17,6 +17,7 @@ const maxIndexedBytes = 1024
 
 // recordTables are the two tables that records are kept in.
 type recordTables struct {
+	dialect  *dialect
 	messages *table // the columns that never change
 	progress *table // all columns of the progress
 	changes  *table // those that an update changes
@@ -46,6 +47,7 @@ func newRecordTables(d *dialect, prefix string) *recordTables {
 	messages, progress := prefix+"messages", prefix+"progress"
 	joined := fmt.Sprintf("%s AS m JOIN %s AS p ON p.id = m.id", messages, progress)
 	return &recordTables{
+		dialect:     d,
 		messages:    newTable(d, messages, messageColumns...),
 		progress:    newTable(d, progress, append(progressColumns[:len(progressColumns):len(progressColumns)], listedColumns...)...),
 		changes:     newTable(d, progress, progressColumns...),

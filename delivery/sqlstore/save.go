@@ -54,14 +54,14 @@ func (s *Store) Save(ctx context.Context, records ...delivery.Record) []error {
 	})
 }
 
-func (s *Store) runSaves(ctx context.Context, q querier, calls []*saveCall) error {
+func (t *recordTables) runSaves(ctx context.Context, q querier, calls []*saveCall) error {
 	batch := make([]*encodedRecord, 0, len(calls))
 	for _, c := range calls {
 		for i := range c.rows {
 			batch = append(batch, &c.rows[i])
 		}
 	}
-	added, err := s.addRecords(ctx, q, batch)
+	added, err := t.addRecords(ctx, q, batch)
 	if err != nil {
 		return err
 	}
@@ -81,7 +81,7 @@ func (s *Store) runSaves(ctx context.Context, q querier, calls []*saveCall) erro
 
 // addRecords inserts the records that are not there yet, and returns which
 // those were. Of several with the same ID the first counts.
-func (s *Store) addRecords(ctx context.Context, q querier, batch []*encodedRecord) ([]bool, error) {
+func (t *recordTables) addRecords(ctx context.Context, q querier, batch []*encodedRecord) ([]bool, error) {
 	order := make([]int, len(batch))
 	for i := range order {
 		order[i] = i
@@ -92,7 +92,7 @@ func (s *Store) addRecords(ctx context.Context, q querier, batch []*encodedRecor
 	for n, i := range order {
 		messages[n] = batch[i].message
 	}
-	fresh, err := s.records.messages.add(ctx, q, messages)
+	fresh, err := t.messages.add(ctx, q, messages)
 	if err != nil {
 		return nil, err
 	}
@@ -104,14 +104,14 @@ func (s *Store) addRecords(ctx context.Context, q querier, batch []*encodedRecor
 			progress = append(progress, batch[i].progress)
 		}
 	}
-	_, err = s.records.progress.add(ctx, q, progress)
+	_, err = t.progress.add(ctx, q, progress)
 	return added, err
 }
 
-func (s *Store) savesCommitted(calls []*saveCall) {
+func (w *watchers) savesCommitted(calls []*saveCall) {
 	var due time.Time
 	for _, c := range calls {
 		due = earliest(due, c.due)
 	}
-	s.watchers.tell(due)
+	w.tell(due)
 }

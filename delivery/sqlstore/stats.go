@@ -12,7 +12,7 @@ import (
 func (s *Store) Stats(ctx context.Context) (delivery.RecordStats, error) {
 	var stats delivery.RecordStats
 	text := fmt.Sprintf("SELECT status, priority, COUNT(*), MIN(created_at) FROM %s GROUP BY status, priority", s.records.progress.name)
-	err := s.read(ctx, "stats", func(q querier) error {
+	err := s.reader.read(ctx, "stats", func(q querier) error {
 		stats = delivery.RecordStats{Counts: make(map[delivery.Status]map[delivery.Priority]int)}
 		return query(ctx, q, func(answer scanner) error {
 			var status delivery.Status

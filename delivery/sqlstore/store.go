@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
-	"sync/atomic"
 
 	"github.com/esh3artech/barid/delivery"
 )
@@ -13,13 +12,12 @@ import (
 // number of goroutines at once. Any number of Stores, in this process or
 // others, may share a database.
 type Store struct {
-	db       *sql.DB
 	dialect  *dialect
 	prefix   string
 	config   Config
-	closed   atomic.Bool
 	writer   *writer
-	reader   *batcher[*getCall]
+	reader   *reader
+	gets     *batcher[*getCall]
 	records  *recordTables
 	watchers *watchers
 	keys     *keyTable
@@ -58,33 +56,24 @@ func Open(ctx context.Context, db *sql.DB, config Config) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	migrations, err := Migrations(d.kind, config.TablePrefix)
-	if err != nil {
+	if err := migrate(ctx, db, d, config); err != nil {
 		return nil, err
 	}
-	m := &migrator{db: db, dialect: d, prefix: config.TablePrefix, timeout: config.Timeout, migrations: migrations}
-	if config.Migrate == MigrateAuto {
-		err = m.run(ctx)
-	} else {
-		err = m.check(ctx)
-	}
-	if err != nil {
-		return nil, err
-	}
-	s := &Store{db: db, dialect: d, prefix: config.TablePrefix, config: config, records: newRecordTables(d, config.TablePrefix), watchers: newWatchers()}
-	s.save = newOperation("save", 10, s.runSaves, s.savesCommitted)
-	s.update = newOperation("update", 20, s.runUpdates, s.updatesCommitted)
-	s.claim = newOperation("claim", 30, s.runClaims, s.claimsCommitted)
-	s.claimRest = newOperation("claim", 0, s.runClaims, s.claimsCommitted)
+	s := &Store{dialect: d, prefix: config.TablePrefix, config: config, records: newRecordTables(d, config.TablePrefix), watchers: newWatchers()}
+	s.save = newOperation("save", 10, s.records.runSaves, s.watchers.savesCommitted)
+	s.update = newOperation("update", 20, s.records.runUpdates, s.watchers.updatesCommitted)
+	s.claim = newOperation("claim", 30, s.records.runClaims, s.watchers.claimsCommitted)
+	s.claimRest = newOperation("claim", 0, s.records.runClaims, s.watchers.claimsCommitted)
 	s.claimRest.alone = true
-	s.renew = newOperation("renew", 0, s.runRenewals, s.renewalsCommitted)
+	s.renew = newOperation("renew", 0, s.records.runRenewals, s.watchers.renewalsCommitted)
 	s.renew.alone = true
-	s.purge = newOperation("purge", 40, s.runPurges, nil)
+	s.purge = newOperation("purge", 40, s.records.runPurges, nil)
 	s.keys = newKeyTable(d, config.TablePrefix)
 	s.letters = newDeadLetterTables(d, config.TablePrefix)
 	s.jobs = newJobTable(d, config.TablePrefix)
 	s.writer = newWriter(db, d, config)
-	s.reader = newReader(s)
+	s.reader = &reader{db: db, dialect: d, timeout: config.Timeout}
+	s.gets = newGetBatcher(s)
 	return s, nil
 }
 
@@ -92,57 +81,16 @@ func Open(ctx context.Context, db *sql.DB, config Config) (*Store, error) {
 // The database stays open. Later calls fail with delivery.ErrClosed. Closing
 // again does nothing.
 func (s *Store) Close() error {
-	s.closed.Store(true)
-	s.writer.close()
 	s.reader.close()
+	s.writer.close()
+	s.gets.close()
 	s.watchers.close()
 	return nil
 }
 
 // Ping implements delivery.Pinger. It returns nil when the database answered.
 func (s *Store) Ping(ctx context.Context) error {
-	return s.read(ctx, "ping", func(q querier) error {
+	return s.reader.read(ctx, "ping", func(q querier) error {
 		return query(ctx, q, func(answer scanner) error { return answer.Scan(new(int)) }, "SELECT 1")
 	})
-}
-
-// read runs statements that only read. All of them see the same state.
-func (s *Store) read(ctx context.Context, doing string, work func(querier) error) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	if s.closed.Load() {
-		return errClosed
-	}
-	limited := ctx
-	if s.dialect.waitsForServer {
-		var cancel context.CancelFunc
-		limited, cancel = context.WithTimeout(ctx, s.config.Timeout)
-		defer cancel()
-	}
-	return asDatabaseError(ctx, doing, asNoAnswer(limited, s.config.Timeout, s.tryRead(limited, work)))
-}
-
-func (s *Store) tryRead(ctx context.Context, work func(querier) error) error {
-	var err error
-	for range maxTries {
-		if err = s.readOnce(ctx, work); err == nil || causeOf(err) != connectionLost || ctx.Err() != nil {
-			break
-		}
-	}
-	return err
-}
-
-func (s *Store) readOnce(ctx context.Context, work func(querier) error) error {
-	conn, err := connect(ctx, s.db, s.dialect.prepares)
-	if err != nil {
-		return err
-	}
-	err = conn.transaction(ctx, s.dialect.beginRead, work)
-	if err != nil && (contextError(ctx) != nil || mayBeBroken(err)) {
-		conn.discard()
-	} else {
-		conn.release()
-	}
-	return err
 }

@@ -70,7 +70,7 @@ type recordState struct {
 	changed bool
 }
 
-func (s *Store) runUpdates(ctx context.Context, q querier, calls []*updateCall) error {
+func (t *recordTables) runUpdates(ctx context.Context, q querier, calls []*updateCall) error {
 	states := make(map[string]*recordState, len(calls))
 	ids := make([]string, 0, len(calls))
 	for _, c := range calls {
@@ -83,7 +83,7 @@ func (s *Store) runUpdates(ctx context.Context, q querier, calls []*updateCall) 
 		}
 	}
 	slices.Sort(ids)
-	if err := s.lockStates(ctx, q, ids, states); err != nil {
+	if err := t.lockStates(ctx, q, ids, states); err != nil {
 		return err
 	}
 	for _, c := range calls {
@@ -95,11 +95,11 @@ func (s *Store) runUpdates(ctx context.Context, q querier, calls []*updateCall) 
 			changed = append(changed, encodeProgress([]byte(id), &st.record.Progress))
 		}
 	}
-	return s.records.changes.change(ctx, q, changed)
+	return t.changes.change(ctx, q, changed)
 }
 
-func (s *Store) lockStates(ctx context.Context, q querier, ids []string, states map[string]*recordState) error {
-	return s.dialect.queryByKeys(ctx, q, s.records.lockedState, keysOf(ids), func(answer scanner) error {
+func (t *recordTables) lockStates(ctx context.Context, q querier, ids []string, states map[string]*recordState) error {
+	return t.dialect.queryByKeys(ctx, q, t.lockedState, keysOf(ids), func(answer scanner) error {
 		var id intoBytes
 		var p delivery.Progress
 		if err := answer.Scan(append([]any{&id}, intoProgress(&p)...)...); err != nil {
@@ -151,10 +151,10 @@ func progressChanged(a, b *delivery.Progress) bool {
 		len(a.History) != len(b.History) || len(a.History) > 0 && &a.History[0] != &b.History[0]
 }
 
-func (s *Store) updatesCommitted(calls []*updateCall) {
+func (w *watchers) updatesCommitted(calls []*updateCall) {
 	var due time.Time
 	for _, c := range calls {
 		due = earliest(due, c.due)
 	}
-	s.watchers.tell(due)
+	w.tell(due)
 }
