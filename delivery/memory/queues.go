@@ -72,6 +72,26 @@ func (q *queues) add(m *message) {
 	q.levels[m.level].fresh.push(m)
 }
 
+// addSome adds the first of the messages, as many as there is room for, and
+// returns how many it has dealt with. Messages without a level are left out.
+func (q *queues) addSome(messages []message, room int, delayed bool) int {
+	for i := range messages {
+		m := &messages[i]
+		switch {
+		case m.level < 0:
+			continue
+		case room == 0:
+			return i
+		case delayed:
+			q.delay(m)
+		default:
+			q.add(m)
+		}
+		room--
+	}
+	return len(messages)
+}
+
 // delay keeps a message until its time has come.
 func (q *queues) delay(m *message) {
 	q.place++

@@ -177,22 +177,7 @@ func (t *Transport) enter(ctx context.Context, chunk []message, delayed bool) (i
 		if t.closed {
 			return dealt, delivery.ErrClosed
 		}
-		free := sem.free(waiting)
-		for dealt < len(chunk) {
-			m := &chunk[dealt]
-			if m.level >= 0 {
-				if free == 0 {
-					break
-				}
-				free--
-				if delayed {
-					q.delay(m)
-				} else {
-					q.add(m)
-				}
-			}
-			dealt++
-		}
+		dealt += q.addSome(chunk[dealt:], sem.free(waiting), delayed)
 		if delayed {
 			q.releaseDue(time.Now())
 		} else {

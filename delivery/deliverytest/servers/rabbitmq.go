@@ -83,35 +83,14 @@ func StartRabbitMQ(tb testing.TB, config RabbitMQConfig) *RabbitMQ {
 	return r
 }
 
-// setUp chooses ports, and writes the files that the server reads.
+// setUp chooses ports, and prepares the processes.
 func (r *RabbitMQ) setUp(program string) error {
 	ports, err := freePorts(3)
 	if err != nil {
 		return err
 	}
 	r.port, r.distPort, r.epmdPort = ports[0], ports[1], ports[2]
-	home := filepath.Join(r.dir, "home")
-	cookie := filepath.Join(home, ".erlang.cookie")
-	if err := os.MkdirAll(home, 0o700); err != nil {
-		return err
-	}
-	if _, err := os.Stat(cookie); err != nil {
-		if err := os.WriteFile(cookie, []byte(rand.Text()), 0o400); err != nil {
-			return err
-		}
-	}
-	// A folder that was used before belongs to a node with that name.
-	name := filepath.Join(r.dir, "node")
-	if known, err := os.ReadFile(name); err == nil {
-		r.node = string(known)
-	} else if err := os.WriteFile(name, []byte(r.node), 0o600); err != nil {
-		return err
-	}
-	conf := "loopback_users = none\nlog.console.level = info\n" + r.config.Conf + "\n"
-	if err := os.WriteFile(filepath.Join(r.dir, "rabbitmq.conf"), []byte(conf), 0o600); err != nil {
-		return err
-	}
-	if err := os.WriteFile(filepath.Join(r.dir, "plugins"), []byte("[].\n"), 0o600); err != nil {
+	if err := r.writeFiles(); err != nil {
 		return err
 	}
 	// A shared epmd would stay as a daemon after the test. This one runs in the
@@ -120,7 +99,7 @@ func (r *RabbitMQ) setUp(program string) error {
 		name: "epmd",
 		path: program,
 		args: []string{"-port", strconv.Itoa(r.epmdPort), "-address", "127.0.0.1"},
-		env:  append(bareEnv(), "HOME="+home),
+		env:  append(bareEnv(), "HOME="+r.home()),
 		dir:  r.dir,
 		log:  filepath.Join(r.dir, "epmd.log"),
 		ready: func(ctx context.Context, _ int) error {
@@ -143,12 +122,40 @@ func (r *RabbitMQ) setUp(program string) error {
 	return nil
 }
 
+func (r *RabbitMQ) home() string { return filepath.Join(r.dir, "home") }
+
+// writeFiles writes the files that the server reads, and keeps those that must
+// stay the same over restarts.
+func (r *RabbitMQ) writeFiles() error {
+	cookie := filepath.Join(r.home(), ".erlang.cookie")
+	if err := os.MkdirAll(r.home(), 0o700); err != nil {
+		return err
+	}
+	if _, err := os.Stat(cookie); err != nil {
+		if err := os.WriteFile(cookie, []byte(rand.Text()), 0o400); err != nil {
+			return err
+		}
+	}
+	// A folder that was used before belongs to a node with that name.
+	name := filepath.Join(r.dir, "node")
+	if known, err := os.ReadFile(name); err == nil {
+		r.node = string(known)
+	} else if err := os.WriteFile(name, []byte(r.node), 0o600); err != nil {
+		return err
+	}
+	conf := "loopback_users = none\nlog.console.level = info\n" + r.config.Conf + "\n"
+	if err := os.WriteFile(filepath.Join(r.dir, "rabbitmq.conf"), []byte(conf), 0o600); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(r.dir, "plugins"), []byte("[].\n"), 0o600)
+}
+
 // env configures the server and rabbitmqctl. The server also gets
 // RABBITMQ_ALLOW_INPUT, which makes the start script turn into the Erlang VM
 // instead of staying its parent, so that signals reach the VM.
 func (r *RabbitMQ) env() []string {
 	return append(bareEnv(),
-		"HOME="+filepath.Join(r.dir, "home"),
+		"HOME="+r.home(),
 		"RABBITMQ_NODENAME="+r.node+"@localhost",
 		"RABBITMQ_NODE_IP_ADDRESS=127.0.0.1",
 		"RABBITMQ_NODE_PORT="+strconv.Itoa(r.port),
