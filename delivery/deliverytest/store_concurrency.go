@@ -269,6 +269,12 @@ func batchesCrosswise(t *storeSubtest) {
 			t.Errorf("Save of the same %d records in opposite orders: %d were new", count, fresh)
 		}
 	}
+	t.updateCrosswise(rounds, count)
+}
+
+// updateCrosswise updates the records of the first round in opposite orders,
+// while another caller claims them.
+func (t *storeSubtest) updateCrosswise(rounds, count int) {
 	ids := make([]string, count)
 	for i := range ids {
 		ids[i] = "round-00-" + plainRecord(i).ID
@@ -321,83 +327,118 @@ func padded(errs []error, n int) []error {
 // everythingAtOnce has several workers claim and update what is due, while
 // others save, list and purge.
 func everythingAtOnce(t *storeSubtest) {
-	const workers, count = 4, 240
-	records := plainRecords(2 * count)
-	for i := range records {
-		records[i].DueAt = after(0)
+	const workers = 4
+	b := busyStore{storeSubtest: t, records: plainRecords(480)}
+	for i := range b.records {
+		b.records[i].DueAt = after(0)
 	}
-	t.save(records[:count]...)
-	var done, purged atomic.Int64
-	var sent [2 * count]atomic.Int64
-	work := func(i int, store delivery.Store) error {
-		token := fmt.Sprint("worker ", i)
-		for done.Load() < 2*count {
-			claimed, err := store.Claim(t.Context(), claimOf(delivery.StatusPending, token, after(1), 7))
-			if err != nil {
-				return fmt.Errorf("claiming: %w", err)
-			}
-			for j := range claimed {
-				queued := delivery.Update{ID: claimed[j].ID, Status: delivery.StatusQueued, At: after(2), OnlyIfClaimedBy: token}
-				delivered := delivery.Update{ID: claimed[j].ID, Status: delivery.StatusDelivered, At: after(3)}
-				if _, errs := store.Update(t.Context(), queued, delivered); errs != nil {
-					return fmt.Errorf("updating what was claimed: %w", errors.Join(errs...))
-				}
-				var number int
-				if _, err := fmt.Sscanf(claimed[j].ID, "record-%d", &number); err != nil {
-					return err
-				}
-				sent[number].Add(1)
-				done.Add(1)
-			}
-			if len(claimed) == 0 {
-				sleep(t.Context(), time.Millisecond)
-			}
-		}
-		return nil
-	}
+	b.sent = make([]atomic.Int64, len(b.records))
+	half := len(b.records) / 2
+	t.save(b.records[:half]...)
 	t.concurrently(workers+3, func(i int, store delivery.Store) {
 		var err error
 		switch i {
 		default:
-			err = work(i, store)
+			err = b.work(fmt.Sprint("worker ", i), store)
 		case workers:
-			for i := count; i < 2*count && err == nil; i++ {
-				err = errors.Join(store.Save(t.Context(), records[i])...)
-			}
+			err = b.saveEach(store, b.records[half:])
 		case workers + 1:
-			for done.Load() < 2*count && err == nil && !t.Failed() {
-				_, listed := store.List(t.Context(), delivery.RecordQuery{Limit: 50})
-				_, stats := store.Stats(t.Context())
-				_, due := store.NextDue(t.Context(), delivery.StatusPending)
-				_, renewed := store.Renew(t.Context(), "nobody", after(9))
-				err = errors.Join(listed, stats, due, renewed)
-			}
+			err = b.look(store)
 		case workers + 2:
-			for done.Load() < count && err == nil && !t.Failed() {
-				var n int
-				n, err = store.Purge(t.Context(), after(10), 5)
-				purged.Add(int64(n))
-			}
+			err = b.purgeSome(store, half)
 		}
 		if err != nil {
-			done.Add(2 * count) // so that the others end
+			b.done.Add(int64(len(b.records))) // so that the others end
 			t.Errorf("everything at once: %v", err)
 		}
 	})
 	if t.Failed() {
 		return
 	}
-	for i := range sent {
-		if n := sent[i].Load(); n != 1 {
+	for i := range b.sent {
+		if n := b.sent[i].Load(); n != 1 {
 			t.Errorf("record %d was sent %d times, want once", i, n)
 		}
 	}
 	left := t.listAll(delivery.RecordQuery{Limit: 100}, nil)
-	if want := 2*count - int(purged.Load()); len(left) != want {
+	if want := len(b.records) - int(b.purged.Load()); len(left) != want {
 		t.Errorf("%d records are left, want %d", len(left), want)
 	}
 	t.checkStats(delivery.RecordStats{Total: len(left), Counts: countsOf(left)})
-	t.checkPurge(after(10), 3*count, len(left))
+	t.checkPurge(after(10), 2*len(b.records), len(left))
+}
+
+// busyStore is a store that several callers use, each in its own way.
+type busyStore struct {
+	*storeSubtest
+	records      []delivery.Record
+	sent         []atomic.Int64 // how often, by record
+	done, purged atomic.Int64   // how many records
+}
+
+func (b *busyStore) busy() bool { return b.done.Load() < int64(len(b.records)) }
+
+// work claims what is due, and updates it to delivered.
+func (b *busyStore) work(token string, store delivery.Store) error {
+	for b.busy() {
+		claimed, err := store.Claim(b.Context(), claimOf(delivery.StatusPending, token, after(1), 7))
+		if err != nil {
+			return fmt.Errorf("claiming: %w", err)
+		}
+		for i := range claimed {
+			queued := delivery.Update{ID: claimed[i].ID, Status: delivery.StatusQueued, At: after(2), OnlyIfClaimedBy: token}
+			delivered := delivery.Update{ID: claimed[i].ID, Status: delivery.StatusDelivered, At: after(3)}
+			if _, errs := store.Update(b.Context(), queued, delivered); errs != nil {
+				return fmt.Errorf("updating what was claimed: %w", errors.Join(errs...))
+			}
+			var number int
+			if _, err := fmt.Sscanf(claimed[i].ID, "record-%d", &number); err != nil {
+				return err
+			}
+			b.sent[number].Add(1)
+			b.done.Add(1)
+		}
+		if len(claimed) == 0 {
+			sleep(b.Context(), time.Millisecond)
+		}
+	}
+	return nil
+}
+
+// saveEach saves the records one by one.
+func (b *busyStore) saveEach(store delivery.Store, records []delivery.Record) error {
+	for i := range records {
+		if err := errors.Join(store.Save(b.Context(), records[i])...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// look lists, counts, and does whatever else changes nothing.
+func (b *busyStore) look(store delivery.Store) error {
+	for b.busy() && !b.Failed() {
+		_, listed := store.List(b.Context(), delivery.RecordQuery{Limit: 50})
+		_, stats := store.Stats(b.Context())
+		_, due := store.NextDue(b.Context(), delivery.StatusPending)
+		_, renewed := store.Renew(b.Context(), "nobody", after(9))
+		if err := errors.Join(listed, stats, due, renewed); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// purgeSome purges until so many records are done.
+func (b *busyStore) purgeSome(store delivery.Store, until int) error {
+	for b.done.Load() < int64(until) && !b.Failed() {
+		n, err := store.Purge(b.Context(), after(10), 5)
+		b.purged.Add(int64(n))
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // cancelledCallers cancels the contexts of half of the callers, while a store

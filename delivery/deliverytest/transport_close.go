@@ -1,6 +1,7 @@
 package deliverytest
 
 import (
+	"context"
 	"errors"
 	"sync"
 	"sync/atomic"
@@ -20,57 +21,12 @@ func afterClose(t *transportSubtest) {
 	closed := t.subscribe(transport, 10)
 	t.close(closed)
 	t.close(closed)
-	isClosed := func(what string, err error) {
-		t.Helper()
-		if !errors.Is(err, delivery.ErrClosed) {
-			t.Errorf("%s after Close: %v, want ErrClosed", what, err)
-		}
-	}
 	_, err := closed.Receive(t.boundedContext())
-	isClosed("Receive", err)
+	t.checkClosed("Receive", err)
 
 	t.close(transport)
 	t.close(transport)
-	batch := t.envelopes(2, delivery.Normal)
-	t.checkReturns("the closed transport", func() {
-		ctx := t.boundedContext()
-		errs := transport.Send(ctx, batch)
-		if len(errs) != len(batch) {
-			t.Errorf("Send after Close: %d errors for %d envelopes", len(errs), len(batch))
-		}
-		for _, err := range errs {
-			isClosed("Send", err)
-		}
-		_, err := transport.Subscribe(ctx, delivery.SubscribeConfig{})
-		isClosed("Subscribe", err)
-		_, err = subscription.Receive(ctx)
-		isClosed("Receive", err)
-		if delayer, ok := transport.(delivery.Delayer); ok {
-			for _, delay := range []time.Duration{0, time.Minute} {
-				errs := delayer.SendAfter(ctx, delay, batch)
-				if len(errs) != len(batch) {
-					t.Errorf("SendAfter after Close: %d errors for %d envelopes", len(errs), len(batch))
-				}
-				for _, err := range errs {
-					isClosed("SendAfter", err)
-				}
-			}
-		}
-		if depther, ok := transport.(delivery.Depther); ok {
-			_, err := depther.Depth(ctx)
-			isClosed("Depth", err)
-		}
-		if pinger, ok := transport.(delivery.Pinger); ok {
-			isClosed("Ping", pinger.Ping(ctx))
-		}
-		if letterer, ok := transport.(delivery.DeadLetterer); ok {
-			isClosed("DeadLetter", letterer.DeadLetter(ctx, delivery.DeadLetter{ID: "late"}))
-		}
-		if pauser, ok := subscription.(delivery.Pauser); ok {
-			isClosed("Pause", pauser.Pause(ctx))
-			isClosed("Resume", pauser.Resume(ctx))
-		}
-	})
+	t.checkReturns("the closed transport", func() { t.checkClosedTransport(transport, subscription) })
 	if err := held[0].Ack(); !errors.Is(err, delivery.ErrSettled) {
 		t.Errorf("Ack of what was acked before Close: %v, want ErrSettled", err)
 	}
@@ -91,99 +47,64 @@ func afterClose(t *transportSubtest) {
 	t.checkQuiet(other)
 }
 
+// checkClosed fails the test unless a call failed because of Close.
+func (t *transportSubtest) checkClosed(call string, errs ...error) {
+	t.Helper()
+	for _, err := range errs {
+		if !errors.Is(err, delivery.ErrClosed) {
+			t.Errorf("%s after Close: %v, want ErrClosed", call, err)
+		}
+	}
+}
+
+// checkClosedTransport calls everything on a transport that is closed, and on its
+// subscription.
+func (t *transportSubtest) checkClosedTransport(transport delivery.Transport, subscription delivery.Subscription) {
+	ctx, batch := t.boundedContext(), t.envelopes(2, delivery.Normal)
+	forEach := func(call string, errs []error) {
+		if len(errs) != len(batch) {
+			t.Errorf("%s after Close: %d errors for %d envelopes", call, len(errs), len(batch))
+		}
+		t.checkClosed(call, errs...)
+	}
+	forEach("Send", transport.Send(ctx, batch))
+	_, err := transport.Subscribe(ctx, delivery.SubscribeConfig{})
+	t.checkClosed("Subscribe", err)
+	_, err = subscription.Receive(ctx)
+	t.checkClosed("Receive", err)
+	if delayer, ok := transport.(delivery.Delayer); ok {
+		forEach("SendAfter", delayer.SendAfter(ctx, 0, batch))
+		forEach("SendAfter", delayer.SendAfter(ctx, time.Minute, batch))
+	}
+	if depther, ok := transport.(delivery.Depther); ok {
+		_, err := depther.Depth(ctx)
+		t.checkClosed("Depth", err)
+	}
+	if pinger, ok := transport.(delivery.Pinger); ok {
+		t.checkClosed("Ping", pinger.Ping(ctx))
+	}
+	if letterer, ok := transport.(delivery.DeadLetterer); ok {
+		t.checkClosed("DeadLetter", letterer.DeadLetter(ctx, delivery.DeadLetter{ID: "late"}))
+	}
+	if pauser, ok := subscription.(delivery.Pauser); ok {
+		t.checkClosed("Pause", pauser.Pause(ctx))
+		t.checkClosed("Resume", pauser.Resume(ctx))
+	}
+}
+
 // concurrentClose closes a transport, from several goroutines at once, while
 // others send, receive and settle. No call hangs, and no message that was
 // accepted is lost.
 func concurrentClose(t *transportSubtest) {
-	const rounds, publishers, closers = 5, 4, 3
+	const rounds = 5
 	var ledger Ledger
 	stale := 0
 	for range rounds {
-		ctx := t.boundedContext()
-		transport := t.open()
-		subscription := t.subscribe(transport, 10)
-		var running, working sync.WaitGroup
-		var unacked atomic.Int64
-		closed := make(chan struct{})
-		working.Add(publishers + 1)
-		running.Go(func() {
-			started := sync.OnceFunc(working.Done)
-			defer started()
-			for {
-				incomings, err := receiveNext(ctx, subscription)
-				if err != nil {
-					if !errors.Is(err, delivery.ErrClosed) {
-						t.Errorf("Receive during Close: %v, want ErrClosed", err)
-					}
-					return
-				}
-				for _, incoming := range incomings {
-					envelope, err := incoming.Envelope()
-					if err != nil {
-						t.Errorf("Envelope: %v", err)
-						continue
-					}
-					ledger.Effect(envelope.ID)
-					switch err := incoming.Ack(); {
-					case errors.Is(err, delivery.ErrStale):
-						unacked.Add(1)
-					case err != nil:
-						t.Errorf("Ack during Close: %v, want nil or ErrStale", err)
-					}
-				}
-				started()
-			}
-		})
-		for range publishers {
-			batch := t.envelopes(2000, delivery.Normal)
-			running.Go(func() {
-				started := sync.OnceFunc(working.Done)
-				defer started()
-				for i := range batch {
-					if i == len(batch)-1 {
-						// The last one is sent after Close, however fast the others were.
-						select {
-						case <-closed:
-						case <-ctx.Done():
-						}
-					}
-					switch errs := transport.Send(ctx, batch[i:i+1]); {
-					case errs == nil:
-						ledger.Sent(batch[i].ID)
-						started()
-					case errors.Is(errs[0], delivery.ErrClosed):
-						return
-					case !errors.Is(errs[0], delivery.ErrOutcomeUnknown):
-						t.Errorf("Send during Close: %v, want ErrClosed or ErrOutcomeUnknown", errs[0])
-						return
-					}
-				}
-			})
+		round := closingRound{
+			transportSubtest: t, ctx: t.boundedContext(), transport: t.open(), ledger: &ledger, closed: make(chan struct{}),
 		}
-		working.Wait()
-		var closing sync.WaitGroup
-		for range closers {
-			closing.Go(func() {
-				if err := transport.Close(); err != nil {
-					t.Errorf("Close: %v", err)
-				}
-			})
-		}
-		running.Go(func() {
-			closing.Wait()
-			close(closed)
-		})
-		ended := make(chan struct{})
-		go func() {
-			running.Wait()
-			close(ended)
-		}()
-		select {
-		case <-ended:
-		case <-ctx.Done():
-			t.Fatalf("Send, Receive or Close hang during Close: %s", stacks())
-		}
-		stale += int(unacked.Load())
+		round.run()
+		stale += int(round.stale.Load())
 	}
 	subscription := t.subscribe(t.open(), 100)
 	t.consume(subscription, &ledger)
@@ -194,4 +115,100 @@ func concurrentClose(t *transportSubtest) {
 		}
 	}
 	t.checkLedger(&ledger, stale)
+}
+
+// closingRound is one round of concurrentClose.
+type closingRound struct {
+	*transportSubtest
+	ctx       context.Context
+	transport delivery.Transport
+	ledger    *Ledger
+	stale     atomic.Int64   // acks that came too late
+	working   sync.WaitGroup // until each publisher and the consumer have done something
+	closed    chan struct{}
+}
+
+// run closes the transport while publishers and a consumer use it, and waits for
+// their end.
+func (r *closingRound) run() {
+	const publishers, closers = 4, 3
+	subscription := r.subscribe(r.transport, 10)
+	var running, closing sync.WaitGroup
+	r.working.Add(publishers + 1)
+	running.Go(func() { r.consumeUntilClosed(subscription) })
+	for range publishers {
+		batch := r.envelopes(2000, delivery.Normal)
+		running.Go(func() { r.publishUntilClosed(batch) })
+	}
+	r.working.Wait()
+	for range closers {
+		closing.Go(func() { r.close(r.transport) })
+	}
+	running.Go(func() {
+		closing.Wait()
+		close(r.closed)
+	})
+	ended := make(chan struct{})
+	go func() {
+		running.Wait()
+		close(ended)
+	}()
+	select {
+	case <-ended:
+	case <-r.ctx.Done():
+		r.Fatalf("Send, Receive or Close hang during Close: %s", stacks())
+	}
+}
+
+func (r *closingRound) consumeUntilClosed(subscription delivery.Subscription) {
+	started := sync.OnceFunc(r.working.Done)
+	defer started()
+	for {
+		incomings, err := receiveNext(r.ctx, subscription)
+		if err != nil {
+			if !errors.Is(err, delivery.ErrClosed) {
+				r.Errorf("Receive during Close: %v, want ErrClosed", err)
+			}
+			return
+		}
+		for _, incoming := range incomings {
+			envelope, err := incoming.Envelope()
+			if err != nil {
+				r.Errorf("Envelope: %v", err)
+				continue
+			}
+			r.ledger.Effect(envelope.ID)
+			switch err := incoming.Ack(); {
+			case errors.Is(err, delivery.ErrStale):
+				r.stale.Add(1)
+			case err != nil:
+				r.Errorf("Ack during Close: %v, want nil or ErrStale", err)
+			}
+		}
+		started()
+	}
+}
+
+func (r *closingRound) publishUntilClosed(batch []delivery.Envelope) {
+	started := sync.OnceFunc(r.working.Done)
+	defer started()
+	for i := range batch {
+		if i == len(batch)-1 {
+			// The last one is sent after Close, however fast the others were.
+			select {
+			case <-r.closed:
+			case <-r.ctx.Done():
+			}
+		}
+		switch errs := r.transport.Send(r.ctx, batch[i:i+1]); {
+		case errs == nil:
+			r.ledger.Sent(batch[i].ID)
+			started()
+		case errors.Is(errs[0], delivery.ErrClosed):
+			return
+		case !errors.Is(errs[0], delivery.ErrOutcomeUnknown):
+			r.Errorf("Send during Close: %v, want ErrClosed or ErrOutcomeUnknown", errs[0])
+			return
+		}
+	}
 }
