@@ -13,7 +13,7 @@ type batcher[T sized] struct {
 	queue chan T
 	ended sync.WaitGroup
 
-	mu     sync.RWMutex // held for reading while a item is submitted
+	mu     sync.RWMutex // held for reading while an item is submitted
 	closed bool
 }
 

@@ -36,7 +36,7 @@ func TestBatches(t *testing.T) {
 			begun, release := make(chan struct{}), make(chan struct{})
 			b := newBatcher(1, rows, func() (func([]item), func()) {
 				return func(batch []item) {
-					if len(order) == 0 { // the first item, while which the others wait
+					if len(order) == 0 { // the first item: the others wait meanwhile
 						close(begun)
 						<-release
 					} else {
