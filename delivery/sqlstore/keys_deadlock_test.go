@@ -23,7 +23,7 @@ type separateDatabase struct{ name, url string }
 
 func newSeparateDatabase(t *testing.T) separateDatabase {
 	t.Helper()
-	d := separateDatabase{name: unique(t) + "separateDatabase"}
+	d := separateDatabase{name: unique(t) + "deadlocks"}
 	admin := connectPostgres(t)
 	_, err := admin.ExecContext(t.Context(), "CREATE DATABASE "+d.name)
 	require.NoError(t, err)
