@@ -21,9 +21,11 @@ import (
 // same, and to hold the same entries afterwards.
 func TestLetterBatches(t *testing.T) {
 	t.Run("SQLite", func(t *testing.T) {
+		t.Parallel()
 		checkLetterBatches(t, open(t, connectSQLite(t), sqlstore.Config{}))
 	})
 	t.Run("PostgreSQL", func(t *testing.T) {
+		t.Parallel()
 		checkLetterBatches(t, open(t, connectPostgres(t), sqlstore.Config{TablePrefix: unique(t), InFlight: 1}))
 	})
 }

@@ -58,6 +58,7 @@ func TestListsOfLettersUseIndexes(t *testing.T) {
 		}
 	}
 	t.Run("SQLite", func(t *testing.T) {
+		t.Parallel()
 		db := connectSQLite(t)
 		store := open(t, db, sqlstore.Config{})
 		require.NoError(t, store.DeadLetters().Put(t.Context(), entries...))
@@ -66,6 +67,7 @@ func TestListsOfLettersUseIndexes(t *testing.T) {
 		})
 	})
 	t.Run("PostgreSQL", func(t *testing.T) {
+		t.Parallel()
 		db := connectPostgres(t)
 		store := open(t, db, sqlstore.Config{TablePrefix: unique(t)})
 		require.NoError(t, store.DeadLetters().Put(t.Context(), entries...))

@@ -24,6 +24,7 @@ import (
 )
 
 func TestDeadLettersWithoutPostgres(t *testing.T) {
+	t.Parallel()
 	server := servers.StartPostgres(t, servers.PostgresConfig{NoSync: true})
 	db := connect(t, "pgx", server.URL())
 	store := open(t, db, sqlstore.Config{})
@@ -53,6 +54,7 @@ func TestDeadLettersWithoutPostgres(t *testing.T) {
 // PostgreSQL is stopped or killed while several goroutines write. Whatever was
 // acknowledged is there afterwards.
 func TestDeadLettersWhilePostgresRestarts(t *testing.T) {
+	t.Parallel()
 	server := servers.StartPostgres(t, servers.PostgresConfig{NoSync: true})
 	db := connect(t, "pgx", server.URL())
 	store := open(t, db, sqlstore.Config{})

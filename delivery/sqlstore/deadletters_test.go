@@ -20,18 +20,22 @@ import (
 
 func TestDeadLetters(t *testing.T) {
 	t.Run("SQLite", func(t *testing.T) {
+		t.Parallel()
 		dlqtest.TestStore(t, func(t *testing.T) dlq.Store { return openSQLiteStore(t).DeadLetters() })
 	})
 	t.Run("PostgreSQL", func(t *testing.T) {
+		t.Parallel()
 		dlqtest.TestStore(t, func(t *testing.T) dlq.Store { return openPostgresStore(t).DeadLetters() })
 	})
 }
 
 func TestJobs(t *testing.T) {
 	t.Run("SQLite", func(t *testing.T) {
+		t.Parallel()
 		dlqtest.TestJobStore(t, func(t *testing.T) dlq.JobStore { return openSQLiteStore(t).DeadLetters() })
 	})
 	t.Run("PostgreSQL", func(t *testing.T) {
+		t.Parallel()
 		dlqtest.TestJobStore(t, func(t *testing.T) dlq.JobStore { return openPostgresStore(t).DeadLetters() })
 	})
 }
@@ -139,6 +143,7 @@ func TestLongFields(t *testing.T) {
 // Purge deletes at a time.
 func TestManyLetters(t *testing.T) {
 	onEachStore(t, func(t *testing.T, store *sqlstore.Store) {
+		t.Parallel()
 		letters := store.DeadLetters()
 		large := make([]dlq.Entry, 5)
 		for i := range large {

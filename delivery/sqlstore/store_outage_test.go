@@ -111,6 +111,7 @@ func TestKilledProcessLosesNothing(t *testing.T) {
 // Calls fail while the server is down. When it is back, the store goes on
 // without help, with all that it has acknowledged.
 func TestPostgresGoesAndComesBack(t *testing.T) {
+	t.Parallel()
 	server := servers.StartPostgres(t, servers.PostgresConfig{})
 	store := open(t, connect(t, "pgx", server.URL()), sqlstore.Config{})
 	var mu sync.Mutex
