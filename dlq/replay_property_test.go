@@ -192,7 +192,7 @@ func (p priced) SaveJob(ctx context.Context, job dlq.Job) error {
 // their time. The clock is not real, so that the machine has no say.
 func TestReplayIsFasterThanRequeueing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		const count = 10_000
+		const count = 3_000
 		sender := forwardFunc(func(_ context.Context, envelopes ...delivery.Envelope) error {
 			<-time.After(time.Millisecond + time.Duration(len(envelopes))*20*time.Microsecond)
 			return nil

@@ -7,48 +7,48 @@ import (
 	"github.com/esh3artech/barid/delivery"
 )
 
-// Harness is what the suite knows about a transport: how to get at it, and what
-// it promises where the contract leaves that open. Open alone is required. A
-// harness stands for one set of queues that are empty at first and that no
-// other test uses. Its functions fail the test that they are given when they
+// Harness tells the suite how to open a transport, and what the transport
+// promises where the contract leaves that open. Only Open is required. A
+// harness stands for one set of queues, which are empty at first and which no
+// other test uses. Its functions get a testing.TB, and fail that test when they
 // can't do their work.
 type Harness struct {
 	// Open opens one more transport on the harness's queues, as another process
-	// would. The suite closes it, also twice.
+	// would do. The suite closes it, sometimes twice.
 	Open func(tb testing.TB) delivery.Transport
 
-	// Kill makes a transport of Open's disappear as if its process had died:
-	// its connections end with nothing settled, and it makes no new ones. Nil
-	// means that closing it is all there is.
+	// Kill ends a transport that Open returned as if its process had been killed:
+	// its connections end with nothing settled, and it makes no new ones. When
+	// Kill is nil, the suite closes the transport instead.
 	Kill func(tb testing.TB, transport delivery.Transport)
 
-	// Cut ends the connections of a transport of Open's, which may make new ones
-	// at once. Nil means that there are no connections to lose.
+	// Cut ends the connections of a transport that Open returned. The transport
+	// may make new ones at once. Nil means that it has no connections to lose.
 	Cut func(tb testing.TB, transport delivery.Transport)
 
-	// SendRaw puts a message into the queue of a priority that no transport of
-	// ours made: the body alone, nothing of an envelope. Nil means that this can't
-	// happen.
+	// SendRaw puts a message into the queue of a priority as a foreign program
+	// would: it has the body alone, and nothing of an envelope. Nil means that
+	// this can't happen.
 	SendRaw func(tb testing.TB, priority delivery.Priority, body []byte)
 
-	// QueueOf names the queue that a priority's messages wait in, by the highest
-	// of the priorities that share it. Those share a prefetch, too. Nil means that
-	// each has a queue of its own.
+	// QueueOf names the queue in which a priority's messages wait, by the highest
+	// priority that shares the queue. Priorities that share a queue share its
+	// prefetch, too. Nil means that each priority has a queue of its own.
 	QueueOf func(priority delivery.Priority) delivery.Priority
 
 	// DelayAccuracy is how late a delayed message may be. Default 2 seconds.
 	DelayAccuracy time.Duration
 
-	// Duplicates is how many messages may come twice in a test though all was
-	// settled and closed in order. What a lost connection brings back is counted
-	// beside. Default 0.
+	// Duplicates is how many messages may come twice in a test although all were
+	// settled, and everything was closed in order. Messages that come again after
+	// a lost connection don't count. Default 0.
 	Duplicates int
 
 	// MaxBody is the largest body that is sent. Default 10 MiB.
 	MaxBody int
 
-	// Patience is how long the suite waits for what has to happen. Default 30
-	// seconds.
+	// Patience is how long the suite waits for what has to happen, before it
+	// fails. Default 30 seconds.
 	Patience time.Duration
 
 	// Quiet is how long the suite waits for what must not happen. Default 200

@@ -8,10 +8,11 @@ import (
 	"sync"
 )
 
-// Ledger keeps the books of a test that disturbs a pipeline: what was published
-// with success, what had its effect, what became a dead letter. At the end its
-// Report tells what was lost and what came twice. The zero value is empty and
-// ready. Its methods may be called by any number of goroutines at once.
+// Ledger keeps account of the messages in a test that disturbs a pipeline:
+// which were published with success, which were handled, and which became dead
+// letters. At the end its Report says which were lost, and how many were
+// handled twice. The zero value is empty and ready to use. Its methods may be
+// called by any number of goroutines at once.
 type Ledger struct {
 	mu       sync.Mutex
 	accounts map[string]account
@@ -19,18 +20,18 @@ type Ledger struct {
 
 type account struct{ sent, effects, deadLetters int }
 
-// Sent notes that the message was published with success: it must not be lost.
-// Noting one again changes nothing, because publishing again with the same ID
-// is allowed.
-func (l *Ledger) Sent(id string) { l.note(id, func(a *account) { a.sent = 1 }) }
+// Sent records that the message was published with success, so that it must not
+// be lost. Recording it again changes nothing, because a publisher may send the
+// same ID again.
+func (l *Ledger) Sent(id string) { l.record(id, func(a *account) { a.sent = 1 }) }
 
-// Effect notes that the message was handled once.
-func (l *Ledger) Effect(id string) { l.note(id, func(a *account) { a.effects++ }) }
+// Effect records that the message was handled once.
+func (l *Ledger) Effect(id string) { l.record(id, func(a *account) { a.effects++ }) }
 
-// DeadLetter notes that the message is among the dead letters.
-func (l *Ledger) DeadLetter(id string) { l.note(id, func(a *account) { a.deadLetters = 1 }) }
+// DeadLetter records that the message is among the dead letters.
+func (l *Ledger) DeadLetter(id string) { l.record(id, func(a *account) { a.deadLetters = 1 }) }
 
-func (l *Ledger) note(id string, change func(*account)) {
+func (l *Ledger) record(id string, change func(*account)) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.accounts == nil {
@@ -41,7 +42,7 @@ func (l *Ledger) note(id string, change func(*account)) {
 	l.accounts[id] = account
 }
 
-// Report settles the books as they are now.
+// Report is the account as it is now.
 func (l *Ledger) Report() Report {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -62,27 +63,29 @@ func (l *Ledger) Report() Report {
 	return report
 }
 
-// Report is what a Ledger says. What is still queued counts as lost: drain
-// first.
+// Report is what a Ledger has recorded. A message that is still queued counts
+// as lost, so drain the queues first.
 type Report struct {
-	// Published messages, each counted once.
+	// Published is how many messages were published with success.
 	Published int
-	// Effects, each counted: a message handled twice has two.
+	// Effects is how often messages were handled: one that was handled twice
+	// counts twice.
 	Effects int
-	// DeadLetters, each message counted once.
+	// DeadLetters is how many messages became dead letters.
 	DeadLetters int
-	// Duplicates are the effects beyond each message's first.
+	// Duplicates is how many effects came after a message's first.
 	Duplicates int
-	// Unconfirmed messages had an effect or became a dead letter, though
-	// publishing them was not noted as a success: its outcome was unknown, or it
-	// comes from elsewhere.
+	// Unconfirmed is how many messages were handled or became dead letters
+	// although Sent did not record them: the outcome of publishing was unknown, or
+	// somebody else published them.
 	Unconfirmed int
-	// Lost are the published messages with neither an effect nor a dead letter,
-	// sorted.
+	// Lost are the IDs of the published messages that were neither handled nor
+	// became dead letters, in order.
 	Lost []string
 }
 
-// Err is nil when nothing was lost and there are at most so many duplicates.
+// Err is nil when no message was lost and there are at most maxDuplicates
+// duplicates.
 func (r Report) Err(maxDuplicates int) error {
 	var errs []error
 	if len(r.Lost) > 0 {
@@ -95,10 +98,10 @@ func (r Report) Err(maxDuplicates int) error {
 	return errors.Join(errs...)
 }
 
-// allDuplicates makes Report.Err look at losses alone.
+// allDuplicates makes Report.Err look for losses alone.
 const allDuplicates = math.MaxInt
 
-// String is one line.
+// String is the report in one line.
 func (r Report) String() string {
 	return fmt.Sprintf("published %d, effects %d, dead letters %d, lost %d, duplicates %d, unconfirmed %d",
 		r.Published, r.Effects, r.DeadLetters, len(r.Lost), r.Duplicates, r.Unconfirmed)

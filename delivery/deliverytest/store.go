@@ -7,27 +7,27 @@ import (
 	"github.com/esh3artech/barid/delivery"
 )
 
-// TestStore tests that a store keeps the contract of delivery.Store, each part
-// of it in a subtest that can be run alone by its name. open returns an empty
-// store that nobody else uses, and sees by Cleanup to its end; it is called
-// about once for each part.
+// TestStore tests that a store keeps the contract of delivery.Store. Each check
+// is a subtest, and can be run alone by its name. open returns an empty store
+// that nobody else uses, and closes it by tb.Cleanup. It is called about once
+// for each check.
 //
-// The suite takes no time from the clock, and its own times lie in the year
-// 2026 or, where it matters that the store has no clock, far from any now.
-// delivery.StoreWatcher and delivery.Pinger are tested where the store has
-// them.
+// The checks take no time from the clock. The times that they pass lie in the
+// year 2026, and where the check is that the store does not read the clock, in
+// another century. delivery.StoreWatcher and delivery.Pinger are tested when
+// the store implements them.
 func TestStore(t *testing.T, open func(tb testing.TB) delivery.Store) {
 	testStore(t, storePatience, open)
 }
 
 func testStore(t *testing.T, patience time.Duration, open func(tb testing.TB) delivery.Store) {
-	one := func(t *testing.T) *storeRig { return newStoreRig(t, patience, open(t)) }
-	for _, part := range []storePart{
+	one := func(t *testing.T) *storeSubtest { return newStoreSubtest(t, patience, open(t)) }
+	for _, check := range []storeCheck{
 		{"Empty", emptyStore},
-		{"KeepsEveryField", recordFields},
-		{"KeepsOddText", oddText},
-		{"KeepsBodies", recordBodies},
-		{"KeepsTimes", recordTimes},
+		{"KeepsEveryField", keepsEveryRecordField},
+		{"KeepsOddText", keepsOddText},
+		{"KeepsBodies", keepsRecordBodies},
+		{"KeepsTimes", keepsTimes},
 		{"IsolatesCallers", isolatesCallers},
 		{"SavesOnce", savesOnce},
 		{"TellsSavesApart", tellsSavesApart},
@@ -66,31 +66,33 @@ func testStore(t *testing.T, patience time.Duration, open func(tb testing.TB) de
 		{"EndedContexts", endedContexts},
 		{"PingStore", pingStore},
 	} {
-		part.run(t, one)
+		check.run(t, one)
 	}
-	for _, part := range atOnce() {
-		part.run(t, one)
+	for _, check := range concurrentStoreChecks() {
+		check.run(t, one)
 	}
 	t.Run("LeavesNoGoroutines", func(t *testing.T) { storeLeavesNoGoroutines(t, patience, open) })
 }
 
 // TestSharedStore tests what several processes do with one store at once. open
-// returns two stores on the same data, which is empty at first, as two
-// processes would have them. TestStore is for either alone.
+// returns two stores on the same data, as two processes would have them; the
+// data is empty at first. It does not replace TestStore, which tests one store
+// by itself.
 func TestSharedStore(t *testing.T, open func(tb testing.TB) (one, other delivery.Store)) {
-	both := func(t *testing.T) *storeRig {
+	both := func(t *testing.T) *storeSubtest {
 		one, other := open(t)
-		return newStoreRig(t, storePatience, one, other)
+		return newStoreSubtest(t, storePatience, one, other)
 	}
-	storePart{"SeesTheOthers", seesTheOthers}.run(t, both)
-	for _, part := range atOnce() {
-		part.run(t, both)
+	storeCheck{"SeesTheOthers", seesTheOthers}.run(t, both)
+	for _, check := range concurrentStoreChecks() {
+		check.run(t, both)
 	}
 }
 
-// atOnce are the parts in which many goroutines, of all stores, take part.
-func atOnce() []storePart {
-	return []storePart{
+// concurrentStoreChecks are the checks in which several goroutines use all of
+// the stores at once.
+func concurrentStoreChecks() []storeCheck {
+	return []storeCheck{
 		{"UpdatesAtOnce", updatesAtOnce},
 		{"SavesAtOnce", savesAtOnce},
 		{"ClaimsAtOnce", claimsAtOnce},
@@ -100,11 +102,11 @@ func atOnce() []storePart {
 	}
 }
 
-type storePart struct {
+type storeCheck struct {
 	name string
-	test func(*storeRig)
+	test func(*storeSubtest)
 }
 
-func (p storePart) run(t *testing.T, open func(t *testing.T) *storeRig) {
-	t.Run(p.name, func(t *testing.T) { p.test(open(t)) })
+func (c storeCheck) run(t *testing.T, open func(t *testing.T) *storeSubtest) {
+	t.Run(c.name, func(t *testing.T) { c.test(open(t)) })
 }

@@ -6,27 +6,27 @@ import (
 )
 
 // TestTransport tests that a transport keeps the contract of
-// delivery.Transport, each part of it in a subtest with queues of its own. The
-// subtests run one after another, except that those which wait for delays run
-// side by side, after the others. Any of them can be run alone by its name.
+// delivery.Transport. Each check is a subtest with queues of its own, and can
+// be run alone by its name. The subtests run one after another, except that
+// those that wait for delays run in parallel, after the others.
 func TestTransport(t *testing.T, open func(tb testing.TB) Harness) {
-	testTransport(t, open, func(t *testing.T, part func(*testing.T)) { part(t) })
+	testTransport(t, open, func(t *testing.T, check func(*testing.T)) { check(t) })
 }
 
-// TestTransportInBubbles is TestTransport with each part, open included, in a
-// bubble of testing/synctest. Waiting takes no time there, and no machine is too
-// slow for a delay that has to be exact. The transport must not reach out of
-// the process. Run TestTransport, too: in a bubble a context with a deadline
-// does not end in the middle of a call that is at work.
+// TestTransportInBubbles is TestTransport with each check, open included, in a
+// bubble of testing/synctest. Waiting takes no time there, and delays are exact
+// on the slowest machine. The transport must not reach out of the process. Run
+// TestTransport as well: in a bubble a context with a deadline does not end
+// while a call is at work.
 func TestTransportInBubbles(t *testing.T, open func(tb testing.TB) Harness) {
 	testTransport(t, open, synctest.Test)
 }
 
 func testTransport(t *testing.T, open func(tb testing.TB) Harness, run func(*testing.T, func(*testing.T))) {
-	for _, part := range []struct {
+	for _, check := range []struct {
 		name string
-		test func(*rig)
-		// waits: it takes seconds in which little happens.
+		test func(*transportSubtest)
+		// waits is true when the check spends seconds on waiting.
 		waits bool
 	}{
 		{"KeepsEveryField", keepsEveryField, false},
@@ -69,11 +69,11 @@ func testTransport(t *testing.T, open func(tb testing.TB) Harness, run func(*tes
 		{"Name", name, false},
 		{"DeadLetters", deadLetters, false},
 	} {
-		t.Run(part.name, func(t *testing.T) {
-			if part.waits {
+		t.Run(check.name, func(t *testing.T) {
+			if check.waits {
 				t.Parallel()
 			}
-			run(t, func(t *testing.T) { part.test(newRig(t, open(t))) })
+			run(t, func(t *testing.T) { check.test(newTransportSubtest(t, open(t))) })
 		})
 	}
 }

@@ -7,17 +7,18 @@ import (
 	"github.com/esh3artech/barid/delivery"
 )
 
-// ErrConfig says that a Config can't be used; the text names every field.
+// ErrConfig says that a Config or StoreConfig can't be used. The text names
+// every field at fault.
 var ErrConfig = errors.New("memory: invalid config")
 
 // Config says how much a transport holds. The zero value is ready to use.
 type Config struct {
-	// Name is what the transport calls itself. Default "memory".
+	// Name is what Transport.Name returns. Default "memory".
 	Name string
-	// MaxMessages bounds what waits: so many messages that are ready, over all
-	// priorities, beside them so many delayed ones, and so many dead letters.
-	// What was received does not count; what comes back, or becomes due, is let
-	// in even when its queue is full. Default 100,000.
+	// MaxMessages bounds three things, each by itself: the messages that are ready
+	// to be received, over all priorities; the delayed messages; and the dead
+	// letters. Messages in hand don't count. A message that comes back, or becomes
+	// due, is taken in even when there is no room. Default 100,000.
 	MaxMessages int
 	// MaxBodyBytes bounds one body. Default delivery.DefaultMaxBody, 16 MiB.
 	MaxBodyBytes int

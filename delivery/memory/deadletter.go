@@ -10,7 +10,7 @@ import (
 	"github.com/esh3artech/barid/delivery"
 )
 
-// deadLetters is a list without two letters of the same ID.
+// deadLetters is a list of dead letters. It holds one letter of each ID.
 type deadLetters struct {
 	mu      sync.Mutex
 	letters []delivery.DeadLetter
@@ -59,7 +59,8 @@ func (l *deadLetters) put(letters []delivery.DeadLetter, limit int) error {
 }
 
 // DeadLetters returns the dead letters in the order in which they first came.
-// The slice is the caller's, what is in it is shared and must not be changed.
+// The slice belongs to the caller. The letters share their bytes with the
+// transport, and must not be changed.
 func (t *Transport) DeadLetters() []delivery.DeadLetter {
 	if t == nil || t.queues == nil {
 		return nil
@@ -70,7 +71,7 @@ func (t *Transport) DeadLetters() []delivery.DeadLetter {
 	return slices.Clone(l.letters)
 }
 
-// TakeDeadLetters returns the dead letters and forgets them.
+// TakeDeadLetters returns the dead letters and removes them from the transport.
 func (t *Transport) TakeDeadLetters() []delivery.DeadLetter {
 	if t == nil || t.queues == nil {
 		return nil

@@ -8,7 +8,36 @@ import (
 	"github.com/esh3artech/barid/delivery/memory"
 )
 
+// A publisher sends through the transport, and a consumer handles what comes.
 func Example() {
+	ctx, cancel := context.WithCancel(context.Background())
+	transport := memory.New(memory.Config{})
+	publisher, err := delivery.NewPublisher(transport, delivery.PublisherConfig{})
+	if err != nil {
+		fmt.Println(err)
+	}
+	err = publisher.Publish(ctx, delivery.Message{Recipient: "+966500000001", Body: []byte("your code is 1234")})
+	fmt.Println("published:", err)
+
+	consumer, err := delivery.NewConsumer(transport, func(_ context.Context, message delivery.Message) error {
+		fmt.Printf("to %s: %s\n", message.Recipient, message.Body)
+		cancel() // the consumer finishes what it has, and ends
+		return nil
+	}, delivery.ConsumerConfig{})
+	if err != nil {
+		fmt.Println(err)
+	}
+	fmt.Println("consumed:", consumer.Run(ctx))
+	fmt.Println("closed:", transport.Close())
+	// Output:
+	// published: <nil>
+	// to +966500000001: your code is 1234
+	// consumed: <nil>
+	// closed: <nil>
+}
+
+// Receive returns the higher priorities first.
+func ExampleTransport() {
 	ctx := context.Background()
 	transport := memory.New(memory.Config{Name: "orders"})
 
@@ -32,7 +61,7 @@ func Example() {
 	// closed: <nil>
 }
 
-// A transport from Another plays the process that is started again.
+// A transport from Another stands for the process that is started again.
 func ExampleTransport_Another() {
 	ctx := context.Background()
 	first := memory.New(memory.Config{})

@@ -10,7 +10,7 @@ import (
 type incoming struct {
 	message      *message
 	subscription *subscription
-	envelope     delivery.Envelope // the receiver's own copy
+	envelope     delivery.Envelope // the receiver's copy
 	state        atomic.Int32
 }
 
@@ -18,7 +18,7 @@ type incoming struct {
 const (
 	stateOpen int32 = iota
 	stateSettled
-	stateStale // its subscription was closed first
+	stateStale // its subscription was closed before it was settled
 )
 
 // Priority implements delivery.Incoming.

@@ -9,15 +9,15 @@ import (
 	"github.com/esh3artech/barid/delivery"
 )
 
-// message is an envelope in the queues. It is never changed once it is there:
-// receipts get copies.
+// message is an envelope in the queues. It does not change once it is there:
+// each receipt gets a copy.
 type message struct {
 	envelope delivery.Envelope
 	level    int
-	// place orders the messages of a level. It is given when the message becomes
-	// ready, and kept over redeliveries.
+	// place orders the messages of a level. The message gets it when it becomes
+	// ready, and keeps it over redeliveries.
 	place uint64
-	// ready is since when it is fit to be received.
+	// ready is the time from which on the message can be received.
 	ready time.Time
 }
 
@@ -28,7 +28,7 @@ func levelOf(priority delivery.Priority) int { return int(delivery.Urgent - prio
 
 func priorityOf(level int) delivery.Priority { return delivery.Urgent - delivery.Priority(level) }
 
-// isolate cuts what the envelope shares with whoever gave it.
+// isolate copies what the envelope shares with its caller.
 func isolate(envelope *delivery.Envelope) {
 	envelope.Body = bytes.Clone(envelope.Body)
 	if len(envelope.Headers) > 0 {

@@ -7,34 +7,34 @@ import (
 	"github.com/esh3artech/barid/delivery"
 )
 
-// queues are what transports made by New and Another share: the broker. The
-// lock is held for pushing and popping pointers, never for copying bodies.
+// queues is what the transports made by New and Another share. The lock is held
+// for pushing and popping pointers, never for copying bodies.
 type queues struct {
 	config  Config
 	session string
 
 	mu      sync.Mutex
-	place   uint64 // the last one given
+	place   uint64 // that the last message got
 	levels  [levels]queue
-	ready   gate
-	delayed gate
-	due     heap        // delayed messages by their time
-	timer   *time.Timer // runs out when the first of due is ready
-	timerAt time.Time   // when; zero when it does not run
-	parked  []*subscription
-	open    int // transports that are not closed
+	ready   semaphore
+	delayed semaphore
+	due     messageHeap // delayed messages by their time
+	timer   *time.Timer // fires when the first of due is ready
+	timerAt time.Time   // when it fires; zero when it is stopped
+	waiting []*subscription
+	open    int // how many transports are not closed
 
 	letters deadLetters
 }
 
-// queue holds what is ready at one priority.
+// queue holds the messages that are ready at one priority.
 type queue struct {
-	fresh    ring
-	returned heap // by place: all of it goes before all of fresh
+	fresh    ringBuffer
+	returned messageHeap // by place; all of them come before all of fresh
 }
 
 func newQueues(config Config) *queues {
-	q := &queues{config: config, session: delivery.NewID(), ready: gate{limit: config.MaxMessages}, delayed: gate{limit: config.MaxMessages}}
+	q := &queues{config: config, session: delivery.NewID(), ready: semaphore{limit: config.MaxMessages}, delayed: semaphore{limit: config.MaxMessages}}
 	q.due.before = func(a, b *message) bool {
 		if a.ready.Equal(b.ready) {
 			return a.place < b.place
@@ -63,8 +63,8 @@ func (q *queue) pop() *message {
 	return q.fresh.pop()
 }
 
-// add puts a message at its queue's end. Like all that follows, it is called
-// under the lock.
+// add puts a message at the end of its queue. Like the methods below, it is
+// called under the lock.
 func (q *queues) add(m *message) {
 	q.place++
 	m.place = q.place
@@ -72,7 +72,27 @@ func (q *queues) add(m *message) {
 	q.levels[m.level].fresh.push(m)
 }
 
-// delay puts a message aside until its time.
+// addSome adds the first of the messages, as many as there is room for, and
+// returns how many it has dealt with. Messages without a level are left out.
+func (q *queues) addSome(messages []message, room int, delayed bool) int {
+	for i := range messages {
+		m := &messages[i]
+		switch {
+		case m.level < 0:
+			continue
+		case room == 0:
+			return i
+		case delayed:
+			q.delay(m)
+		default:
+			q.add(m)
+		}
+		room--
+	}
+	return len(messages)
+}
+
+// delay keeps a message until its time has come.
 func (q *queues) delay(m *message) {
 	q.place++
 	m.place = q.place
@@ -86,8 +106,8 @@ func (q *queues) giveBack(m *message) {
 	q.levels[m.level].returned.push(m)
 }
 
-// take appends what the subscription may have to messages, the higher
-// priorities first.
+// take appends the messages that the subscription may have, higher priorities
+// first.
 func (q *queues) take(s *subscription, messages []*message) []*message {
 	if s.paused {
 		return messages
@@ -113,20 +133,20 @@ func (q *queues) take(s *subscription, messages []*message) []*message {
 	return messages
 }
 
-// wake wakes one subscription that waits and may have something that is ready.
-// If that one leaves something, it wakes the next.
+// wake wakes one subscription that waits, if there is a message that it may
+// have. If that one leaves a message, it wakes the next.
 func (q *queues) wake() {
-	for i, s := range q.parked {
+	for i, s := range q.waiting {
 		if s.paused {
 			continue
 		}
 		for level := range q.levels {
 			if q.levels[level].count() > 0 && s.room(level) > 0 {
-				last := len(q.parked) - 1
-				copy(q.parked[i:], q.parked[i+1:])
-				q.parked[last] = nil
-				q.parked = q.parked[:last]
-				s.parked = false
+				last := len(q.waiting) - 1
+				copy(q.waiting[i:], q.waiting[i+1:])
+				q.waiting[last] = nil
+				q.waiting = q.waiting[:last]
+				s.waiting = false
 				s.signal()
 				return
 			}
@@ -134,29 +154,29 @@ func (q *queues) wake() {
 	}
 }
 
-func (q *queues) park(s *subscription) {
-	if !s.parked {
-		s.parked = true
-		q.parked = append(q.parked, s)
+func (q *queues) startWaiting(s *subscription) {
+	if !s.waiting {
+		s.waiting = true
+		q.waiting = append(q.waiting, s)
 	}
 }
 
-func (q *queues) unpark(s *subscription) {
-	if !s.parked {
+func (q *queues) stopWaiting(s *subscription) {
+	if !s.waiting {
 		return
 	}
-	s.parked = false
-	for i, other := range q.parked {
+	s.waiting = false
+	for i, other := range q.waiting {
 		if other == s {
-			q.parked = append(q.parked[:i], q.parked[i+1:]...)
+			q.waiting = append(q.waiting[:i], q.waiting[i+1:]...)
 			return
 		}
 	}
 }
 
-// ripen moves what is due to the ends of its queues and sets the timer for what
-// is not.
-func (q *queues) ripen(now time.Time) {
+// releaseDue moves the messages that are due to the ends of their queues, and
+// sets the timer for the others.
+func (q *queues) releaseDue(now time.Time) {
 	moved := 0
 	for first := q.due.first(); first != nil && !first.ready.After(now); first = q.due.first() {
 		q.add(q.due.pop())
@@ -169,7 +189,7 @@ func (q *queues) ripen(now time.Time) {
 	q.setTimer(now)
 }
 
-// setTimer makes the one timer run out when the first delayed message is due.
+// setTimer sets the timer to the time when the first delayed message is due.
 func (q *queues) setTimer(now time.Time) {
 	first := q.due.first()
 	if first == nil || q.open == 0 {
@@ -184,18 +204,18 @@ func (q *queues) setTimer(now time.Time) {
 	}
 	q.timerAt = first.ready
 	if q.timer == nil {
-		q.timer = time.AfterFunc(first.ready.Sub(now), q.timeIsUp)
+		q.timer = time.AfterFunc(first.ready.Sub(now), q.onTimer)
 	} else {
 		q.timer.Reset(first.ready.Sub(now))
 	}
 }
 
-func (q *queues) timeIsUp() {
+func (q *queues) onTimer() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.timerAt = time.Time{}
 	if q.open > 0 {
-		q.ripen(time.Now())
+		q.releaseDue(time.Now())
 	}
 }
 

@@ -11,35 +11,34 @@ import (
 	"github.com/esh3artech/barid/delivery"
 )
 
-// DefaultMaxRecords is the default of StoreConfig.MaxRecords.
-const DefaultMaxRecords = 1_000_000
+const defaultMaxRecords = 1_000_000
 
-// ErrFull says that a Store has as many records as its config allows, so that
-// the record was not saved. What it says is a failure of the store, too: errors
-// that match ErrFull match delivery.ErrStoreDown. Purge makes room.
+// ErrFull says that a Store holds as many records as its config allows, and
+// that the record was not saved. It is a failure of the store: errors that
+// match ErrFull match delivery.ErrStoreDown. Purge makes room.
 var ErrFull = fmt.Errorf("memory: the store is full: %w", delivery.ErrStoreDown)
 
 // StoreConfig says how much a Store holds. The zero value is ready to use.
 type StoreConfig struct {
-	// MaxRecords bounds how many records are kept; each takes about 1 KiB beside
-	// its body. Nothing is dropped to make room: Save returns ErrFull for what
-	// does not fit. Default DefaultMaxRecords, 1,000,000.
+	// MaxRecords bounds how many records are kept. Each takes about 1 KiB and its
+	// body. No record is dropped to make room: Save returns ErrFull for those that
+	// don't fit. Default 1,000,000.
 	MaxRecords int
 }
 
-// Store is a delivery.Store within the process, for tests and for hosts that can
-// bear to lose their records with the process. Its methods may be called by any
-// number of goroutines at once.
+// Store is a delivery.Store within the process. It is for tests, and for hosts
+// that can afford to lose their records when the process ends. Its methods may
+// be called by any number of goroutines at once.
 //
-// A claim, the next due time and the counts cost the same whatever is kept. A
-// List reads in order of age what lies between its filter's times, and lets
-// others in between.
+// A claim, the next due time and the counts cost the same however many records
+// there are. List reads the records between its filter's times in the order of
+// their age, and releases the lock now and then, so that other calls go on.
 type Store struct {
 	limit int
 	fault error
 
 	mu       sync.RWMutex
-	records  *records
+	records  *recordIndex
 	watchers watchers
 }
 
@@ -49,13 +48,13 @@ var (
 	_ delivery.Pinger       = (*Store)(nil)
 )
 
-// NewStore returns an empty store. It does not fail: with a config that can't be
-// used, every use and Err return what is wrong with it.
+// NewStore returns an empty store. It does not fail: when the config can't be
+// used, every method that can fail and Err return what is wrong with it.
 func NewStore(config StoreConfig) *Store {
-	s := &Store{limit: config.MaxRecords, records: newRecords()}
+	s := &Store{limit: config.MaxRecords, records: newRecordIndex()}
 	switch {
 	case s.limit == 0:
-		s.limit = DefaultMaxRecords
+		s.limit = defaultMaxRecords
 	case s.limit < 0:
 		s.fault = fmt.Errorf("%w: MaxRecords is %d, want 1 or more, or 0 for the default", ErrConfig, s.limit)
 	}
@@ -80,8 +79,8 @@ func (s *Store) usable(ctx context.Context) error {
 // Ping implements delivery.Pinger.
 func (s *Store) Ping(ctx context.Context) error { return s.usable(ctx) }
 
-// Watch implements delivery.StoreWatcher. It tells of Claim and Renew, too. due
-// must not call stop.
+// Watch implements delivery.StoreWatcher. Watchers are told of claims and
+// renewals as well. due must not call stop.
 func (s *Store) Watch(due func(at time.Time)) (stop func()) {
 	if s.Err() != nil || due == nil {
 		return func() {}
@@ -95,39 +94,39 @@ func (s *Store) Save(ctx context.Context, added ...delivery.Record) []error {
 	if err := s.usable(ctx); err != nil {
 		return repeat(err, len(added))
 	}
-	rows := make([]*row, len(added))
+	stored := make([]*storedRecord, len(added))
 	for i := range added {
-		rows[i] = &row{record: added[i]}
-		isolateRecord(&rows[i].record)
-		wholeMicroseconds(&rows[i].record)
+		stored[i] = &storedRecord{record: added[i]}
+		isolateRecord(&stored[i].record)
+		wholeMicroseconds(&stored[i].record)
 	}
 	var errs []error
 	var due earliest
 	s.mu.Lock()
-	for i := range rows {
-		if err := s.save(rows[i]); err != nil {
-			errs = note(errs, len(rows), i, err)
+	for i := range stored {
+		if err := s.save(stored[i]); err != nil {
+			errs = withError(errs, len(stored), i, err)
 			continue
 		}
-		due.add(rows[i].record.DueAt)
+		due.add(stored[i].record.DueAt)
 	}
 	s.mu.Unlock()
 	s.watchers.tell(due)
 	return errs
 }
 
-func (s *Store) save(row *row) error {
+func (s *Store) save(stored *storedRecord) error {
 	switch {
-	case row.record.ID == "":
+	case stored.record.ID == "":
 		return &delivery.InvalidError{Field: "ID", Problem: "is empty"}
-	case !row.record.Status.Valid():
-		return &delivery.InvalidError{Field: "Status", Problem: fmt.Sprintf("is %.32q, want one of the statuses", string(row.record.Status))}
-	case s.records.byID[row.record.ID] != nil:
+	case !stored.record.Status.Valid():
+		return &delivery.InvalidError{Field: "Status", Problem: fmt.Sprintf("is %.32q, want one of the statuses", string(stored.record.Status))}
+	case s.records.byID[stored.record.ID] != nil:
 		return delivery.ErrExists
 	case len(s.records.byID) >= s.limit:
 		return fmt.Errorf("%w: it has %d records", ErrFull, s.limit)
 	}
-	s.records.add(row)
+	s.records.add(stored)
 	return nil
 }
 
@@ -142,7 +141,7 @@ func (s *Store) Update(ctx context.Context, updates ...delivery.Update) ([]deliv
 	s.mu.Lock()
 	for i := range updates {
 		if err := s.update(updates[i], &progress[i], &due); err != nil {
-			errs = note(errs, len(updates), i, err)
+			errs = withError(errs, len(updates), i, err)
 		}
 	}
 	s.mu.Unlock()
@@ -157,8 +156,8 @@ func (s *Store) update(update delivery.Update, progress *delivery.Progress, due 
 	if err := update.Validate(); err != nil {
 		return err
 	}
-	row := s.records.byID[update.ID]
-	if row == nil {
+	stored := s.records.byID[update.ID]
+	if stored == nil {
 		return delivery.ErrNotFound
 	}
 	update.At, update.DueAt = microseconds(update.At), microseconds(update.DueAt)
@@ -167,15 +166,15 @@ func (s *Store) update(update delivery.Update, progress *delivery.Progress, due 
 		failure.At = microseconds(failure.At)
 		update.Failure = &failure
 	}
-	before := row.record.DueAt
-	err := row.record.Apply(update)
-	*progress = row.record.Progress
+	before := stored.record.DueAt
+	err := stored.record.Apply(update)
+	*progress = stored.record.Progress
 	if err != nil {
 		return err
 	}
-	s.records.moved(row)
-	if !row.record.DueAt.Equal(before) {
-		due.add(row.record.DueAt)
+	s.records.reindex(stored)
+	if !stored.record.DueAt.Equal(before) {
+		due.add(stored.record.DueAt)
 	}
 	return nil
 }
@@ -189,10 +188,10 @@ func (s *Store) Get(ctx context.Context, ids ...string) ([]delivery.Record, []er
 	var errs []error
 	s.mu.RLock()
 	for i, id := range ids {
-		if row := s.records.byID[id]; row != nil {
-			got[i] = row.record
+		if stored := s.records.byID[id]; stored != nil {
+			got[i] = stored.record
 		} else {
-			errs = note(errs, len(ids), i, delivery.ErrNotFound)
+			errs = withError(errs, len(ids), i, delivery.ErrNotFound)
 		}
 	}
 	s.mu.RUnlock()
@@ -202,8 +201,8 @@ func (s *Store) Get(ctx context.Context, ids ...string) ([]delivery.Record, []er
 	return got, errs
 }
 
-// Claim implements delivery.Store. Of records due at the same time those saved
-// first come first.
+// Claim implements delivery.Store. Of records that are due at the same time,
+// those that were saved first come first.
 func (s *Store) Claim(ctx context.Context, claim delivery.Claim) ([]delivery.Record, error) {
 	if err := errors.Join(s.usable(ctx), claim.Validate()); err != nil {
 		return nil, err
@@ -222,8 +221,9 @@ func (s *Store) Claim(ctx context.Context, claim delivery.Claim) ([]delivery.Rec
 	return claimed, nil
 }
 
-// bite is how many records are looked at before others are let in.
-const bite = 1024
+// maxLocked is how many records are read or changed before the lock is released
+// for other calls.
+const maxLocked = 1024
 
 // Renew implements delivery.Store.
 func (s *Store) Renew(ctx context.Context, token string, until time.Time) (int, error) {
@@ -233,20 +233,21 @@ func (s *Store) Renew(ctx context.Context, token string, until time.Time) (int, 
 	until = microseconds(until)
 	renewed := 0
 	s.mu.Lock()
-	// From the end on: what leaves the list while others are let in is replaced
-	// by its last, which then was renewed before.
+	// It goes from the end to the start, because a record that leaves the list
+	// while the lock is released is replaced by the last one, which was renewed
+	// before.
 	for at := len(s.records.claims[token]) - 1; at >= 0; at-- {
 		at = min(at, len(s.records.claims[token])-1)
 		if at < 0 {
 			break
 		}
-		row := s.records.claims[token][at]
-		if status := row.record.Status; status == delivery.StatusPending || status == delivery.StatusQueued {
-			row.record.DueAt = until
-			s.records.postponed(row)
+		stored := s.records.claims[token][at]
+		if status := stored.record.Status; status == delivery.StatusPending || status == delivery.StatusQueued {
+			stored.record.DueAt = until
+			s.records.reschedule(stored)
 			renewed++
 		}
-		if at%bite == 0 {
+		if at%maxLocked == 0 {
 			s.mu.Unlock()
 			s.mu.Lock()
 		}
@@ -288,7 +289,7 @@ func (s *Store) Purge(ctx context.Context, before time.Time, limit int) (int, er
 			break
 		}
 		s.records.remove(first)
-		if purged++; purged%bite == 0 {
+		if purged++; purged%maxLocked == 0 {
 			s.mu.Unlock()
 			s.mu.Lock()
 		}
@@ -314,8 +315,8 @@ func repeat(err error, n int) []error {
 	return slices.Repeat([]error{err}, n)
 }
 
-// note is errs with the error of the i-th of n.
-func note(errs []error, n, i int, err error) []error {
+// withError is errs with the error of item i out of n.
+func withError(errs []error, n, i int, err error) []error {
 	if errs == nil {
 		errs = make([]error, n)
 	}
@@ -323,7 +324,8 @@ func note(errs []error, n, i int, err error) []error {
 	return errs
 }
 
-// earliest is the earliest of the times added, zero when there was none.
+// earliest is the earliest of the times that were added, or zero when there was
+// none.
 type earliest struct{ at time.Time }
 
 func (e *earliest) add(at time.Time) {

@@ -10,27 +10,27 @@ import (
 
 // subscription is a delivery.Subscription and a delivery.Pauser.
 //
-// Locks are taken in the order: the subscription's, then the queues'. Ack takes
-// none of them unless somebody waits for it.
+// Locks are taken in this order: the subscription's, then the queues'. Ack
+// takes neither of them, unless the subscription waits for room.
 type subscription struct {
 	transport *Transport
 	prefetch  int64
 	wakeUp    chan struct{} // holds at most one signal
 	done      chan struct{} // closed by Close
 
-	// unsettled counts what is in hand. It grows under the queues' lock and
-	// shrinks without.
+	// unsettled counts the messages in hand. It grows under the queues' lock, and
+	// shrinks without it.
 	unsettled [levels]atomic.Int64
-	// starved asks the next settle to look whether there is something to fetch.
+	// starved asks the next settle to look whether a message is ready.
 	starved atomic.Bool
 
 	// Guarded by the queues' lock.
-	paused bool
-	parked bool
+	paused  bool
+	waiting bool
 
 	mu       sync.Mutex
 	closed   bool
-	inHand   []*incoming // and settled ones, until the next look
+	inHand   []*incoming // and settled ones, until forgetSettled
 	taken    []*message
 	returned []delivery.Incoming
 }
@@ -49,10 +49,10 @@ func newSubscription(t *Transport, prefetch int) *subscription {
 	}
 }
 
-// room is how many more messages of a level the subscription may hold. It is
-// called under the queues' lock, for levels with something ready. Where there
-// is no room, it asks the next settle to look again, and then looks once more,
-// because the settle may have come in between.
+// room returns how many more messages of a level the subscription may hold. It
+// is called under the queues' lock, for levels with a message that is ready.
+// When there is no room, it asks the next settle to look again. Then it looks
+// once more, because that settle may have come in between.
 func (s *subscription) room(level int) int {
 	room := s.prefetch - s.unsettled[level].Load()
 	if room <= 0 {
@@ -84,8 +84,8 @@ func (s *subscription) Receive(ctx context.Context) ([]delivery.Incoming, error)
 	}
 }
 
-// fetch returns what can be had now. When that is nothing, the subscription is
-// parked to be woken.
+// fetch returns the messages that are ready. When there are none, the
+// subscription waits to be woken.
 func (s *subscription) fetch(ctx context.Context) ([]delivery.Incoming, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -94,9 +94,10 @@ func (s *subscription) fetch(ctx context.Context) ([]delivery.Incoming, error) {
 	}
 	q := s.transport.queues
 	if err := ctx.Err(); err != nil {
-		// It may have been woken for something that another one has to take now.
+		// It may have been woken for a message that another subscription has to take
+		// now.
 		q.mu.Lock()
-		q.unpark(s)
+		q.stopWaiting(s)
 		q.wake()
 		q.mu.Unlock()
 		return nil, err
@@ -104,16 +105,16 @@ func (s *subscription) fetch(ctx context.Context) ([]delivery.Incoming, error) {
 	q.mu.Lock()
 	s.taken = q.take(s, s.taken[:0])
 	if len(s.taken) == 0 {
-		q.park(s)
+		q.startWaiting(s)
 	} else {
-		q.unpark(s)
+		q.stopWaiting(s)
 	}
 	q.wake()
 	q.mu.Unlock()
 	return s.handOver(), nil
 }
 
-// handOver makes incomings of what was taken.
+// handOver makes incomings of the messages that were taken.
 func (s *subscription) handOver() []delivery.Incoming {
 	s.forgetSettled()
 	clear(s.returned)
@@ -164,7 +165,8 @@ func (s *subscription) settled(level int) {
 	}
 }
 
-// Pause implements delivery.Pauser. What Receive has returned stays in hand.
+// Pause implements delivery.Pauser. Messages that Receive has returned stay in
+// hand.
 func (s *subscription) Pause(ctx context.Context) error { return s.setPaused(ctx, true) }
 
 // Resume implements delivery.Pauser.
@@ -187,8 +189,9 @@ func (s *subscription) setPaused(ctx context.Context, paused bool) error {
 	return nil
 }
 
-// Close implements delivery.Subscription. What is unsettled goes back to its
-// old place in the queues; settling it then returns delivery.ErrStale.
+// Close implements delivery.Subscription. Unsettled messages go back to their
+// old places in the queues. Settling one of them then returns
+// delivery.ErrStale.
 func (s *subscription) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -201,7 +204,7 @@ func (s *subscription) Close() error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	delete(s.transport.subscriptions, s)
-	q.unpark(s)
+	q.stopWaiting(s)
 	for _, in := range s.inHand {
 		if in.state.CompareAndSwap(stateOpen, stateStale) {
 			q.giveBack(in.message)

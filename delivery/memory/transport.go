@@ -30,8 +30,9 @@ var (
 	_ delivery.DeadLetterer = (*Transport)(nil)
 )
 
-// New returns a transport with empty queues. It does not fail: with a config
-// that can't be used, every use and Err return what is wrong with it.
+// New returns a transport with empty queues. It does not fail: when the config
+// can't be used, every method that can fail and Err return what is wrong with
+// it.
 func New(config Config) *Transport {
 	config, err := config.withDefaults()
 	t := newQueues(config).transport()
@@ -44,14 +45,14 @@ func (q *queues) transport() *Transport {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.open++
-	q.ripen(time.Now())
+	q.releaseDue(time.Now())
 	return t
 }
 
 // Another returns one more transport on the same queues, as another process on
-// the same broker would have it. Closing one leaves the others alone. What waits
-// stays when all are closed, and is there for the next one; what is due by then
-// comes at once.
+// the same broker would have it. Closing one leaves the others open. When all
+// are closed, the messages stay for the next one, and those that have become
+// due by then come at once.
 func (t *Transport) Another() *Transport {
 	if t == nil || t.queues == nil {
 		return t
@@ -61,7 +62,7 @@ func (t *Transport) Another() *Transport {
 	return another
 }
 
-// Err is what is wrong with the Config, or nil. It matches ErrConfig and names
+// Err is what is wrong with the Config, or nil. It matches ErrConfig, and names
 // every field at fault.
 func (t *Transport) Err() error {
 	if t == nil || t.queues == nil {
@@ -86,7 +87,7 @@ func (t *Transport) Name() string {
 }
 
 // Session implements delivery.Volatile. Transports on the same queues have the
-// same.
+// same session.
 func (t *Transport) Session() string {
 	if t == nil || t.queues == nil {
 		return ""
@@ -94,19 +95,20 @@ func (t *Transport) Session() string {
 	return t.queues.session
 }
 
-// Send implements delivery.Transport. While there is no room it waits.
+// Send implements delivery.Transport. It waits while there is no room.
 func (t *Transport) Send(ctx context.Context, batch []delivery.Envelope) []error {
 	return t.send(ctx, 0, batch)
 }
 
-// SendAfter implements delivery.Delayer, with any delay. While there is no room
-// for delayed messages it waits; time alone makes room there.
+// SendAfter implements delivery.Delayer, with any delay. It waits while there
+// is no room for delayed messages. Room comes only when some of them become
+// due.
 func (t *Transport) SendAfter(ctx context.Context, delay time.Duration, batch []delivery.Envelope) []error {
 	return t.send(ctx, delay, batch)
 }
 
-// chunkSize is how many messages of a batch share one allocation, and with it
-// their end: the memory of a chunk is free when its last message is.
+// chunkSize is how many messages of a batch share one allocation. The memory of
+// a chunk is free when the last of its messages is.
 const chunkSize = 64
 
 func (t *Transport) send(ctx context.Context, delay time.Duration, batch []delivery.Envelope) []error {
@@ -126,7 +128,7 @@ func (t *Transport) send(ctx context.Context, delay time.Duration, batch []deliv
 		for i := range chunk {
 			m, envelope := &chunk[i], &batch[start+i]
 			if err := t.refuse(envelope); err != nil {
-				errs = set(errs, batch, start+i, err)
+				errs = withError(errs, len(batch), start+i, err)
 				m.level = -1
 				continue
 			}
@@ -154,20 +156,20 @@ func (t *Transport) refuse(envelope *delivery.Envelope) error {
 	return nil
 }
 
-// enter puts the chunk into the queues, but for the messages without a level,
-// as room comes. It returns how many it has dealt with, and why not all.
+// enter puts the messages of the chunk, except those without a level, into the
+// queues as room comes. It returns how many it has dealt with, and why not all.
 func (t *Transport) enter(ctx context.Context, chunk []message, delayed bool) (int, error) {
 	q := t.queues
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	gate := &q.ready
+	sem := &q.ready
 	if delayed {
-		gate = &q.delayed
+		sem = &q.delayed
 	}
-	var mine *turn
+	var waiting *waiter
 	defer func() {
-		if mine != nil {
-			gate.leave(mine)
+		if waiting != nil {
+			sem.leave(waiting)
 		}
 	}()
 	dealt := 0
@@ -175,35 +177,20 @@ func (t *Transport) enter(ctx context.Context, chunk []message, delayed bool) (i
 		if t.closed {
 			return dealt, delivery.ErrClosed
 		}
-		room := gate.room(mine)
-		for dealt < len(chunk) {
-			m := &chunk[dealt]
-			if m.level >= 0 {
-				if room == 0 {
-					break
-				}
-				room--
-				if delayed {
-					q.delay(m)
-				} else {
-					q.add(m)
-				}
-			}
-			dealt++
-		}
+		dealt += q.addSome(chunk[dealt:], sem.free(waiting), delayed)
 		if delayed {
-			q.ripen(time.Now())
+			q.releaseDue(time.Now())
 		} else {
 			q.wake()
 		}
 		if dealt == len(chunk) {
 			return dealt, nil
 		}
-		if mine == nil {
-			mine = gate.queue()
+		if waiting == nil {
+			waiting = sem.wait()
 		}
 		q.mu.Unlock()
-		err := t.await(ctx, mine)
+		err := t.await(ctx, waiting)
 		q.mu.Lock()
 		if err != nil {
 			return dealt, err
@@ -211,10 +198,10 @@ func (t *Transport) enter(ctx context.Context, chunk []message, delayed bool) (i
 	}
 }
 
-// await waits for a turn.
-func (t *Transport) await(ctx context.Context, mine *turn) error {
+// await waits to be woken.
+func (t *Transport) await(ctx context.Context, w *waiter) error {
 	select {
-	case <-mine.look:
+	case <-w.wake:
 		return nil
 	case <-t.done:
 		return delivery.ErrClosed
@@ -245,8 +232,8 @@ func (t *Transport) Subscribe(ctx context.Context, config delivery.SubscribeConf
 	return s, nil
 }
 
-// Depth implements delivery.Depther. It counts what is ready, not what is
-// delayed.
+// Depth implements delivery.Depther. It counts the messages that are ready, and
+// not the delayed ones.
 func (t *Transport) Depth(ctx context.Context) (map[delivery.Priority]delivery.Depth, error) {
 	if err := t.Ping(ctx); err != nil {
 		return nil, err
@@ -267,8 +254,9 @@ func (t *Transport) Ping(ctx context.Context) error {
 	return nil
 }
 
-// Close implements delivery.Transport. What waits, and what its subscriptions
-// had in hand, stays in the queues for others made by Another.
+// Close implements delivery.Transport. The messages that wait, and those that
+// its subscriptions had in hand, stay in the queues for transports made by
+// Another.
 func (t *Transport) Close() error {
 	if t == nil || t.queues == nil {
 		return nil
@@ -292,20 +280,11 @@ func (t *Transport) Close() error {
 	return nil
 }
 
-// set notes the error of one envelope.
-func set(errs []error, batch []delivery.Envelope, i int, err error) []error {
-	if errs == nil {
-		errs = make([]error, len(batch))
-	}
-	errs[i] = err
-	return errs
-}
-
-// fill notes the error of all envelopes from one on that have none yet.
+// fill is errs with an error for each envelope, from one on, that has none yet.
 func fill(errs []error, batch []delivery.Envelope, from int, err error) []error {
 	for i := from; i < len(batch); i++ {
 		if errs == nil || errs[i] == nil {
-			errs = set(errs, batch, i, err)
+			errs = withError(errs, len(batch), i, err)
 		}
 	}
 	return errs

@@ -430,3 +430,12 @@ func TestDeadLetters(t *testing.T) {
 	assert.Empty(t, transport.DeadLetters())
 	require.NoError(t, transport.DeadLetter(t.Context(), letter("3", "third")))
 }
+
+func TestSession(t *testing.T) {
+	first, other := memory.New(memory.Config{}), memory.New(memory.Config{})
+	assert.NotEmpty(t, first.Session())
+	assert.Equal(t, first.Session(), first.Another().Session())
+	assert.NotEqual(t, first.Session(), other.Session())
+	assert.Empty(t, (*memory.Transport)(nil).Session())
+	assert.Empty(t, (&memory.Transport{}).Session())
+}

@@ -6,38 +6,39 @@ import (
 	"sync"
 )
 
-// batcher collects what many callers submit, and has it carried out together:
-// while one batch is under way the next one grows.
-type batcher[J sized] struct {
+// batcher collects the items that many callers submit, and has them carried out
+// in batches: while one batch is under way, the next one grows.
+type batcher[T sized] struct {
 	limit size
-	jobs  chan J
+	queue chan T
 	ended sync.WaitGroup
 
-	mu     sync.RWMutex // held for reading while a job is submitted
+	mu     sync.RWMutex // held for reading while an item is submitted
 	closed bool
 }
 
-// sized is what a batch is made of. A batch ends with the job that makes the rows
-// reach the batcher's limit, or before the one that is too large for it.
+// sized is an item of a batch. A batch ends with the item that makes its rows
+// reach the batcher's limit, or before the item that is too large for it.
 type sized interface{ size() size }
 
-// size is how much a job is.
+// size is how much an item adds to a batch.
 type size struct{ rows, bytes int }
 
 func (s size) plus(other size) size {
 	return size{rows: s.rows + other.rows, bytes: s.bytes + other.bytes}
 }
 
-// maxBytes bounds what goes into a transaction, by the bytes of bodies and other
-// texts, more or less, so that neither its memory nor a message to the server
-// grows beyond measure. What is larger by itself goes alone.
+// maxBytes bounds the bytes of bodies and other texts in a transaction,
+// approximately. It bounds the memory of a transaction, and the size of a
+// message to the server. A larger item gets a transaction of its own.
 const maxBytes = 16 << 20
 
-// newBatcher starts workers goroutines, each with a run of its own, which gets
-// the jobs of a batch and must not keep the slice, and an end. A batch has up to
-// so many rows, and maxBytes.
-func newBatcher[J sized](workers, rows int, worker func() (run func(batch []J), end func())) *batcher[J] {
-	b := &batcher[J]{limit: size{rows: rows, bytes: maxBytes}, jobs: make(chan J, rows)}
+// newBatcher starts goroutines that carry batches out. worker is called for
+// each: run gets the items of a batch, whose slice it must not keep, and end is
+// called when the goroutine ends. A batch has at most so many rows, and
+// maxBytes.
+func newBatcher[T sized](workers, rows int, worker func() (run func(batch []T), end func())) *batcher[T] {
+	b := &batcher[T]{limit: size{rows: rows, bytes: maxBytes}, queue: make(chan T, rows)}
 	for range workers {
 		run, end := worker()
 		b.ended.Go(func() {
@@ -48,61 +49,62 @@ func newBatcher[J sized](workers, rows int, worker func() (run func(batch []J), 
 	return b
 }
 
-// submit hands job to a worker. It returns ctx's error, or errClosed, when none
-// will see it.
-func (b *batcher[J]) submit(ctx context.Context, job J) error {
+// submit hands the item to a worker. When no worker will see it, it returns
+// ctx's error or errClosed.
+func (b *batcher[T]) submit(ctx context.Context, item T) error {
 	b.mu.RLock()
 	defer b.mu.RUnlock()
 	if b.closed {
 		return errClosed
 	}
 	select {
-	case b.jobs <- job:
+	case b.queue <- item:
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
 	}
 }
 
-// close has what was submitted carried out, and ends the workers.
-func (b *batcher[J]) close() {
+// close carries out what was submitted, and ends the workers.
+func (b *batcher[T]) close() {
 	b.mu.Lock()
 	if !b.closed {
 		b.closed = true
-		close(b.jobs)
+		close(b.queue)
 	}
 	b.mu.Unlock()
 	b.ended.Wait()
 }
 
-func (b *batcher[J]) work(run func([]J)) {
-	var batch []J
-	var job J
-	var open, left bool // left: job was too large for the batch before
+// work runs batches until the batcher is closed.
+func (b *batcher[T]) work(run func([]T)) {
+	var batch []T
+	var item T
+	var open, left bool // left: the item was too large for the batch before
 	for {
 		if !left {
-			if job, open = <-b.jobs; !open {
+			if item, open = <-b.queue; !open {
 				return
 			}
 		}
 		left = false
-		batch = append(batch[:0], job)
-		total := job.size()
-		// Those who wait for a processor to submit their job get it now: a larger
-		// batch is worth more than the moment.
+		batch = append(batch[:0], item)
+		total := item.size()
+		// Goroutines that are about to submit an item get the processor now, because
+		// a larger batch is worth more than the time that it takes.
 		runtime.Gosched()
 	fill:
 		for total.rows < b.limit.rows {
 			select {
-			case job, open = <-b.jobs:
+			case item, open = <-b.queue:
 				if !open {
 					break fill
 				}
-				with := total.plus(job.size())
+				with := total.plus(item.size())
 				if left = with.bytes > b.limit.bytes; left {
 					break fill
 				}
-				batch = append(batch, job)
+				batch = append(batch, item)
 				total = with
 			default:
 				break fill

@@ -18,10 +18,10 @@ import (
 // callers is how many goroutines use the store at once in benchmarks.
 const callers = 64
 
-// BenchmarkCycle is what a message costs that is saved before it is sent, and
-// noted when it is delivered.
+// BenchmarkCycle measures what a message costs that is saved before it is sent,
+// and updated when it is delivered.
 func BenchmarkCycle(b *testing.B) {
-	onBoth(b, func(b *testing.B, store *sqlstore.Store) {
+	onEachStore(b, func(b *testing.B, store *sqlstore.Store) {
 		b.ReportAllocs()
 		body := make([]byte, 1024)
 		var n atomic.Int64
@@ -58,11 +58,11 @@ func cycle(tb testing.TB, store *sqlstore.Store, body []byte) {
 	}
 }
 
-// BenchmarkClaim takes 1000 due records of many, of which a tenth is due.
+// BenchmarkClaim claims 1000 records out of many, a tenth of which is due.
 func BenchmarkClaim(b *testing.B) {
 	for _, stored := range []int{10_000, 1_000_000} {
 		b.Run(fmt.Sprint(stored), func(b *testing.B) {
-			onBoth(b, func(b *testing.B, store *sqlstore.Store) {
+			onEachStore(b, func(b *testing.B, store *sqlstore.Store) {
 				b.ReportAllocs()
 				start := time.UnixMicro(0).Add(time.Hour)
 				fill(b, store, stored, start)
@@ -78,7 +78,7 @@ func BenchmarkClaim(b *testing.B) {
 	}
 }
 
-// fill saves records that are due one second after the other.
+// fill saves records that become due second by second.
 func fill(tb testing.TB, store *sqlstore.Store, n int, start time.Time) {
 	records := make([]delivery.Record, 0, 1000)
 	for i := range n {
@@ -99,7 +99,7 @@ func BenchmarkPostgresStore(b *testing.B) { deliverytest.BenchmarkStore(b, openP
 
 // BenchmarkGet reads one record, and a hundred in a call.
 func BenchmarkGet(b *testing.B) {
-	onBoth(b, func(b *testing.B, store *sqlstore.Store) {
+	onEachStore(b, func(b *testing.B, store *sqlstore.Store) {
 		ids := make([]string, 100)
 		for i := range ids {
 			ids[i] = fmt.Sprint(i)

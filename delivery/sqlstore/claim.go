@@ -11,24 +11,25 @@ import (
 	"github.com/esh3artech/barid/delivery"
 )
 
-// claimCall is one call of Claim on its way.
+// claimCall is one call of Claim on its way through the writer.
 type claimCall struct {
 	claim  delivery.Claim
-	rest   [][]byte // when not nil, what is claimed if it is still due
-	taken  []claimed
-	missed [][]byte // what is due, but somebody was changing
+	rest   [][]byte // when not nil, the keys that are claimed if they are still due
+	taken  []claimedRecord
+	missed [][]byte // the keys of records that are due, but locked by others
 }
 
-// claimed is a record with the time that it was due at.
-type claimed struct {
+// claimedRecord is a record with the time at which it was due.
+type claimedRecord struct {
 	record delivery.Record
 	due    int64
 }
 
 // Claim implements delivery.Store.
 //
-// On PostgreSQL it takes first what nobody else is changing at the moment. If that
-// is less than it may, it waits for the others, and takes what they leave due.
+// On PostgreSQL it first takes the records that nobody else is changing at the
+// moment. If they are fewer than the limit, it waits for the others, and takes
+// those that are still due then.
 func (s *Store) Claim(ctx context.Context, claim delivery.Claim) ([]delivery.Record, error) {
 	if err := claim.Validate(); err != nil {
 		return nil, err
@@ -37,20 +38,20 @@ func (s *Store) Claim(ctx context.Context, claim delivery.Claim) ([]delivery.Rec
 		return nil, &delivery.TooLargeError{Field: "Claim.Token", Size: len(claim.Token), Limit: maxIndexedBytes}
 	}
 	first := &claimCall{claim: claim}
-	if err := s.writer.perform(ctx, s.claim, size{rows: 1}, first); err != nil {
+	if err := s.writer.execute(ctx, s.claim, size{rows: 1}, first); err != nil {
 		return nil, err
 	}
 	taken := first.taken
 	if len(first.missed) > 0 {
-		// A failure leaves what was missed to the next claim.
+		// After a failure, the next claim takes those that were missed.
 		rest := &claimCall{claim: claim, rest: first.missed}
-		if err := s.writer.perform(ctx, s.claimRest, size{rows: 1}, rest); err == nil {
+		if err := s.writer.execute(ctx, s.claimRest, size{rows: 1}, rest); err == nil {
 			taken = append(taken, rest.taken...)
 		} else if len(taken) == 0 {
 			return nil, err
 		}
 	}
-	slices.SortStableFunc(taken, func(a, b claimed) int { return cmp.Compare(a.due, b.due) })
+	slices.SortStableFunc(taken, func(a, b claimedRecord) int { return cmp.Compare(a.due, b.due) })
 	records := make([]delivery.Record, len(taken))
 	for i := range taken {
 		records[i] = taken[i].record
@@ -58,23 +59,23 @@ func (s *Store) Claim(ctx context.Context, claim delivery.Claim) ([]delivery.Rec
 	return records, nil
 }
 
-func (s *Store) runClaims(ctx context.Context, q querier, calls []*claimCall) error {
+func (t *recordTables) runClaims(ctx context.Context, q querier, calls []*claimCall) error {
 	for _, c := range calls {
-		if err := s.runClaim(ctx, q, c); err != nil {
+		if err := t.runClaim(ctx, q, c); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (s *Store) runClaim(ctx context.Context, q querier, c *claimCall) error {
+func (t *recordTables) runClaim(ctx context.Context, q querier, c *claimCall) error {
 	c.taken, c.missed = nil, nil
-	isDue := fmt.Sprintf("SELECT id, due_at FROM %s WHERE status = '%s' AND due_at <= %s", s.records.progress.name, c.claim.Status, s.dialect.param(1))
-	inOrder := " ORDER BY due_at LIMIT " + s.dialect.param(2)
+	isDue := fmt.Sprintf("SELECT id, due_at FROM %s WHERE status = '%s' AND due_at <= %s", t.progress.name, c.claim.Status, t.dialect.param(1))
+	inOrder := " ORDER BY due_at LIMIT " + t.dialect.param(2)
 	now, limit := c.claim.Now.UnixMicro(), int64(c.claim.Limit)
 	at := make(map[string]int)
 	take := func(answer scanner) error {
-		var one claimed
+		var one claimedRecord
 		err := answer.Scan((*intoString)(&one.record.ID), &one.due)
 		at[one.record.ID] = len(c.taken)
 		c.taken = append(c.taken, one)
@@ -82,13 +83,13 @@ func (s *Store) runClaim(ctx context.Context, q querier, c *claimCall) error {
 	}
 	var err error
 	if c.rest != nil {
-		// Waiting for others' locks is safe in the order of IDs only, and holding
-		// no other.
-		err = query(ctx, q, take, isDue+" AND id = ANY($2) ORDER BY id"+s.dialect.rowLocks, now, s.dialect.blobs(c.rest))
+		// Waiting for locks is safe only in the order of IDs, and only in a
+		// transaction that holds no other lock.
+		err = query(ctx, q, take, isDue+" AND id = ANY($2) ORDER BY id"+t.dialect.rowLocks, now, t.dialect.blobs(c.rest))
 	} else {
-		err = query(ctx, q, take, isDue+inOrder+s.dialect.skipLocked, now, limit)
+		err = query(ctx, q, take, isDue+inOrder+t.dialect.skipLocked, now, limit)
 	}
-	if err == nil && c.rest == nil && len(c.taken) < c.claim.Limit && s.dialect.skipLocked != "" {
+	if err == nil && c.rest == nil && len(c.taken) < c.claim.Limit && t.dialect.skipLocked != "" {
 		err = query(ctx, q, func(answer scanner) error {
 			var id intoBytes
 			var due int64
@@ -102,20 +103,20 @@ func (s *Store) runClaim(ctx context.Context, q querier, c *claimCall) error {
 	if err != nil || len(c.taken) == 0 {
 		return err
 	}
-	return s.take(ctx, q, c, at)
+	return t.takeRecords(ctx, q, c, at)
 }
 
-// take makes the records the claimer's, and reads them.
-func (s *Store) take(ctx context.Context, q querier, c *claimCall, at map[string]int) error {
+// takeRecords claims the records that were found, and reads them.
+func (t *recordTables) takeRecords(ctx context.Context, q querier, c *claimCall, at map[string]int) error {
 	ids, claims := make([][]byte, len(c.taken)), make([]row, len(c.taken))
 	for i := range c.taken {
 		ids[i] = []byte(c.taken[i].record.ID)
 		claims[i] = row{ids[i], []byte(c.claim.Token), c.until().UnixMicro()}
 	}
-	if err := s.records.claims.change(ctx, q, claims); err != nil {
+	if err := t.claims.change(ctx, q, claims); err != nil {
 		return err
 	}
-	return s.dialect.fetch(ctx, q, s.records.whole, ids, func(answer scanner) error {
+	return t.dialect.queryByKeys(ctx, q, t.whole, ids, func(answer scanner) error {
 		r, err := scanWhole(answer)
 		c.taken[at[r.ID]].record = r
 		return err
@@ -124,17 +125,17 @@ func (s *Store) take(ctx context.Context, q querier, c *claimCall, at map[string
 
 func (c *claimCall) until() time.Time { return c.claim.Now.Add(c.claim.Lease) }
 
-func (s *Store) claimsCommitted(calls []*claimCall) {
+func (w *watchers) claimsCommitted(calls []*claimCall) {
 	var due time.Time
 	for _, c := range calls {
 		if len(c.taken) > 0 {
 			due = earliest(due, c.until())
 		}
 	}
-	s.watches.tell(due)
+	w.tell(due)
 }
 
-// renewCall is one call of Renew on its way.
+// renewCall is one call of Renew on its way through the writer.
 type renewCall struct {
 	token   string
 	until   time.Time
@@ -147,17 +148,17 @@ func (s *Store) Renew(ctx context.Context, token string, until time.Time) (int, 
 		return 0, ctx.Err()
 	}
 	c := &renewCall{token: token, until: until}
-	if err := s.writer.perform(ctx, s.renew, size{rows: 1}, c); err != nil {
+	if err := s.writer.execute(ctx, s.renew, size{rows: 1}, c); err != nil {
 		return 0, err
 	}
 	return c.renewed, nil
 }
 
 // runRenewals locks the records in the order of their IDs, as updates do.
-func (s *Store) runRenewals(ctx context.Context, q querier, calls []*renewCall) error {
+func (t *recordTables) runRenewals(ctx context.Context, q querier, calls []*renewCall) error {
 	text := fmt.Sprintf(`UPDATE %s SET due_at = %s WHERE id IN (
 		SELECT id FROM %[1]s WHERE claimed_by = %[3]s AND status IN ('pending', 'queued') ORDER BY id%[4]s)`,
-		s.records.progress.name, s.dialect.param(1), s.dialect.param(2), s.dialect.rowLocks)
+		t.progress.name, t.dialect.param(1), t.dialect.param(2), t.dialect.rowLocks)
 	for _, c := range calls {
 		result, err := q.ExecContext(ctx, text, microsOf(c.until), []byte(c.token))
 		if err != nil {
@@ -172,14 +173,14 @@ func (s *Store) runRenewals(ctx context.Context, q querier, calls []*renewCall) 
 	return nil
 }
 
-func (s *Store) renewalsCommitted(calls []*renewCall) {
+func (w *watchers) renewalsCommitted(calls []*renewCall) {
 	var due time.Time
 	for _, c := range calls {
 		if c.renewed > 0 {
 			due = earliest(due, c.until)
 		}
 	}
-	s.watches.tell(due)
+	w.tell(due)
 }
 
 // NextDue implements delivery.Store.
@@ -195,7 +196,7 @@ func (s *Store) NextDue(ctx context.Context, statuses ...delivery.Status) (time.
 		return time.Time{}, ctx.Err()
 	}
 	var due intoTime
-	err := s.read(ctx, "next due", func(q querier) error {
+	err := s.reader.read(ctx, "next due", func(q querier) error {
 		return query(ctx, q, func(answer scanner) error { return answer.Scan(&due) },
 			"SELECT MIN(due) FROM ("+strings.Join(parts, " UNION ALL ")+") AS each")
 	})

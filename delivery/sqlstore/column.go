@@ -9,8 +9,8 @@ import (
 	"github.com/esh3artech/barid/delivery"
 )
 
-// What follows turns fields into values of columns. Empty strings and zero times
-// are NULL, which takes no room.
+// The functions below turn fields into values of columns. Empty strings and zero
+// times become NULL, which takes no room.
 
 func bytesOf(s string) any {
 	if s == "" {
@@ -33,7 +33,7 @@ func flagOf(set bool) any {
 	return int64(0)
 }
 
-// inMicros is t as it comes back from a column.
+// inMicros is t as it is read back from a column.
 func inMicros(t time.Time) time.Time {
 	if t.IsZero() {
 		return time.Time{}
@@ -50,8 +50,8 @@ func microsUp(t time.Time) int64 {
 	return micros
 }
 
-// headersOf is a JSON object, or where JSON can't hold a string as it is, a JSON
-// array of pairs in base64.
+// headersOf is a JSON object. Where JSON can't hold a string as it is, it is a
+// JSON array of pairs in base64.
 func headersOf(headers map[string]string) any {
 	if len(headers) == 0 {
 		return nil
@@ -71,14 +71,14 @@ func headersOf(headers map[string]string) any {
 		}
 		encoded, err = json.Marshal(pairs)
 	}
-	if err != nil { // strings always can be encoded
+	if err != nil { // never: strings can always be encoded
 		return nil
 	}
 	return encoded
 }
 
-// failure is a delivery.Failure as JSON. Raw takes the place of an Error that
-// JSON can't hold as it is.
+// failure is a delivery.Failure as JSON. Raw holds an Error that JSON can't
+// hold as it is.
 type failure struct {
 	At      int64  `json:"at"`
 	Attempt int    `json:"attempt"`
@@ -100,24 +100,24 @@ func historyOf(history []delivery.Failure) any {
 		}
 	}
 	encoded, err := json.Marshal(all)
-	if err != nil { // numbers and strings always can be encoded
+	if err != nil { // never: numbers and strings can always be encoded
 		return nil
 	}
 	return encoded
 }
 
-// What follows reads values of columns into fields of the same shape: a pointer
-// to the field is converted to a pointer to the type.
+// The types below are sql.Scanners, and read columns into fields: a pointer to a
+// field is converted to a pointer to one of them.
 type (
-	intoString  string
-	intoBytes   []byte
-	intoTime    time.Time
-	intoInt     int
-	intoFlag    bool
-	intoHeaders map[string]string
-	intoHistory []delivery.Failure
-	intoStatus  delivery.Status
-	intoPrio    delivery.Priority
+	intoString   string
+	intoBytes    []byte
+	intoTime     time.Time
+	intoInt      int
+	intoFlag     bool
+	intoHeaders  map[string]string
+	intoHistory  []delivery.Failure
+	intoStatus   delivery.Status
+	intoPriority delivery.Priority
 )
 
 type typeError struct{ value any }
@@ -147,7 +147,7 @@ func (b *intoBytes) Scan(value any) error {
 	switch value := value.(type) {
 	case nil:
 		*b = nil
-	case []byte: // the driver's, until the next row
+	case []byte: // it belongs to the driver from the next row on
 		*b = append(make([]byte, 0, len(value)), value...)
 	case string:
 		*b = []byte(value)
@@ -190,9 +190,9 @@ func (n *intoInt) Scan(value any) error {
 }
 
 // Scan implements sql.Scanner.
-func (p *intoPrio) Scan(value any) error {
+func (p *intoPriority) Scan(value any) error {
 	number, err := scanInteger(value)
-	*p = intoPrio(number) //nolint:gosec // it was a Priority when it was written
+	*p = intoPriority(number) //nolint:gosec // it was a Priority when it was written
 	return err
 }
 

@@ -2,7 +2,6 @@ package sqlstore
 
 import (
 	"database/sql"
-	"errors"
 	"testing"
 	"time"
 
@@ -13,7 +12,7 @@ import (
 	"github.com/esh3artech/barid/delivery"
 )
 
-// Any string comes back as it was, also what is no UTF-8.
+// Any string is read back as it was written, even one that is not UTF-8.
 func TestHeadersAndHistoryComeBack(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		anything := rapid.Map(rapid.SliceOfN(rapid.Byte(), 0, 8), func(b []byte) string { return string(b) })
@@ -34,7 +33,7 @@ func TestHeadersAndHistoryComeBack(t *testing.T) {
 	assert.Nil(t, historyOf(nil))
 }
 
-// What somebody else has written into a column is an error, not a panic.
+// A column that another program has written is an error, not a panic.
 func FuzzColumns(f *testing.F) {
 	for _, seed := range []string{"", "{", `{"a":1}`, `[["YQ==","Yg=="]]`, `[["YQ=="]]`, `[{"at":1}]`, "null"} {
 		f.Add([]byte(seed))
@@ -47,7 +46,7 @@ func FuzzColumns(f *testing.F) {
 
 func TestColumnsOfOtherTypes(t *testing.T) {
 	for _, into := range []sql.Scanner{
-		new(intoString), new(intoStatus), new(intoBytes), new(intoTime), new(intoInt), new(intoPrio), new(intoFlag),
+		new(intoString), new(intoStatus), new(intoBytes), new(intoTime), new(intoInt), new(intoPriority), new(intoFlag),
 		new(intoHeaders), new(intoHistory),
 	} {
 		var wrong *typeError
@@ -75,30 +74,4 @@ func TestMicroseconds(t *testing.T) {
 	var zero intoTime
 	require.NoError(t, zero.Scan(time.Time{}.UnixMicro()))
 	assert.True(t, time.Time(zero).IsZero(), "a time that is never NULL may be zero all the same")
-}
-
-func TestArrayLiterals(t *testing.T) {
-	d := &dialect{kind: PostgreSQL, literals: true}
-	assert.Equal(t, `{"\\x00ff",NULL,"\\x"}`, d.blobs([][]byte{{0, 255}, nil, {}}))
-	assert.Equal(t, `{"a\"\\","",","}`, d.texts([]string{`a"\`, "", ","}))
-	assert.Equal(t, `{1,-2}`, d.integers([]int64{1, -2}))
-	assert.Equal(t, `{}`, d.integers(nil))
-	assert.Equal(t, [][]byte{{1}}, postgreSQL().blobs([][]byte{{1}}))
-}
-
-type sqlState string
-
-func (s sqlState) Error() string    { return string(s) }
-func (s sqlState) SQLState() string { return string(s) }
-
-func TestCauses(t *testing.T) {
-	for state, want := range map[string]cause{
-		"40001": passing, "40P01": passing, "55P03": passing, "25006": readOnly, "53100": diskFull,
-		"57P01": gone, "57P03": gone, "53300": gone, "08003": gone, "22001": statement, "23505": statement, "54000": statement, "42P01": unknown,
-	} {
-		assert.Equal(t, want, causeOf(sqlState(state)), state)
-	}
-	assert.Equal(t, silent, causeOf(&silence{timeout: time.Second, err: errors.New("x")}))
-	assert.Equal(t, unknown, causeOf(nil))
-	assert.Equal(t, "commit: x", (&commitError{errors.New("x")}).Error())
 }

@@ -49,33 +49,36 @@ type Config struct {
 	// Dialect is the kind of database. Default Detect.
 	Dialect Dialect
 	// TablePrefix begins the name of every table and index, so that several
-	// stores fit into one database. Lower-case letters, digits and underscores,
-	// not a digit first, at most MaxPrefix bytes. Default "barid_".
+	// stores fit into one database. It has lower-case letters, digits and
+	// underscores, does not begin with a digit, and has at most 32 bytes.
+	// Default "barid_".
 	TablePrefix string
 	// Migrate says what to do about a schema that is not up to date. Default
 	// MigrateAuto.
 	Migrate Migrate
-	// MaxBatch is how many records at most share a transaction, which have 16 MiB
-	// together at most, unless one is larger by itself. A call with more is
-	// carried out in several, one after the other. Default 256, from 1 to 10,000.
+	// MaxBatch is how many records at most share a transaction. Together they have
+	// at most 16 MiB; a larger record has a transaction of its own. A call with
+	// more is executed in several transactions, one after another. Default 256,
+	// from 1 to 10,000.
 	MaxBatch int
 	// InFlight is how many transactions the store has open at once for calls that
-	// write, and as many for Get, each with a connection. More make smaller batches,
-	// which cost the server more. Default 2, from 1 to 64. SQLite has one writer
-	// whatever is set.
+	// write. It has as many for Get, and each has a connection. A higher number
+	// makes smaller batches, which cost the server more. Default 2, from 1 to 64.
+	// SQLite always has one writer.
 	InFlight int
-	// Timeout bounds each transaction, and how long one waits for a connection;
-	// Stats of very many records, too. Default 30 s, at least 1 ms. Changes of the
-	// schema have ctx alone. On SQLite it bounds nothing but Get and Open: there the
-	// DSN's busy_timeout does, which a transaction waits for up to five times.
+	// Timeout bounds each transaction, its wait for a connection included. That
+	// holds for Stats, too, which takes long with very many records. Default 30 s,
+	// at least 1 ms. Migrations are bounded by ctx alone. On SQLite it bounds only
+	// Get and Open: the others are bounded by the DSN's busy_timeout, for which a
+	// transaction waits up to five times.
 	Timeout time.Duration
-	// Logger gets what deserves an operator's attention. Default: nobody.
+	// Logger gets what needs an operator's attention. Default: nothing is logged.
 	Logger *slog.Logger
 }
 
-// MaxPrefix bounds Config.TablePrefix, so that no name that it begins is over
-// PostgreSQL's 63 bytes.
-const MaxPrefix = 32
+// maxPrefix bounds Config.TablePrefix, so that no name that begins with it is
+// longer than PostgreSQL's 63 bytes.
+const maxPrefix = 32
 
 const defaultPrefix = "barid_"
 
@@ -123,8 +126,8 @@ func (c Config) withDefaults() (Config, error) {
 }
 
 func checkPrefix(prefix string) error {
-	if len(prefix) > MaxPrefix || !prefixes.MatchString(prefix) {
-		return fmt.Errorf("%w: TablePrefix is %.40q, want %s, at most %d bytes", ErrConfig, prefix, prefixes, MaxPrefix)
+	if len(prefix) > maxPrefix || !prefixes.MatchString(prefix) {
+		return fmt.Errorf("%w: TablePrefix is %.40q, want %s, at most %d bytes", ErrConfig, prefix, prefixes, maxPrefix)
 	}
 	return nil
 }

@@ -13,11 +13,11 @@ type querier interface {
 	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
 }
 
-// connection is one connection that is taken out of the pool for a while. Where
-// the driver doesn't keep prepared statements by itself, the connection does.
+// connection is a connection that is taken out of the pool for a while. It
+// keeps prepared statements where the driver does not.
 type connection struct {
 	*sql.Conn
-	prepared map[string]*sql.Stmt // nil when the driver does
+	prepared map[string]*sql.Stmt // nil when the driver keeps them
 }
 
 func connect(ctx context.Context, db *sql.DB, prepare bool) (*connection, error) {
@@ -32,7 +32,7 @@ func connect(ctx context.Context, db *sql.DB, prepare bool) (*connection, error)
 	return c, nil
 }
 
-// ExecContext runs query by its prepared statement.
+// ExecContext runs query, prepared if the connection keeps statements.
 func (c *connection) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
 	if c.prepared == nil {
 		return c.Conn.ExecContext(ctx, query, args...)
@@ -44,7 +44,7 @@ func (c *connection) ExecContext(ctx context.Context, query string, args ...any)
 	return stmt.ExecContext(ctx, args...)
 }
 
-// QueryContext runs query by its prepared statement.
+// QueryContext runs query, prepared if the connection keeps statements.
 func (c *connection) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
 	if c.prepared == nil {
 		return c.Conn.QueryContext(ctx, query, args...)
@@ -67,21 +67,23 @@ func (c *connection) prepare(ctx context.Context, query string) (*sql.Stmt, erro
 	return stmt, err
 }
 
-// release gives the connection back to the pool.
+// release returns the connection to the pool.
 func (c *connection) release() {
 	c.closeStatements()
 	_ = c.Close()
 }
 
-// discard closes the connection instead: what state it is in is not known.
+// discard closes the connection, whose state is not known, instead of returning
+// it to the pool.
 func (c *connection) discard() {
 	c.closeStatements()
 	_ = c.Raw(func(any) error { return driver.ErrBadConn })
 	_ = c.Close()
 }
 
-// closeStatements comes before the end of the connection. After it, where that
-// was closed by somebody else, drivers may crash.
+// closeStatements closes the prepared statements, which has to happen before
+// the connection is closed. It leaves them when somebody else has closed the
+// connection already, because drivers may crash then.
 func (c *connection) closeStatements() {
 	for query, stmt := range c.prepared {
 		if c.Raw(func(any) error { return nil }) == nil {
@@ -92,9 +94,10 @@ func (c *connection) closeStatements() {
 }
 
 // transaction runs work between begin and COMMIT. A failure before COMMIT has
-// changed nothing; whether one of COMMIT itself has, is not known unless the
-// database answered it, and it comes as a commitError. After a failure the
-// connection can be used again unless ctx has ended, or mayBeBroken says so.
+// changed nothing. A failure of COMMIT is a commitError: whether it has changed
+// anything is known only if the database answered. After a failure the
+// connection can be used again, unless ctx has ended or mayBeBroken returns
+// true.
 func (c *connection) transaction(ctx context.Context, begin string, work func(querier) error) error {
 	if _, err := c.ExecContext(ctx, begin); err != nil {
 		return err
@@ -109,8 +112,8 @@ func (c *connection) transaction(ctx context.Context, begin string, work func(qu
 	if ctx.Err() != nil {
 		return err
 	}
-	// SQLite has rolled back by itself after some failures, and says then that
-	// there is nothing to roll back.
+	// After some failures SQLite has rolled back already, and answers that there
+	// is nothing to roll back.
 	_, undone := c.ExecContext(ctx, "ROLLBACK")
 	if undone != nil && causeOf(undone) != unknown {
 		err = errors.Join(err, undone)

@@ -9,8 +9,8 @@ import (
 	_ "modernc.org/sqlite"
 )
 
-// Statements are closed before their connection, and not at all if that was closed
-// before: the driver would crash.
+// Statements are closed before their connection. They are not closed after it,
+// because the driver would crash.
 func TestConnectionEnds(t *testing.T) {
 	for name, end := range map[string]func(*connection){
 		"released":             (*connection).release,

@@ -20,18 +20,22 @@ import (
 
 func TestDeadLetters(t *testing.T) {
 	t.Run("SQLite", func(t *testing.T) {
+		t.Parallel()
 		dlqtest.TestStore(t, func(t *testing.T) dlq.Store { return openSQLiteStore(t).DeadLetters() })
 	})
 	t.Run("PostgreSQL", func(t *testing.T) {
+		t.Parallel()
 		dlqtest.TestStore(t, func(t *testing.T) dlq.Store { return openPostgresStore(t).DeadLetters() })
 	})
 }
 
 func TestJobs(t *testing.T) {
 	t.Run("SQLite", func(t *testing.T) {
+		t.Parallel()
 		dlqtest.TestJobStore(t, func(t *testing.T) dlq.JobStore { return openSQLiteStore(t).DeadLetters() })
 	})
 	t.Run("PostgreSQL", func(t *testing.T) {
+		t.Parallel()
 		dlqtest.TestJobStore(t, func(t *testing.T) dlq.JobStore { return openPostgresStore(t).DeadLetters() })
 	})
 }
@@ -46,14 +50,14 @@ func openPostgresStore(tb testing.TB) *sqlstore.Store {
 	return open(tb, connectPostgres(tb), sqlstore.Config{TablePrefix: unique(tb)})
 }
 
-// died is when the first entry died.
-var died = time.Date(2026, time.March, 4, 5, 6, 7, 123456000, time.UTC)
+// firstDeadAt is the DeadAt of the first entry.
+var firstDeadAt = time.Date(2026, time.March, 4, 5, 6, 7, 123456000, time.UTC)
 
 const lease = time.Minute
 
-// letter is an entry that died so many seconds after the first.
-func letter(id string, second int) dlq.Entry {
-	at := died.Add(time.Duration(second) * time.Second)
+// deadEntry is an entry whose DeadAt is so many seconds after the first.
+func deadEntry(id string, second int) dlq.Entry {
+	at := firstDeadAt.Add(time.Duration(second) * time.Second)
 	text := "connection refused"
 	return dlq.Entry{
 		ID: id,
@@ -67,8 +71,8 @@ func letter(id string, second int) dlq.Entry {
 	}
 }
 
-// kept are the IDs of all entries, oldest first.
-func kept(t require.TestingT, store dlq.Store) []string {
+// entryIDs are the IDs of all entries, oldest first.
+func entryIDs(t require.TestingT, store dlq.Store) []string {
 	var ids []string
 	query := dlq.Query{Order: dlq.OldestFirst, Limit: dlq.MaxLimit}
 	for {
@@ -84,15 +88,15 @@ func kept(t require.TestingT, store dlq.Store) []string {
 	}
 }
 
-// What is too long for an index is found all the same, in pages, and counted by
-// its whole name.
+// Fields that are too long for an index are found, listed in pages, and counted
+// by their whole texts.
 func TestLongFields(t *testing.T) {
-	onBoth(t, func(t *testing.T, store *sqlstore.Store) {
+	onEachStore(t, func(t *testing.T, store *sqlstore.Store) {
 		letters := store.DeadLetters()
 		long := func(end string) string { return strings.Repeat("long ", 1000) + end }
 		var ids []string
 		for _, end := range []string{"a", "b", "c"} {
-			e := letter(long(end), 0)
+			e := deadEntry(long(end), 0)
 			e.Envelope.Recipient, e.Envelope.Type, e.Source, e.Fingerprint = long("r"+end), long("t"+end), long("s"+end), long("f"+end)
 			e.Reason = delivery.Reason(long("reason"))
 			require.NoError(t, letters.Put(t.Context(), e))
@@ -128,47 +132,48 @@ func TestLongFields(t *testing.T) {
 			{Fingerprint: long("fc"), Count: 1, Example: "connection refused"},
 		}, stats.Fingerprints)
 
-		_, errs := letters.Claim(t.Context(), dlq.Claim{Token: long("token"), Now: died, Lease: lease}, ids...)
+		_, errs := letters.Claim(t.Context(), dlq.Claim{Token: long("token"), Now: firstDeadAt, Lease: lease}, ids...)
 		require.NoError(t, errors.Join(errs...))
 		require.NoError(t, errors.Join(letters.Remove(t.Context(), long("token"), ids...)...))
-		require.Empty(t, kept(t, letters))
+		require.Empty(t, entryIDs(t, letters))
 	})
 }
 
-// More bytes than go into one transaction, and more entries than Purge deletes
-// at a time.
+// Entries have more bytes together than a transaction takes, and are more than
+// Purge deletes at a time.
 func TestManyLetters(t *testing.T) {
-	onBoth(t, func(t *testing.T, store *sqlstore.Store) {
+	onEachStore(t, func(t *testing.T, store *sqlstore.Store) {
+		t.Parallel()
 		letters := store.DeadLetters()
 		large := make([]dlq.Entry, 5)
 		for i := range large {
-			large[i] = letter(fmt.Sprint("large ", i), i)
+			large[i] = deadEntry(fmt.Sprint("large ", i), i)
 			large[i].Envelope.Body = make([]byte, 5<<20)
 		}
 		require.NoError(t, letters.Put(t.Context(), large...))
-		require.Len(t, kept(t, letters), len(large))
+		require.Len(t, entryIDs(t, letters), len(large))
 		const many = 2500
 		small := make([]dlq.Entry, many)
 		for i := range small {
-			small[i] = letter(fmt.Sprintf("small %04d", i), 10+i/3)
+			small[i] = deadEntry(fmt.Sprintf("small %04d", i), 10+i/3)
 		}
 		require.NoError(t, letters.Put(t.Context(), small...))
-		_, errs := letters.Claim(t.Context(), dlq.Claim{Token: "token", Now: died, Lease: lease}, "small 0001", "small 2001")
+		_, errs := letters.Claim(t.Context(), dlq.Claim{Token: "token", Now: firstDeadAt, Lease: lease}, "small 0001", "small 2001")
 		require.NoError(t, errors.Join(errs...))
-		n, err := letters.Purge(t.Context(), died.Add(time.Hour), died)
+		n, err := letters.Purge(t.Context(), firstDeadAt.Add(time.Hour), firstDeadAt)
 		require.NoError(t, err)
 		require.Equal(t, len(large)+many-2, n)
-		require.Equal(t, []string{"small 0001", "small 2001"}, kept(t, letters))
+		require.Equal(t, []string{"small 0001", "small 2001"}, entryIDs(t, letters))
 	})
 }
 
-// A row that is no entry is told by its name, without what is in it, and can be
-// deleted.
+// An error for a row that can't be read names the entry, does not repeat its
+// content, and the entry can be deleted.
 func TestDamagedLetters(t *testing.T) {
 	db := connectSQLite(t)
 	store := open(t, db, sqlstore.Config{})
 	letters := store.DeadLetters()
-	require.NoError(t, letters.Put(t.Context(), letter("good", 0), letter("bad", 1), letter("half", 2)))
+	require.NoError(t, letters.Put(t.Context(), deadEntry("good", 0), deadEntry("bad", 1), deadEntry("half", 2)))
 	damage := func(statement string, args ...any) {
 		_, err := db.ExecContext(t.Context(), statement, args...)
 		require.NoError(t, err)
@@ -183,17 +188,17 @@ func TestDamagedLetters(t *testing.T) {
 	require.NotContains(t, errs[1].Error(), "s3cret")
 	require.ErrorIs(t, errs[2], dlq.ErrNotFound)
 	require.Zero(t, got[1])
-	_, errs = letters.Claim(t.Context(), dlq.Claim{Token: "token", Now: died, Lease: lease}, "good", "bad", "half")
+	_, errs = letters.Claim(t.Context(), dlq.Claim{Token: "token", Now: firstDeadAt, Lease: lease}, "good", "bad", "half")
 	require.NoError(t, errs[0])
 	require.ErrorIs(t, errs[1], sqlstore.ErrDamaged)
 	require.ErrorIs(t, errs[2], sqlstore.ErrDamaged)
 	_, err := letters.List(t.Context(), dlq.Query{})
 	require.ErrorIs(t, err, sqlstore.ErrDamaged)
-	require.NoError(t, errors.Join(letters.Delete(t.Context(), died.Add(lease), "bad")...))
+	require.NoError(t, errors.Join(letters.Delete(t.Context(), firstDeadAt.Add(lease), "bad")...))
 	_, err = letters.List(t.Context(), dlq.Query{})
 	require.ErrorIs(t, err, sqlstore.ErrDamaged)
-	require.NoError(t, errors.Join(letters.Delete(t.Context(), died.Add(lease), "half")...))
-	require.Equal(t, []string{"good"}, kept(t, letters))
+	require.NoError(t, errors.Join(letters.Delete(t.Context(), firstDeadAt.Add(lease), "half")...))
+	require.Equal(t, []string{"good"}, entryIDs(t, letters))
 
 	for _, id := range []string{"good", "bad"} {
 		require.NoError(t, letters.SaveJob(t.Context(), dlq.Job{ID: id, Status: dlq.JobRunning}))
@@ -212,27 +217,27 @@ func TestDamagedLetters(t *testing.T) {
 	require.Len(t, jobs, 1)
 }
 
-// everyMethod calls each and returns their errors.
+// everyMethod calls each method, and returns their errors.
 func everyMethod(ctx context.Context, letters *sqlstore.DeadLetters) []error {
 	var all []error
 	one := func(errs []error) {
 		all = append(all, errs...)
 	}
-	all = append(all, letters.Put(ctx, letter("id", 0)), letters.Ping(ctx))
+	all = append(all, letters.Put(ctx, deadEntry("id", 0)), letters.Ping(ctx))
 	_, errs := letters.Get(ctx, "id")
 	one(errs)
-	_, errs = letters.Claim(ctx, dlq.Claim{Token: "token", Now: died, Lease: lease}, "id")
+	_, errs = letters.Claim(ctx, dlq.Claim{Token: "token", Now: firstDeadAt, Lease: lease}, "id")
 	one(errs)
 	one(letters.Release(ctx, "token", "id"))
 	one(letters.Remove(ctx, "token", "id"))
-	one(letters.Delete(ctx, died, "id"))
+	one(letters.Delete(ctx, firstDeadAt, "id"))
 	_, err := letters.List(ctx, dlq.Query{})
 	all = append(all, err)
 	_, err = letters.Count(ctx, dlq.Filter{})
 	all = append(all, err)
 	_, err = letters.Stats(ctx, 3)
 	all = append(all, err)
-	_, err = letters.Purge(ctx, died, died)
+	_, err = letters.Purge(ctx, firstDeadAt, firstDeadAt)
 	all = append(all, err, letters.SaveJob(ctx, dlq.Job{ID: "id", Status: dlq.JobRunning}), letters.DeleteJobs(ctx, "id"))
 	_, err = letters.Job(ctx, "id")
 	all = append(all, err)
@@ -266,43 +271,43 @@ func TestLettersOfAClosedStore(t *testing.T) {
 
 func TestInvalidLetters(t *testing.T) {
 	letters := openSQLiteStore(t).DeadLetters()
-	never := letter("never", 0)
+	never := deadEntry("never", 0)
 	never.Envelope.ExpiresAt = time.Date(12026, 1, 1, 0, 0, 0, 0, time.UTC) // more digits than JSON has
-	require.ErrorIs(t, letters.Put(t.Context(), letter("good", 0), never), dlq.ErrInvalid)
-	require.Empty(t, kept(t, letters))
+	require.ErrorIs(t, letters.Put(t.Context(), deadEntry("good", 0), never), dlq.ErrInvalid)
+	require.Empty(t, entryIDs(t, letters))
 	require.ErrorIs(t, letters.SaveJob(t.Context(), dlq.Job{ID: "id", Status: dlq.JobRunning, CreatedAt: never.Envelope.ExpiresAt}), dlq.ErrInvalid)
 }
 
-// A disk that is full is a store that is full, as long as nothing was put.
+// When the disk is full, and nothing was put, the error is dlq.ErrFull.
 func TestLettersOnAFullDisk(t *testing.T) {
 	dsn := sqlstore.SQLiteDSN(filepath.Join(t.TempDir(), "barid.db"))
 	db := connect(t, "sqlite", dsn+"&_pragma=max_page_count(200)")
 	letters := open(t, db, sqlstore.Config{}).DeadLetters()
-	require.NoError(t, letters.Put(t.Context(), letter("small", 0)))
-	large := letter("large", 1)
+	require.NoError(t, letters.Put(t.Context(), deadEntry("small", 0)))
+	large := deadEntry("large", 1)
 	large.Envelope.Body = make([]byte, 1<<20)
 	err := letters.Put(t.Context(), large)
 	require.ErrorIs(t, err, dlq.ErrFull)
 	require.ErrorIs(t, err, sqlstore.ErrDiskFull)
 	require.ErrorIs(t, err, delivery.ErrStoreDown)
 
-	// Of what was put in part it can't be said that nothing was.
-	first := letter("first", 2)
+	// It is not dlq.ErrFull when some entries were put.
+	first := deadEntry("first", 2)
 	large.Envelope.Body = make([]byte, 17<<20)
 	err = letters.Put(t.Context(), first, large)
 	require.NotErrorIs(t, err, dlq.ErrFull)
 	require.ErrorIs(t, err, sqlstore.ErrDiskFull)
-	require.Equal(t, []string{"small", "first"}, kept(t, letters))
+	require.Equal(t, []string{"small", "first"}, entryIDs(t, letters))
 }
 
 func TestLettersReadOnly(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "barid.db")
 	writable := connect(t, "sqlite", sqlstore.SQLiteDSN(path))
-	require.NoError(t, open(t, writable, sqlstore.Config{}).DeadLetters().Put(t.Context(), letter("id", 0)))
+	require.NoError(t, open(t, writable, sqlstore.Config{}).DeadLetters().Put(t.Context(), deadEntry("id", 0)))
 	db := connect(t, "sqlite", sqlstore.SQLiteDSN(path)+"&_pragma=query_only(1)")
 	letters := open(t, db, sqlstore.Config{Migrate: sqlstore.MigrateCheck}).DeadLetters()
-	require.Equal(t, []string{"id"}, kept(t, letters))
-	for _, err := range []error{letters.Put(t.Context(), letter("other", 0)), letters.Delete(t.Context(), died, "id")[0]} {
+	require.Equal(t, []string{"id"}, entryIDs(t, letters))
+	for _, err := range []error{letters.Put(t.Context(), deadEntry("other", 0)), letters.Delete(t.Context(), firstDeadAt, "id")[0]} {
 		require.ErrorIs(t, err, sqlstore.ErrReadOnly)
 		require.ErrorIs(t, err, delivery.ErrStoreDown)
 	}

@@ -6,23 +6,23 @@ import (
 	"strings"
 )
 
-// dialect is what the databases don't share.
+// dialect is what differs between the databases.
 type dialect struct {
 	kind Dialect
 	// beginWrite and beginRead begin transactions.
 	beginWrite, beginRead string
-	// oneWriter: the database has one writer at a time, who may as well keep the
-	// connection.
+	// oneWriter is true when the database has one writer at a time, which then
+	// keeps its connection.
 	oneWriter bool
-	// prepares: the driver does not keep prepared statements by itself.
+	// prepares is true when the driver does not keep prepared statements.
 	prepares bool
-	// waitsForServer: statements wait for a server, which may not answer.
+	// waitsForServer is true when statements wait for a server, which may not answer.
 	waitsForServer bool
-	// rowLocks ends a SELECT whose rows are to be changed, skipLocked one that
-	// leaves out what others change.
+	// rowLocks ends a SELECT that locks its rows, skipLocked one that leaves out
+	// the rows that others have locked.
 	rowLocks, skipLocked string
-	// literals: the driver takes no slices, so that arrays are sent as text.
-	literals bool
+	// arraysAsText is true when the driver takes no slices: arrays are sent as text.
+	arraysAsText bool
 }
 
 func sqlite() *dialect {
@@ -35,10 +35,11 @@ func sqlite() *dialect {
 	}
 }
 
-// postgreSQL finds rows by key or index only where it writes, and keeps the plans
-// for that. Left alone it would plan for the tables as they are when a statement
-// is first run, which is often empty, and read all of them until the next ANALYZE.
-// What only reads is planned each time, because lists have many shapes.
+// postgreSQL finds rows by key or index only where it writes, and keeps the
+// plans for that. By default the server would plan for the tables as they are
+// when a statement first runs, which is often empty, and would read whole
+// tables until the next ANALYZE. Reads are planned each time, because lists
+// have many shapes.
 func postgreSQL() *dialect {
 	return &dialect{
 		kind: PostgreSQL,
@@ -66,11 +67,11 @@ func (k kind) array() string {
 	return [...]string{blob: "bytea[]", text: "text[]", integer: "bigint[]", count: "bigint[]"}[k]
 }
 
-// null stands for NULL among integers that go to PostgreSQL as an array. No time
-// in microseconds and no count has this value.
+// null stands for NULL among integers that go to PostgreSQL as an array. No
+// time in microseconds and no count has this value.
 const null = -1 << 63
 
-// param is the n-th parameter, from 1.
+// param is parameter n of a statement, counted from 1.
 func (d *dialect) param(n int) string {
 	if d.kind == SQLite {
 		return fmt.Sprintf("?%d", n)
@@ -78,12 +79,12 @@ func (d *dialect) param(n int) string {
 	return fmt.Sprintf("$%d", n)
 }
 
-// lookup reads rows by key.
+// lookup is a query for rows by their keys.
 type lookup string
 
-// lookup is the SELECT of what stands in sel, from what stands in from, for the
-// rows that a column has one of the keys in. The rows of locked, an alias in
-// from, are locked in the order of their keys.
+// lookup selects sel from from, for the rows whose column key has one of the
+// keys. The rows of the alias locked, unless it is empty, are locked in the
+// order of their keys.
 func (d *dialect) lookup(sel, from, key, locked string) lookup {
 	query := "SELECT " + sel + " FROM " + from + " WHERE " + key
 	if d.kind == SQLite {
@@ -99,8 +100,8 @@ func (d *dialect) lookup(sel, from, key, locked string) lookup {
 // scanner is one row of an answer.
 type scanner interface{ Scan(dest ...any) error }
 
-// fetch has scan read each row of the keys.
-func (d *dialect) fetch(ctx context.Context, q querier, find lookup, keys [][]byte, scan func(scanner) error) error {
+// queryByKeys has scan read each row that the lookup finds for the keys.
+func (d *dialect) queryByKeys(ctx context.Context, q querier, find lookup, keys [][]byte, scan func(scanner) error) error {
 	if d.kind != SQLite {
 		return query(ctx, q, scan, string(find), d.blobs(keys))
 	}
@@ -127,7 +128,7 @@ func query(ctx context.Context, q querier, scan func(scanner) error, text string
 	return answer.Err()
 }
 
-// queryKeys are the keys that a query answers.
+// queryKeys returns the keys that a query answers with.
 func queryKeys(ctx context.Context, q querier, text string, args ...any) ([][]byte, error) {
 	var keys [][]byte
 	err := query(ctx, q, func(answer scanner) error {
@@ -139,8 +140,8 @@ func queryKeys(ctx context.Context, q querier, text string, args ...any) ([][]by
 	return keys, err
 }
 
-// remove deletes the rows of the keys.
-func (d *dialect) remove(ctx context.Context, q querier, table, key string, keys [][]byte) error {
+// deleteByKeys deletes the rows with the keys.
+func (d *dialect) deleteByKeys(ctx context.Context, q querier, table, key string, keys [][]byte) error {
 	if d.kind != SQLite {
 		_, err := q.ExecContext(ctx, "DELETE FROM "+table+" WHERE "+key+" = ANY($1)", d.blobs(keys))
 		return err
@@ -153,9 +154,9 @@ func (d *dialect) remove(ctx context.Context, q querier, table, key string, keys
 	return nil
 }
 
-// blobs, texts and integers are slices as arguments for arrays.
+// blobs, texts and integers turn slices into arguments for arrays.
 func (d *dialect) blobs(values [][]byte) any {
-	if !d.literals {
+	if !d.arraysAsText {
 		return values
 	}
 	return arrayLiteral(values, func(b *strings.Builder, value []byte) {
@@ -168,7 +169,7 @@ func (d *dialect) blobs(values [][]byte) any {
 }
 
 func (d *dialect) texts(values []string) any {
-	if !d.literals {
+	if !d.arraysAsText {
 		return values
 	}
 	return arrayLiteral(values, func(b *strings.Builder, value string) {
@@ -179,7 +180,7 @@ func (d *dialect) texts(values []string) any {
 }
 
 func (d *dialect) integers(values []int64) any {
-	if !d.literals {
+	if !d.arraysAsText {
 		return values
 	}
 	return arrayLiteral(values, func(b *strings.Builder, value int64) { fmt.Fprint(b, value) })

@@ -3,40 +3,68 @@ package sqlstore_test
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"time"
 
+	_ "modernc.org/sqlite"
+
 	"github.com/esh3artech/barid/delivery"
 	"github.com/esh3artech/barid/delivery/sqlstore"
+	"github.com/esh3artech/barid/dlq"
 )
 
-func exampleFile() (path string, remove func()) {
+func Example() {
+	ctx := context.Background()
 	dir, err := os.MkdirTemp("", "barid-example-")
 	if err != nil {
 		fmt.Println(err)
 	}
-	return filepath.Join(dir, "barid.db"), func() { _ = os.RemoveAll(dir) }
+	defer os.RemoveAll(dir) //nolint:errcheck // an example
+
+	db, err := sql.Open("sqlite", sqlstore.SQLiteDSN(filepath.Join(dir, "barid.db")))
+	if err != nil {
+		fmt.Println(err)
+	}
+	store, err := sqlstore.Open(ctx, db, sqlstore.Config{}) // creates the tables
+	if err != nil {
+		fmt.Println(err)
+	}
+	fmt.Println("answers:", store.Ping(ctx) == nil)
+	fmt.Println(store.Close(), db.Close())
+	// Output:
+	// answers: true
+	// <nil> <nil>
+}
+
+// openExample opens a store in a folder of its own.
+func openExample(ctx context.Context) (db *sql.DB, store *sqlstore.Store, done func()) {
+	dir, err := os.MkdirTemp("", "barid-example-")
+	if err != nil {
+		fmt.Println(err)
+	}
+	db, err = sql.Open("sqlite", sqlstore.SQLiteDSN(filepath.Join(dir, "barid.db")))
+	if err != nil {
+		fmt.Println(err)
+	}
+	store, err = sqlstore.Open(ctx, db, sqlstore.Config{})
+	if err != nil {
+		fmt.Println(err)
+	}
+	return db, store, func() {
+		if err := errors.Join(store.Close(), db.Close(), os.RemoveAll(dir)); err != nil {
+			fmt.Println(err)
+		}
+	}
 }
 
 // A message and the order that it tells of are there together, or not at all.
 func ExampleStore_In() {
 	ctx := context.Background()
-	path, remove := exampleFile()
-	defer remove()
-	db, err := sql.Open("sqlite", sqlstore.SQLiteDSN(path))
-	if err != nil {
-		fmt.Println(err)
-		return
-	}
-	defer db.Close() //nolint:errcheck // an example
-	store, err := sqlstore.Open(ctx, db, sqlstore.Config{})
-	if err != nil {
-		fmt.Println(err)
-		return
-	}
-	defer store.Close() //nolint:errcheck // it never fails
+	db, store, done := openExample(ctx)
+	defer done()
 	if _, err := db.ExecContext(ctx, "CREATE TABLE orders (id INTEGER)"); err != nil {
 		fmt.Println(err)
 		return
@@ -78,4 +106,60 @@ func ExampleStore_In() {
 	// order 2 is not paid
 	// <nil>
 	// delivery: no such message
+}
+
+// Dead letters are kept in the database of the records, and outlive the process.
+func ExampleStore_DeadLetters() {
+	ctx := context.Background()
+	_, store, done := openExample(ctx)
+	defer done()
+
+	manager := dlq.NewManager(store.DeadLetters(), nil, dlq.Config{})
+	err := manager.DeadLetter(ctx, delivery.DeadLetter{
+		ID:       "letter-1",
+		Envelope: delivery.Envelope{Message: delivery.Message{ID: "message-1", Recipient: "+966500000001", Type: "sms"}},
+		Reason:   delivery.ReasonExhausted,
+		Error:    "provider is down",
+		At:       time.Now(),
+	})
+	if err != nil {
+		fmt.Println(err)
+	}
+	page, err := manager.List(ctx, dlq.Query{Filter: dlq.Filter{Type: "sms"}})
+	if err != nil {
+		fmt.Println(err)
+	}
+	for _, entry := range page.Entries {
+		fmt.Println(entry.Envelope.ID, entry.Reason, entry.Error)
+	}
+	// Output: message-1 exhausted provider is down
+}
+
+// Idempotency keys are kept in the database, too: one worker handles a key, and
+// the others find it done until its window has passed.
+func ExampleStore_Keys() {
+	ctx := context.Background()
+	_, store, done := openExample(ctx)
+	defer done()
+
+	keys := store.Keys()
+	for _, token := range []string{"first worker", "second worker"} {
+		answer, err := keys.Claim(ctx, "order-17", token, 0, time.Minute)
+		if err != nil {
+			fmt.Println(err)
+		}
+		fmt.Println(token, answer.State)
+	}
+	if _, err := keys.Complete(ctx, "order-17", "first worker", 24*time.Hour); err != nil {
+		fmt.Println(err)
+	}
+	answer, err := keys.Claim(ctx, "order-17", "third worker", 0, time.Minute)
+	if err != nil {
+		fmt.Println(err)
+	}
+	fmt.Println("third worker", answer.State)
+	// Output:
+	// first worker claimed
+	// second worker busy
+	// third worker done
 }

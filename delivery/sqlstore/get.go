@@ -9,7 +9,7 @@ import (
 	"github.com/esh3artech/barid/delivery"
 )
 
-// getCall is one call of Get on its way.
+// getCall is one call of Get on its way through the batcher.
 type getCall struct {
 	ctx     context.Context
 	ids     []string
@@ -23,11 +23,11 @@ func (c *getCall) size() size { return size{rows: len(c.ids)} }
 // Get implements delivery.Store.
 func (s *Store) Get(ctx context.Context, ids ...string) ([]delivery.Record, []error) {
 	records := make([]delivery.Record, len(ids))
-	errs := eachChunk(len(ids), byCount(len(ids), s.config.MaxBatch), func(from, to int, _ size) ([]error, error) {
+	errs := eachChunk(len(ids), chunkByCount(len(ids), s.config.MaxBatch), func(from, to int, _ size) ([]error, error) {
 		c := &getCall{ctx: ctx, ids: append([]string(nil), ids[from:to]...), done: make(chan error, 1)}
 		err := ctx.Err()
 		if err == nil {
-			err = s.reader.submit(ctx, c)
+			err = s.gets.submit(ctx, c)
 		}
 		if err == nil {
 			select {
@@ -49,8 +49,8 @@ func (s *Store) Get(ctx context.Context, ids ...string) ([]delivery.Record, []er
 	return records, errs
 }
 
-// newReader collects calls of Get, and reads their records together.
-func newReader(s *Store) *batcher[*getCall] {
+// newGetBatcher collects calls of Get, and reads their records together.
+func newGetBatcher(s *Store) *batcher[*getCall] {
 	return newBatcher(s.config.InFlight, s.config.MaxBatch, func() (func([]*getCall), func()) {
 		return s.runGets, func() {}
 	})
@@ -79,15 +79,15 @@ func (s *Store) runGets(calls []*getCall) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), s.config.Timeout)
 	defer cancel()
-	err := s.tryRead(ctx, func(q querier) error {
-		return s.dialect.fetch(ctx, q, s.records.whole, keysOf(ids), func(answer scanner) error {
+	err := s.reader.tryRead(ctx, func(q querier) error {
+		return s.dialect.queryByKeys(ctx, q, s.records.whole, keysOf(ids), func(answer scanner) error {
 			r, err := scanWhole(answer)
 			found[r.ID] = &r
 			return err
 		})
 	})
 	if err != nil {
-		err = &DatabaseError{Doing: "get", Err: unanswered(ctx, s.config.Timeout, err)}
+		err = &DatabaseError{Doing: "get", Err: asNoAnswer(ctx, s.config.Timeout, err)}
 	}
 	for _, c := range calls {
 		c.records, c.errs = make([]delivery.Record, len(c.ids)), make([]error, len(c.ids))
@@ -96,7 +96,7 @@ func (s *Store) runGets(calls []*getCall) {
 			switch r := found[id]; {
 			case r == nil:
 				c.errs[i] = delivery.ErrNotFound
-			case asked[id] == 0: // the last has what was read, the others copies
+			case asked[id] == 0: // the last one gets the record itself, the others copies
 				c.records[i] = *r
 			default:
 				c.records[i] = copyOf(r)
@@ -106,7 +106,7 @@ func (s *Store) runGets(calls []*getCall) {
 	}
 }
 
-// copyOf is r for one of several who asked for it.
+// copyOf is a copy of r for another caller that asked for the same record.
 func copyOf(r *delivery.Record) delivery.Record {
 	c := *r
 	c.Body, c.Headers, c.History = bytes.Clone(r.Body), maps.Clone(r.Headers), slices.Clone(r.History)

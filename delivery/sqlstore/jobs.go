@@ -12,28 +12,28 @@ import (
 
 var _ dlq.JobStore = (*DeadLetters)(nil)
 
-// jobs is how jobs lie in their table.
-type jobs struct {
+// jobTable is the table that jobs are kept in.
+type jobTable struct {
 	*table
 	find, locked lookup
-	steps        *operation
+	operation    *operation
 }
 
 var jobColumns = []column{ //nolint:gochecknoglobals // a constant
 	{"id", blob}, {"version", integer}, {"job", blob},
 }
 
-func newJobs(d *dialect, prefix string) *jobs {
-	j := &jobs{table: newTable(d, prefix+"jobs", jobColumns...)}
+func newJobTable(d *dialect, prefix string) *jobTable {
+	j := &jobTable{table: newTable(d, prefix+"jobs", jobColumns...)}
 	j.find = d.lookup("j.id, j.job", j.name+" AS j", "j.id", "")
 	j.locked = d.lookup("j.id, j.version", j.name+" AS j", "j.id", "j")
-	j.steps = newOperation("jobs", 70, j.run, nil)
+	j.operation = newOperation("jobs", 70, j.run, nil)
 	return j
 }
 
-// jobStep saves one job, or deletes some.
-type jobStep struct {
-	save    row // as it will be
+// jobCall saves one job, or deletes some.
+type jobCall struct {
+	save    row // with the new version
 	version int64
 	deleted []string
 
@@ -48,17 +48,17 @@ func (d *DeadLetters) SaveJob(ctx context.Context, job dlq.Job) error {
 	if err := dlq.CheckJob(&job); err != nil {
 		return err
 	}
-	step := &jobStep{version: job.Version}
+	call := &jobCall{version: job.Version}
 	job.Version++
 	encoded, err := json.Marshal(job)
 	if err != nil {
 		return fmt.Errorf("%w: Job %s can't be written: %w", dlq.ErrInvalid, job.ID, err)
 	}
-	step.save = row{short(job.ID), job.Version, encoded}
-	if err := d.store.writer.perform(ctx, d.store.jobs.steps, size{rows: 1, bytes: len(encoded)}, step); err != nil {
+	call.save = row{shorten(job.ID), job.Version, encoded}
+	if err := d.store.writer.execute(ctx, d.store.jobs.operation, size{rows: 1, bytes: len(encoded)}, call); err != nil {
 		return err
 	}
-	return step.refusal
+	return call.refusal
 }
 
 // DeleteJobs implements dlq.JobStore.
@@ -66,66 +66,65 @@ func (d *DeadLetters) DeleteJobs(ctx context.Context, ids ...string) error {
 	if err := d.usable(ctx); err != nil || len(ids) == 0 {
 		return err
 	}
-	return d.store.writer.perform(ctx, d.store.jobs.steps, size{rows: len(ids)}, &jobStep{deleted: shorts(ids)})
+	return d.store.writer.execute(ctx, d.store.jobs.operation, size{rows: len(ids)}, &jobCall{deleted: shortenAll(ids)})
 }
 
-// run carries steps out one after the other: there are few jobs, and they are
-// saved once in a while. Their rows are locked in the order of their keys before
-// that.
-func (j *jobs) run(ctx context.Context, q querier, steps []*jobStep) error {
+// run executes calls one after another: there are few jobs, and they are saved
+// rarely. It locks their rows before that, in the order of their keys.
+func (j *jobTable) run(ctx context.Context, q querier, calls []*jobCall) error {
 	var names []string
-	for _, step := range steps {
-		names = append(names, step.deleted...)
-		if step.save != nil {
-			names = append(names, string(step.save.key()))
+	for _, call := range calls {
+		names = append(names, call.deleted...)
+		if call.save != nil {
+			names = append(names, string(call.save.key()))
 		}
 	}
 	slices.Sort(names)
-	versions := make(map[string]int64, len(names)) // from 1; 0 is none
-	err := j.dialect.fetch(ctx, q, j.locked, keysOf(slices.Compact(names)), func(answer scanner) error {
+	versions := make(map[string]int64, len(names)) // from 1; 0 when there is none
+	err := j.dialect.queryByKeys(ctx, q, j.locked, keysOf(slices.Compact(names)), func(answer scanner) error {
 		var key intoBytes
 		var version int64
 		err := answer.Scan(&key, &version)
 		versions[string(key)] = version
 		return err
 	})
-	for _, step := range steps {
+	for _, call := range calls {
 		if err != nil {
 			return err
 		}
-		if step.save != nil {
-			step.refusal, err = j.save(ctx, q, step, versions)
+		if call.save != nil {
+			call.refusal, err = j.save(ctx, q, call, versions)
 			continue
 		}
-		err = j.dialect.remove(ctx, q, j.name, "id", keysOf(step.deleted))
-		for _, key := range step.deleted {
+		err = j.dialect.deleteByKeys(ctx, q, j.name, "id", keysOf(call.deleted))
+		for _, key := range call.deleted {
 			delete(versions, key)
 		}
 	}
 	return err
 }
 
-func (j *jobs) save(ctx context.Context, q querier, step *jobStep, versions map[string]int64) (refusal, err error) {
-	key := string(step.save.key())
+func (j *jobTable) save(ctx context.Context, q querier, call *jobCall, versions map[string]int64) (refusal, err error) {
+	key := string(call.save.key())
 	switch current := versions[key]; {
-	case current == 0 && step.version > 0:
+	case current == 0 && call.version > 0:
 		return dlq.ErrJobNotFound, nil
-	case current != step.version:
+	case current != call.version:
 		return dlq.ErrJobChanged, nil
 	case current == 0:
-		added, err := j.add(ctx, q, []row{step.save})
+		added, err := j.add(ctx, q, []row{call.save})
 		if err != nil {
 			return nil, err
 		}
-		if !added[0] { // somebody else was quicker
+		if !added[0] { // another process was faster
 			return dlq.ErrJobChanged, nil
 		}
 	default:
-		if err := j.change(ctx, q, []row{step.save}); err != nil {
+		if err := j.change(ctx, q, []row{call.save}); err != nil {
 			return nil, err
 		}
 	}
-	versions[key] = step.version + 1
+	versions[key] = call.version + 1
 	return nil, nil
 }
 
@@ -135,9 +134,9 @@ func (d *DeadLetters) Job(ctx context.Context, id string) (dlq.Job, error) {
 		return dlq.Job{}, err
 	}
 	job, err := dlq.Job{}, dlq.ErrJobNotFound
-	failure := d.store.read(ctx, "read job", func(q querier) error {
+	failure := d.store.reader.read(ctx, "read job", func(q querier) error {
 		job, err = dlq.Job{}, dlq.ErrJobNotFound
-		return d.store.dialect.fetch(ctx, q, d.store.jobs.find, [][]byte{short(id)}, func(answer scanner) error {
+		return d.store.dialect.queryByKeys(ctx, q, d.store.jobs.find, [][]byte{shorten(id)}, func(answer scanner) error {
 			var failure error
 			job, err, failure = scanJob(answer)
 			return failure
@@ -156,7 +155,7 @@ func (d *DeadLetters) Jobs(ctx context.Context) ([]dlq.Job, error) {
 	}
 	var all []dlq.Job
 	var damaged []error
-	err := d.store.read(ctx, "list jobs", func(q querier) error {
+	err := d.store.reader.read(ctx, "list jobs", func(q querier) error {
 		all, damaged = nil, nil
 		return query(ctx, q, func(answer scanner) error {
 			job, bad, err := scanJob(answer)
@@ -174,13 +173,14 @@ func (d *DeadLetters) Jobs(ctx context.Context) ([]dlq.Job, error) {
 	return all, nil
 }
 
-// scanJob reads a row of find. What is no job, or not this one, is damaged.
+// scanJob reads a row of find. It reports a row as damaged when it holds no
+// job, or another one.
 func scanJob(answer scanner) (job dlq.Job, damaged, err error) {
 	var key, encoded intoBytes
 	if err := answer.Scan(&key, &encoded); err != nil {
 		return dlq.Job{}, nil, err
 	}
-	if json.Unmarshal(encoded, &job) != nil || string(short(job.ID)) != string(key) {
+	if json.Unmarshal(encoded, &job) != nil || string(shorten(job.ID)) != string(key) {
 		return dlq.Job{}, fmt.Errorf("%w: job %.100q", ErrDamaged, []byte(key)), nil
 	}
 	return job, nil, nil

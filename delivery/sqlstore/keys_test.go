@@ -9,7 +9,7 @@ import (
 )
 
 func TestKeys(t *testing.T) {
-	onBoth(t, func(t *testing.T, store *sqlstore.Store) {
+	onEachStore(t, func(t *testing.T, store *sqlstore.Store) {
 		idempotencytest.TestStore(t, func(*testing.T) idempotencytest.Harness {
 			return idempotencytest.Harness{Store: store.Keys(), Short: 150 * time.Millisecond}
 		})

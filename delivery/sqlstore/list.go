@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/esh3artech/barid/delivery"
 )
@@ -16,9 +15,9 @@ func (s *Store) List(ctx context.Context, q delivery.RecordQuery) (delivery.Reco
 	if err != nil {
 		return delivery.RecordPage{}, err
 	}
-	text, args := s.listQuery(&scan)
+	text, args := s.records.listQuery(&scan)
 	page := delivery.RecordPage{Records: make([]delivery.Record, 0, min(scan.Limit, delivery.DefaultRecordLimit))}
-	err = s.read(ctx, "list", func(q querier) error {
+	err = s.reader.read(ctx, "list", func(q querier) error {
 		page.Records = page.Records[:0]
 		return query(ctx, q, func(answer scanner) error {
 			var r delivery.Record
@@ -37,73 +36,10 @@ func (s *Store) List(ctx context.Context, q delivery.RecordQuery) (delivery.Reco
 	return page, nil
 }
 
-// conditions collects the parts of a WHERE.
-type conditions struct {
-	dialect *dialect
-	parts   []string
-	args    []any
-}
-
-// add adds a part, in which each %s is the next parameter.
-func (c *conditions) add(part string, args ...any) {
-	params := make([]any, len(args))
-	for i := range args {
-		params[i] = c.dialect.param(len(c.args) + i + 1)
-	}
-	c.parts = append(c.parts, fmt.Sprintf(part, params...))
-	c.args = append(c.args, args...)
-}
-
-// where is the WHERE, or nothing.
-func (c *conditions) where() string {
-	if len(c.parts) == 0 {
-		return ""
-	}
-	return " WHERE " + strings.Join(c.parts, " AND ")
-}
-
-// listQuery asks for one record more than the page has, to know whether there is
-// another page.
-func (s *Store) listQuery(scan *delivery.RecordScan) (text string, args []any) {
-	c := &conditions{dialect: s.dialect}
-	// The order is that of the messages, or of the index of rare statuses.
-	by := "m"
-	if len(scan.Statuses) > 0 {
-		quoted := make([]string, len(scan.Statuses))
-		rare := true
-		for i, status := range scan.Statuses {
-			quoted[i] = "'" + string(status) + "'" // one of the statuses: Scan has checked it
-			rare = rare && strings.Contains(rareStatuses, quoted[i])
-		}
-		c.add("p.status IN (" + strings.Join(quoted, ", ") + ")")
-		if rare && scan.Recipient == "" && scan.IdempotencyKey == "" {
-			by = "p"
-			c.add("p.status IN (" + rareStatuses + ")")
-		}
-	}
-	if scan.Recipient != "" {
-		c.add("m.recipient = %s", []byte(scan.Recipient))
-	}
-	if scan.Type != "" {
-		c.add("m.type = %s", []byte(scan.Type))
-	}
-	if key := []byte(scan.IdempotencyKey); len(key) > 0 {
-		c.add("m.id IN (SELECT id FROM "+s.records.messages.name+" WHERE idempotency_key = %s UNION ALL SELECT id FROM "+
-			s.records.messages.name+" WHERE idempotency_key IS NULL AND id = %s)", key, key)
-	}
-	if len(scan.Priorities) > 0 {
-		numbers := make([]string, len(scan.Priorities))
-		for i, priority := range scan.Priorities {
-			numbers[i] = strconv.Itoa(int(priority))
-		}
-		c.add("m.priority IN (" + strings.Join(numbers, ", ") + ")")
-	}
-	if !scan.Since.IsZero() {
-		c.add(by+".created_at >= %s", microsUp(scan.Since))
-	}
-	if !scan.Until.IsZero() {
-		c.add(by+".created_at < %s", microsUp(scan.Until))
-	}
+// listQuery asks for one record more than the page has, to learn whether there
+// is another page.
+func (t *recordTables) listQuery(scan *delivery.RecordScan) (text string, args []any) {
+	c, by := t.conditions(&scan.RecordFilter)
 	beyond, direction := "<", "DESC"
 	if scan.Order == delivery.OldestFirst {
 		beyond, direction = ">", "ASC"
@@ -113,34 +49,51 @@ func (s *Store) listQuery(scan *delivery.RecordScan) (text string, args []any) {
 	}
 	text = fmt.Sprintf("SELECT %s, %s FROM %s AS m JOIN %s AS p ON p.id = m.id%s ORDER BY %s.created_at %s, %[6]s.id %[7]s LIMIT %[8]d",
 		named("m", messageColumns[:len(messageColumns)-1]), named("p", progressColumns[1:]),
-		s.records.messages.name, s.records.progress.name, c.where(), by, direction, scan.Limit+1)
+		t.messages.name, t.progress.name, c.where(), by, direction, scan.Limit+1)
 	return text, c.args
 }
 
-// Stats implements delivery.Store. It reads the progress of all records.
-func (s *Store) Stats(ctx context.Context) (delivery.RecordStats, error) {
-	var stats delivery.RecordStats
-	text := fmt.Sprintf("SELECT status, priority, COUNT(*), MIN(created_at) FROM %s GROUP BY status, priority", s.records.progress.name)
-	err := s.read(ctx, "stats", func(q querier) error {
-		stats = delivery.RecordStats{Counts: make(map[delivery.Status]map[delivery.Priority]int)}
-		return query(ctx, q, func(answer scanner) error {
-			var status delivery.Status
-			var priority delivery.Priority
-			var count int
-			var oldest time.Time
-			if err := answer.Scan((*intoStatus)(&status), (*intoPrio)(&priority), (*intoInt)(&count), (*intoTime)(&oldest)); err != nil {
-				return err
-			}
-			if stats.Counts[status] == nil {
-				stats.Counts[status] = make(map[delivery.Priority]int)
-			}
-			stats.Counts[status][priority] = count
-			stats.Total += count
-			if status == delivery.StatusPending {
-				stats.OldestPending = earliest(stats.OldestPending, oldest)
-			}
-			return nil
-		}, text)
-	})
-	return stats, err
+// conditions are the conditions of a filter on the messages, whose alias is m,
+// and the progress, whose alias is p. by is the alias that has the order of the
+// list: that of the messages' index, or of the index of rare statuses.
+func (t *recordTables) conditions(filter *delivery.RecordFilter) (c *conditions, by string) {
+	c = &conditions{dialect: t.dialect}
+	by = "m"
+	if len(filter.Statuses) > 0 {
+		quoted := make([]string, len(filter.Statuses))
+		rare := true
+		for i, status := range filter.Statuses {
+			quoted[i] = "'" + string(status) + "'" // Scan has checked that it is one of the statuses
+			rare = rare && strings.Contains(rareStatuses, quoted[i])
+		}
+		c.add("p.status IN (" + strings.Join(quoted, ", ") + ")")
+		if rare && filter.Recipient == "" && filter.IdempotencyKey == "" {
+			by = "p"
+			c.add("p.status IN (" + rareStatuses + ")")
+		}
+	}
+	if filter.Recipient != "" {
+		c.add("m.recipient = %s", []byte(filter.Recipient))
+	}
+	if filter.Type != "" {
+		c.add("m.type = %s", []byte(filter.Type))
+	}
+	if key := []byte(filter.IdempotencyKey); len(key) > 0 {
+		c.add("m.id IN (SELECT id FROM "+t.messages.name+" WHERE idempotency_key = %s UNION ALL SELECT id FROM "+
+			t.messages.name+" WHERE idempotency_key IS NULL AND id = %s)", key, key)
+	}
+	if len(filter.Priorities) > 0 {
+		numbers := make([]string, len(filter.Priorities))
+		for i, priority := range filter.Priorities {
+			numbers[i] = strconv.Itoa(int(priority))
+		}
+		c.add("m.priority IN (" + strings.Join(numbers, ", ") + ")")
+	}
+	if !filter.Since.IsZero() {
+		c.add(by+".created_at >= %s", microsUp(filter.Since))
+	}
+	if !filter.Until.IsZero() {
+		c.add(by+".created_at < %s", microsUp(filter.Until))
+	}
+	return c, by
 }

@@ -17,13 +17,26 @@ type migrator struct {
 	db         *sql.DB
 	dialect    *dialect
 	prefix     string
-	timeout    time.Duration // of a look at the schema; what changes it may take longer
+	timeout    time.Duration // for reading the version; migrations may take longer
 	migrations []Migration
+}
+
+// migrate brings the schema up to date, or checks it only, as the config says.
+func migrate(ctx context.Context, db *sql.DB, d *dialect, config Config) error {
+	migrations, err := Migrations(d.kind, config.TablePrefix)
+	if err != nil {
+		return err
+	}
+	m := &migrator{db: db, dialect: d, prefix: config.TablePrefix, timeout: config.Timeout, migrations: migrations}
+	if config.Migrate == MigrateCheck {
+		return m.check(ctx)
+	}
+	return m.run(ctx)
 }
 
 func (m *migrator) known() int64 { return m.migrations[len(m.migrations)-1].Version }
 
-// version is the schema's, 0 when there is none.
+// version is the schema's version, 0 when there is none.
 func (m *migrator) version(ctx context.Context) (int64, error) {
 	table := m.prefix + "migrations"
 	find := "SELECT COUNT(*) FROM sqlite_master WHERE type = 'table' AND name = ?1"
@@ -32,16 +45,16 @@ func (m *migrator) version(ctx context.Context) (int64, error) {
 	}
 	var found, version sql.NullInt64
 	if err := m.db.QueryRowContext(ctx, find, table).Scan(&found); err != nil || found.Int64 == 0 {
-		return 0, failed(ctx, "looking for the schema", err)
+		return 0, asDatabaseError(ctx, "looking for the schema", err)
 	}
 	err := m.db.QueryRowContext(ctx, "SELECT MAX(version_id) FROM "+table).Scan(&version)
-	return version.Int64, failed(ctx, "asking for the schema's version", err)
+	return version.Int64, asDatabaseError(ctx, "asking for the schema's version", err)
 }
 
-// check says what is wrong with the schema's version.
+// check returns what is wrong with the schema's version.
 func (m *migrator) check(ctx context.Context) error {
 	var have int64
-	err := bounded(ctx, m.timeout, "looking for the schema", func(ctx context.Context) (err error) {
+	err := withTimeout(ctx, m.timeout, "looking for the schema", func(ctx context.Context) (err error) {
 		have, err = m.version(ctx)
 		return err
 	})
@@ -56,17 +69,17 @@ func (m *migrator) check(ctx context.Context) error {
 	return nil
 }
 
-// run migrates a schema that lacks something. Others may do so at the same time:
-// SQLite has no lock that spans transactions, so that somebody may be quicker in
-// the middle, and what failed is looked at again, unless the database will not
-// have it.
+// run migrates a schema that lacks steps. Others may do so at the same time.
+// SQLite has no lock that spans transactions, so another process may be faster
+// in the middle. So after a failure the version is checked again, unless the
+// database refuses writes.
 func (m *migrator) run(ctx context.Context) error {
 	var last error
-	for n := range tries {
+	for n := range maxTries {
 		if err := m.check(ctx); !errors.Is(err, ErrMigrationMissing) {
 			return err
 		}
-		last = failed(ctx, "migrating", m.up(ctx))
+		last = asDatabaseError(ctx, "migrating", m.up(ctx))
 		switch causeOf(last) {
 		case readOnly, diskFull, denied:
 			return last
@@ -120,8 +133,8 @@ func (m *migrator) up(ctx context.Context) error {
 	return err
 }
 
-// advisoryLock makes PostgreSQL let one migrate after the other those that have
-// the same prefix.
+// advisoryLock is a lock of PostgreSQL. It makes the stores with this prefix
+// migrate one after another.
 type advisoryLock string
 
 func (l advisoryLock) key() int64 {
@@ -136,7 +149,7 @@ func (l advisoryLock) SessionLock(ctx context.Context, conn *sql.Conn) error {
 	return err
 }
 
-// SessionUnlock gives it back.
+// SessionUnlock releases the lock.
 func (l advisoryLock) SessionUnlock(ctx context.Context, conn *sql.Conn) error {
 	_, err := conn.ExecContext(ctx, "SELECT pg_advisory_unlock($1)", l.key())
 	return err

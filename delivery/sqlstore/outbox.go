@@ -11,11 +11,12 @@ import (
 	"github.com/esh3artech/barid/delivery"
 )
 
-// Outbox saves records in a transaction of the host's own: they are there if it
-// commits, together with what else it changes, and otherwise never were. Who
-// publishes that way saves them with a DueAt, and a RetryWorker sends them.
+// Outbox saves records in a transaction of the host. The records are there if
+// the transaction commits, together with its other changes; otherwise they
+// never were. A host that publishes this way saves them with a DueAt, and a
+// RetryWorker sends them.
 //
-// Like its transaction it is for one goroutine at a time.
+// Like its transaction, it is for one goroutine at a time.
 type Outbox struct {
 	store *Store
 	tx    *sql.Tx
@@ -24,17 +25,18 @@ type Outbox struct {
 
 var _ delivery.CommittedSaver = Outbox{}
 
-// In returns an Outbox in tx, which must be one of the Store's database.
+// In returns an Outbox in tx, which must be a transaction of the Store's
+// database.
 //
-// On SQLite tx holds the lock that every writer needs: end it before any other
-// method of the Store that writes is called, which would wait for it. There
-// begin it with the write lock (_txlock=immediate, as SQLiteDSN has it), or else
-// Save may fail because somebody else has written meanwhile.
+// On SQLite, tx holds the lock that every writer needs: end it before calling
+// any other method of the Store that writes, which would wait for it. Begin it
+// with the write lock (_txlock=immediate, as in SQLiteDSN). Otherwise Save may
+// fail because another connection has written meanwhile.
 func (s *Store) In(tx *sql.Tx) Outbox { return Outbox{store: s, tx: tx, due: new(time.Time)} }
 
-// Save adds records as Store.Save does. That there is one with the ID
-// (delivery.ErrExists) leaves the transaction usable; a failure of the database
-// may not. Many or large records take several statements.
+// Save adds records as Store.Save does. The transaction stays usable when a
+// record exists already (delivery.ErrExists), but may not after a failure of
+// the database. A call with many or large records takes several statements.
 func (o Outbox) Save(ctx context.Context, records ...delivery.Record) []error {
 	errs := make([]error, len(records))
 	failed := false
@@ -42,7 +44,7 @@ func (o Outbox) Save(ctx context.Context, records ...delivery.Record) []error {
 		errs[i] = err
 		failed = failed || err != nil
 	}
-	// Rows are locked in the order of IDs, whatever the statement.
+	// Every statement locks rows in the order of IDs.
 	var order []int
 	for i := range records {
 		err := checkRecord(&records[i])
@@ -55,7 +57,7 @@ func (o Outbox) Save(ctx context.Context, records ...delivery.Record) []error {
 	}
 	slices.SortStableFunc(order, func(a, b int) int { return strings.Compare(records[a].ID, records[b].ID) })
 	for from := 0; from < len(order); {
-		to, _ := part(from, len(order), o.store.config.MaxBatch, func(n int) int { return bytesIn(&records[order[n]]) })
+		to, _ := chunkBySize(from, len(order), o.store.config.MaxBatch, func(n int) int { return textBytes(&records[order[n]]) })
 		added, err := o.save(ctx, records, order[from:to])
 		for n, i := range order[from:] {
 			switch {
@@ -79,26 +81,26 @@ func (o Outbox) Save(ctx context.Context, records ...delivery.Record) []error {
 	return errs
 }
 
-// save saves those records in one statement for each table.
+// save saves these records in one statement for each table.
 func (o Outbox) save(ctx context.Context, records []delivery.Record, which []int) ([]bool, error) {
-	batch := make([]*encoded, len(which))
+	batch := make([]*encodedRecord, len(which))
 	for n, i := range which {
-		rows, err := encode(&records[i])
+		rows, err := encodeRecord(&records[i])
 		if err != nil {
 			return nil, err
 		}
 		batch[n] = &rows
 	}
-	added, err := o.store.addRecords(ctx, o.tx, batch)
-	return added, failed(ctx, "save", err)
+	added, err := o.store.records.addRecords(ctx, o.tx, batch)
+	return added, asDatabaseError(ctx, "save", err)
 }
 
-// Committed implements delivery.CommittedSaver: it tells those who watch the Store
-// what has become due by the Outbox. What Publisher.PublishIn returns calls it; who
-// saves without a publisher calls it after the commit. Without it they find that
-// at their next scan.
+// Committed implements delivery.CommittedSaver: it tells the watchers of the
+// Store which records of the Outbox have become due. What Publisher.PublishIn
+// returns calls it. A host that saves without a publisher calls it after the
+// commit. Without it a RetryWorker finds the records at its next scan.
 func (o Outbox) Committed() {
 	if o.store != nil {
-		o.store.watches.tell(*o.due)
+		o.store.watchers.tell(*o.due)
 	}
 }

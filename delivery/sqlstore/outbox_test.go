@@ -13,7 +13,7 @@ import (
 )
 
 func TestOutboxIsTheHostsTransaction(t *testing.T) {
-	databases(t, func(t *testing.T, db *sql.DB, _ sqlstore.Dialect) {
+	onEachDatabase(t, func(t *testing.T, db *sql.DB, _ sqlstore.Dialect) {
 		ctx := t.Context()
 		prefix := unique(t)
 		store := open(t, db, sqlstore.Config{TablePrefix: prefix})

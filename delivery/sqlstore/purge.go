@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// purgeCall is one part of a call of Purge on its way.
+// purgeCall is one part of a call of Purge on its way through the writer.
 type purgeCall struct {
 	before int64
 	limit  int
@@ -14,7 +14,7 @@ type purgeCall struct {
 }
 
 // purgeChunk is how many records a transaction deletes at most, so that others
-// need not wait long.
+// don't wait long.
 const purgeChunk = 1000
 
 // Purge implements delivery.Store.
@@ -22,7 +22,7 @@ func (s *Store) Purge(ctx context.Context, before time.Time, limit int) (int, er
 	total := 0
 	for total < limit {
 		c := &purgeCall{before: microsUp(before), limit: min(limit-total, purgeChunk)}
-		if err := s.writer.perform(ctx, s.purge, size{rows: 1}, c); err != nil {
+		if err := s.writer.execute(ctx, s.purge, size{rows: 1}, c); err != nil {
 			return total, err
 		}
 		total += c.purged
@@ -33,9 +33,9 @@ func (s *Store) Purge(ctx context.Context, before time.Time, limit int) (int, er
 	return total, ctx.Err()
 }
 
-func (s *Store) runPurges(ctx context.Context, q querier, calls []*purgeCall) error {
+func (t *recordTables) runPurges(ctx context.Context, q querier, calls []*purgeCall) error {
 	find := fmt.Sprintf("SELECT id FROM %s WHERE status IN (%s) AND updated_at < %s ORDER BY updated_at LIMIT %s%s",
-		s.records.progress.name, endedStatuses, s.dialect.param(1), s.dialect.param(2), s.dialect.skipLocked)
+		t.progress.name, endedStatuses, t.dialect.param(1), t.dialect.param(2), t.dialect.skipLocked)
 	for _, c := range calls {
 		ids, err := queryKeys(ctx, q, find, c.before, int64(c.limit))
 		if err != nil {
@@ -45,8 +45,8 @@ func (s *Store) runPurges(ctx context.Context, q querier, calls []*purgeCall) er
 		if len(ids) == 0 {
 			continue
 		}
-		for _, t := range []*table{s.records.progress, s.records.messages} {
-			if err := s.dialect.remove(ctx, q, t.name, "id", ids); err != nil {
+		for _, t := range []*table{t.progress, t.messages} {
+			if err := t.dialect.deleteByKeys(ctx, q, t.name, "id", ids); err != nil {
 				return err
 			}
 		}

@@ -10,16 +10,18 @@ import (
 	"github.com/esh3artech/barid/delivery"
 )
 
-// maxIndexedBytes bounds what stands in an index: PostgreSQL takes no index
-// entry over a third of a page, and the longest has two such fields.
+// maxIndexedBytes bounds the fields that stand in an index: PostgreSQL takes no
+// index entry over a third of a page, and the longest entry has two such
+// fields.
 const maxIndexedBytes = 1024
 
-// records is how records lie in their two tables.
-type records struct {
-	messages *table // what never changes
-	progress *table // all of the progress
-	changes  *table // what an update changes of it
-	claims   *table // what a claim changes of it
+// recordTables are the two tables that records are kept in.
+type recordTables struct {
+	dialect  *dialect
+	messages *table // the columns that never change
+	progress *table // all columns of the progress
+	changes  *table // those that an update changes
+	claims   *table // those that a claim changes
 
 	whole       lookup // message and progress
 	lockedState lookup // progress, locked
@@ -37,14 +39,15 @@ var progressColumns = []column{ //nolint:gochecknoglobals // a constant
 	{"dead_letter_id", blob}, {"due_at", integer}, {"claimed_by", blob}, {"updated_at", integer}, {"history", blob},
 }
 
-// listedColumns are what the progress repeats of the message, for lists and counts
-// that don't read the messages.
+// listedColumns are copies of message columns in the progress, for lists and
+// counts that don't read the messages.
 var listedColumns = []column{{"priority", count}, {"created_at", integer}} //nolint:gochecknoglobals // a constant
 
-func newRecords(d *dialect, prefix string) *records {
+func newRecordTables(d *dialect, prefix string) *recordTables {
 	messages, progress := prefix+"messages", prefix+"progress"
 	joined := fmt.Sprintf("%s AS m JOIN %s AS p ON p.id = m.id", messages, progress)
-	return &records{
+	return &recordTables{
+		dialect:     d,
 		messages:    newTable(d, messages, messageColumns...),
 		progress:    newTable(d, progress, append(progressColumns[:len(progressColumns):len(progressColumns)], listedColumns...)...),
 		changes:     newTable(d, progress, progressColumns...),
@@ -54,7 +57,7 @@ func newRecords(d *dialect, prefix string) *records {
 	}
 }
 
-// named lists columns for a SELECT.
+// named lists columns of an alias for a SELECT.
 func named(alias string, columns []column) string {
 	names := make([]string, len(columns))
 	for i, c := range columns {
@@ -63,27 +66,27 @@ func named(alias string, columns []column) string {
 	return strings.Join(names, ", ")
 }
 
-// encoded is a record as rows of its tables.
-type encoded struct {
+// encodedRecord is a record as rows of its tables.
+type encodedRecord struct {
 	message, progress row
 	due               time.Time
 }
 
-func (e *encoded) key() []byte { return e.message.key() }
+func (e *encodedRecord) key() []byte { return e.message.key() }
 
-func compareKeys(a, b *encoded) int { return bytes.Compare(a.key(), b.key()) }
+func compareKeys(a, b *encodedRecord) int { return bytes.Compare(a.key(), b.key()) }
 
-// encode is record as rows that share nothing with it.
-func encode(record *delivery.Record) (encoded, error) {
+// encodeRecord turns record into rows that share nothing with it.
+func encodeRecord(record *delivery.Record) (encodedRecord, error) {
 	if err := checkRecord(record); err != nil {
-		return encoded{}, err
+		return encodedRecord{}, err
 	}
 	id := []byte(record.ID)
 	var body any
 	if record.Body != nil {
 		body = bytes.Clone(record.Body)
 	}
-	return encoded{
+	return encodedRecord{
 		due: record.DueAt,
 		message: row{
 			id, bytesOf(record.IdempotencyKey), bytesOf(record.Recipient), bytesOf(record.Subject), bytesOf(record.Type),
@@ -94,6 +97,7 @@ func encode(record *delivery.Record) (encoded, error) {
 	}, nil
 }
 
+// checkRecord returns why record can't be stored, or nil.
 func checkRecord(record *delivery.Record) error {
 	var faults []error
 	if record.ID == "" {
@@ -114,8 +118,9 @@ func checkRecord(record *delivery.Record) error {
 	return errors.Join(faults...)
 }
 
-// bytesIn is how many bytes of text record has, those that are bounded left out.
-func bytesIn(record *delivery.Record) int {
+// textBytes is how many bytes of text record has, without the fields whose
+// length is bounded.
+func textBytes(record *delivery.Record) int {
 	n := len(record.Body) + len(record.Subject) + len(record.Type) + len(record.ContentType)
 	for key, value := range record.Headers {
 		n += len(key) + len(value)
@@ -134,16 +139,16 @@ func encodeProgress(id []byte, p *delivery.Progress) row {
 	)
 }
 
-// intoMessage are the targets of messageColumns, without the body.
+// intoMessage are scan targets for messageColumns without the body.
 func intoMessage(m *delivery.Message) []any {
 	return []any{
 		(*intoString)(&m.ID), (*intoString)(&m.IdempotencyKey), (*intoString)(&m.Recipient), (*intoString)(&m.Subject),
-		(*intoString)(&m.Type), (*intoString)(&m.ContentType), (*intoHeaders)(&m.Headers), (*intoPrio)(&m.Priority),
+		(*intoString)(&m.Type), (*intoString)(&m.ContentType), (*intoHeaders)(&m.Headers), (*intoPriority)(&m.Priority),
 		(*intoTime)(&m.CreatedAt), (*intoTime)(&m.NotBefore), (*intoTime)(&m.ExpiresAt), (*intoFlag)(&m.RequireAck),
 	}
 }
 
-// intoProgress are the targets of progressColumns after the key.
+// intoProgress are scan targets for progressColumns without the key.
 func intoProgress(p *delivery.Progress) []any {
 	return []any{
 		(*intoStatus)(&p.Status), (*intoInt)(&p.Generation), (*intoInt)(&p.RetryCount), (*intoTime)(&p.NextRetryAt),
@@ -153,7 +158,7 @@ func intoProgress(p *delivery.Progress) []any {
 	}
 }
 
-// scanWhole reads a row of the whole lookup.
+// scanWhole reads a row of recordTables.whole.
 func scanWhole(answer scanner) (delivery.Record, error) {
 	var r delivery.Record
 	into := append(intoMessage(&r.Message), (*intoBytes)(&r.Body))

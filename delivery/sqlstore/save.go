@@ -8,29 +8,30 @@ import (
 	"github.com/esh3artech/barid/delivery"
 )
 
-// saveCall is one call of Save on its way.
+// saveCall is one call of Save on its way through the writer.
 type saveCall struct {
-	rows []encoded
+	rows []encodedRecord
 	errs []error
-	due  time.Time // the earliest of what was added
+	due  time.Time // the earliest of the added records
 }
 
 // Save implements delivery.Store. Fields that stand in an index (ID, Recipient,
-// IdempotencyKey, ClaimedBy) may have 1024 bytes: more is a
-// *delivery.TooLargeError. A call is carried out in parts of up to Config.MaxBatch
-// records with up to 16 MiB together, or one that is larger, each in one
-// transaction; when one fails, those after it are not tried.
+// IdempotencyKey, ClaimedBy) may have 1024 bytes: a longer one is a
+// *delivery.TooLargeError. A call is executed in chunks, each in one
+// transaction. A chunk has up to Config.MaxBatch records and 16 MiB together,
+// or one record that is larger. When a chunk fails, those after it are not
+// tried.
 func (s *Store) Save(ctx context.Context, records ...delivery.Record) []error {
 	next := func(from int) (int, size) {
-		return part(from, len(records), s.config.MaxBatch, func(i int) int { return bytesIn(&records[i]) })
+		return chunkBySize(from, len(records), s.config.MaxBatch, func(i int) int { return textBytes(&records[i]) })
 	}
-	return eachChunk(len(records), next, func(from, to int, many size) ([]error, error) {
+	return eachChunk(len(records), next, func(from, to int, amount size) ([]error, error) {
 		chunk := records[from:to]
 		errs := make([]error, len(chunk))
-		c := &saveCall{rows: make([]encoded, 0, len(chunk))}
+		c := &saveCall{rows: make([]encodedRecord, 0, len(chunk))}
 		at := make([]int, 0, len(chunk))
 		for i := range chunk {
-			rows, err := encode(&chunk[i])
+			rows, err := encodeRecord(&chunk[i])
 			if err != nil {
 				errs[i] = err
 				continue
@@ -41,7 +42,7 @@ func (s *Store) Save(ctx context.Context, records ...delivery.Record) []error {
 		if len(c.rows) == 0 {
 			return errs, nil
 		}
-		err := s.writer.perform(ctx, s.save, many, c)
+		err := s.writer.execute(ctx, s.save, amount, c)
 		for n, i := range at {
 			if err != nil {
 				errs[i] = err
@@ -53,66 +54,14 @@ func (s *Store) Save(ctx context.Context, records ...delivery.Record) []error {
 	})
 }
 
-// part is where the part of n things ends that begins at from, by how many bytes
-// each has, and how much it is.
-func part(from, n, rows int, bytes func(i int) int) (to int, many size) {
-	for to = from; to < n && many.rows < rows; to++ {
-		with := many.plus(size{rows: 1, bytes: bytes(to)})
-		if with.bytes > maxBytes && many.rows > 0 {
-			break
-		}
-		many = with
-	}
-	return to, many
-}
-
-// byCount has the parts of n things be of so many.
-func byCount(n, rows int) func(from int) (to int, many size) {
-	return func(from int) (int, size) {
-		to := min(from+rows, n)
-		return to, size{rows: to - from}
-	}
-}
-
-// eachChunk calls do for parts of n things, and puts their errors together. The
-// error that do returns beside is the store's, and ends it. The result is nil
-// when there are none.
-func eachChunk(n int, next func(from int) (to int, many size), do func(from, to int, many size) ([]error, error)) []error {
-	var all []error
-	failed := false
-	for from := 0; from < n; {
-		to, many := next(from)
-		errs, err := do(from, to, many)
-		from = to
-		if all == nil && to == n {
-			all = errs
-		} else {
-			all = append(all, errs...)
-		}
-		for _, err := range errs {
-			failed = failed || err != nil
-		}
-		if err != nil {
-			for len(all) < n {
-				all = append(all, err)
-			}
-			break
-		}
-	}
-	if !failed {
-		return nil
-	}
-	return all
-}
-
-func (s *Store) runSaves(ctx context.Context, q querier, calls []*saveCall) error {
-	batch := make([]*encoded, 0, len(calls))
+func (t *recordTables) runSaves(ctx context.Context, q querier, calls []*saveCall) error {
+	batch := make([]*encodedRecord, 0, len(calls))
 	for _, c := range calls {
 		for i := range c.rows {
 			batch = append(batch, &c.rows[i])
 		}
 	}
-	added, err := s.addRecords(ctx, q, batch)
+	added, err := t.addRecords(ctx, q, batch)
 	if err != nil {
 		return err
 	}
@@ -130,9 +79,9 @@ func (s *Store) runSaves(ctx context.Context, q querier, calls []*saveCall) erro
 	return nil
 }
 
-// addRecords inserts the records that are not there yet, and says which those
-// were. Of several with the same ID the first counts.
-func (s *Store) addRecords(ctx context.Context, q querier, batch []*encoded) ([]bool, error) {
+// addRecords inserts the records that are not there yet, and returns which
+// those were. Of several with the same ID the first counts.
+func (t *recordTables) addRecords(ctx context.Context, q querier, batch []*encodedRecord) ([]bool, error) {
 	order := make([]int, len(batch))
 	for i := range order {
 		order[i] = i
@@ -143,7 +92,7 @@ func (s *Store) addRecords(ctx context.Context, q querier, batch []*encoded) ([]
 	for n, i := range order {
 		messages[n] = batch[i].message
 	}
-	fresh, err := s.records.messages.add(ctx, q, messages)
+	fresh, err := t.messages.add(ctx, q, messages)
 	if err != nil {
 		return nil, err
 	}
@@ -155,22 +104,14 @@ func (s *Store) addRecords(ctx context.Context, q querier, batch []*encoded) ([]
 			progress = append(progress, batch[i].progress)
 		}
 	}
-	_, err = s.records.progress.add(ctx, q, progress)
+	_, err = t.progress.add(ctx, q, progress)
 	return added, err
 }
 
-func (s *Store) savesCommitted(calls []*saveCall) {
+func (w *watchers) savesCommitted(calls []*saveCall) {
 	var due time.Time
 	for _, c := range calls {
 		due = earliest(due, c.due)
 	}
-	s.watches.tell(due)
-}
-
-// earliest is the earlier of two times, of which a zero one is none.
-func earliest(a, b time.Time) time.Time {
-	if a.IsZero() || !b.IsZero() && b.Before(a) {
-		return b
-	}
-	return a
+	w.tell(due)
 }

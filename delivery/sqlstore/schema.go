@@ -12,26 +12,26 @@ type Migration struct {
 	Version int64
 	// Name is a word or two.
 	Name string
-	// SQL takes the schema from the version before to this one, and notes the
-	// version. It is made of several statements, best run in one transaction.
+	// SQL takes the schema from the version before to this one, and records the
+	// version. It has several statements, which are best run in one transaction.
 	SQL string
 
 	statements []string
 }
 
-// steps are all migrations, oldest first. What is released is never changed:
-// the schema moves on by further steps. {p} stands for the prefix, {bytes} for
-// the type of byte strings, {int} for that of 64-bit integers, {keyed} ends a
-// table whose rows are small and found by their key.
+// steps are all migrations, oldest first. A released step never changes: the
+// schema changes by further steps. {p} stands for the prefix, {bytes} for the
+// type of byte strings, and {int} for that of 64-bit integers. {keyed} ends a
+// table with small rows that are found by their keys.
 //
-// Names, texts and IDs are byte strings, because any byte may be in them. Times
+// Names, texts and IDs are byte strings, because they may hold any byte. Times
 // are microseconds since 1970 in UTC.
 var steps = []struct { //nolint:gochecknoglobals // a constant
 	name       string
 	statements []string
 }{
 	{name: "messages", statements: []string{
-		// What never changes is apart from what every update writes anew.
+		// The columns that never change are apart from those that updates rewrite.
 		`CREATE TABLE {p}messages (
 			id {bytes} NOT NULL PRIMARY KEY,
 			idempotency_key {bytes},
@@ -85,7 +85,7 @@ var steps = []struct { //nolint:gochecknoglobals // a constant
 		`CREATE INDEX {p}keys_expired ON {p}keys (expires_at)`,
 	}},
 	{name: "dead letters", statements: []string{
-		// What filters, counts and claims need is apart from the bulk.
+		// The columns that filters, counts and claims need are apart from the large ones.
 		`CREATE TABLE {p}dead_letters (
 			id {bytes} NOT NULL PRIMARY KEY,
 			dead_at {int} NOT NULL,
@@ -123,16 +123,16 @@ var steps = []struct { //nolint:gochecknoglobals // a constant
 	}},
 }
 
-// The predicates of partial indexes, which queries repeat word by word.
+// These predicates of partial indexes are repeated in queries word by word.
 const (
 	endedStatuses = "'delivered', 'read', 'failed', 'cancelled', 'duplicate'"
 	rareStatuses  = "'retrying', 'failed', 'cancelled'"
 )
 
-// Migrations returns the whole schema in steps, oldest first, for tables that
-// begin with prefix; empty means the default. A host that opens the store with
-// MigrateCheck runs them by its own tool. ErrConfig tells what is wrong with the
-// arguments.
+// Migrations returns the whole schema in steps, oldest first, for tables whose
+// names begin with prefix. An empty prefix means the default. A host that opens
+// the store with MigrateCheck runs them with its own tool. It fails with
+// ErrConfig, which says what is wrong with the arguments.
 func Migrations(dialect Dialect, prefix string) ([]Migration, error) {
 	if prefix == "" {
 		prefix = defaultPrefix

@@ -17,7 +17,7 @@ import (
 	"github.com/esh3artech/barid/delivery/sqlstore"
 )
 
-// Of two stores on one database that claim at once each gets others.
+// Two stores on one database that claim at once get different records.
 func TestTwoStoresClaimApart(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "barid.db")
 	for name, another := range map[string]func(testing.TB) *sql.DB{
@@ -60,7 +60,7 @@ func TestTwoStoresClaimApart(t *testing.T) {
 				})
 			}
 			claimers.Wait()
-			// What others held at the moment was passed by, and is left to the next.
+			// Records that others had locked were left out, and are left to the next claim.
 			rest, err := stores[0].Claim(t.Context(), delivery.Claim{
 				Status: delivery.StatusPending, Token: "rest", Now: now.Add(time.Second), Lease: time.Minute, Limit: stored,
 			})
@@ -71,7 +71,7 @@ func TestTwoStoresClaimApart(t *testing.T) {
 }
 
 func TestCloseCarriesOutWhatWasAsked(t *testing.T) {
-	databases(t, func(t *testing.T, db *sql.DB, _ sqlstore.Dialect) {
+	onEachDatabase(t, func(t *testing.T, db *sql.DB, _ sqlstore.Dialect) {
 		ctx := t.Context()
 		prefix := unique(t)
 		store := open(t, db, sqlstore.Config{TablePrefix: prefix})
@@ -106,7 +106,7 @@ func TestCloseCarriesOutWhatWasAsked(t *testing.T) {
 }
 
 func TestFieldsThatAreTooLong(t *testing.T) {
-	onBoth(t, func(t *testing.T, store *sqlstore.Store) {
+	onEachStore(t, func(t *testing.T, store *sqlstore.Store) {
 		long := strings.Repeat("\xff", 1024)
 		record := pending(long)
 		record.Recipient, record.IdempotencyKey, record.ClaimedBy = long, long, long
@@ -129,9 +129,9 @@ func TestFieldsThatAreTooLong(t *testing.T) {
 	})
 }
 
-// Calls with more records than a transaction takes.
+// A call may have more records than a transaction takes.
 func TestLargeCalls(t *testing.T) {
-	databases(t, func(t *testing.T, db *sql.DB, _ sqlstore.Dialect) {
+	onEachDatabase(t, func(t *testing.T, db *sql.DB, _ sqlstore.Dialect) {
 		ctx := t.Context()
 		store := open(t, db, sqlstore.Config{TablePrefix: unique(t), MaxBatch: 7})
 		var records []delivery.Record

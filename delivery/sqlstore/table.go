@@ -16,40 +16,41 @@ type column struct {
 	kind kind
 }
 
-// row has the values of a table's columns, each as its kind says.
+// row has the values of a table's columns, in the types that their kinds say.
 type row []any
 
-func (r row) key() []byte { return r[0].([]byte) } // tables begin with a blob
+// key is the first value: tables begin with a blob.
+func (r row) key() []byte { return r[0].([]byte) }
 
-// table is a table, or some of its columns, of which the first is the key, a
+// table is a table, or some of its columns. The first column is the key, a
 // blob.
 type table struct {
 	dialect *dialect
 	name    string
 	columns []column
-	// addLocks has add lock those rows that are there, in the order of keys with
-	// those that it inserts. It must be set before the table is used.
+	// addLocks makes add lock the rows that are there already, in one order of
+	// keys with those that it inserts. It must be set before the table is used.
 	addLocks bool
 
 	// inserts and updates are statements by the columns that they give values to.
 	inserts, updates sync.Map
 }
 
-// used says which columns have a value in some row, a bit for each; the others
-// are NULL, or for counts 0, in all. Most are most of the time, and each
-// takes its time.
-type used uint64
+// columnSet has a bit for each column that has a value in some of the rows. The
+// other columns are NULL in all of them, or 0 for counts. Leaving those out of
+// a statement saves time, because most columns are empty most of the time.
+type columnSet uint64
 
-func (u used) has(i int) bool { return u&(1<<i) != 0 }
+func (u columnSet) has(i int) bool { return u&(1<<i) != 0 }
 
 func newTable(d *dialect, name string, columns ...column) *table {
 	return &table{dialect: d, name: name, columns: columns}
 }
 
-// insert is the statement for rows that have values in the columns; the other
-// columns get their defaults. SQLite's takes one row, PostgreSQL's arrays, and
-// answers with the keys that were added.
-func (t *table) insert(of used) string {
+// insert is the statement for rows that have values in these columns. The other
+// columns get their defaults. SQLite's statement takes one row. PostgreSQL's
+// takes arrays, and answers with the keys that were added.
+func (t *table) insert(of columnSet) string {
 	if text, ok := t.inserts.Load(of); ok {
 		return text.(string)
 	}
@@ -61,8 +62,8 @@ func (t *table) insert(of used) string {
 	} else {
 		conflict := "NOTHING"
 		if t.addLocks {
-			// What an update leaves out is locked all the same (PostgreSQL
-			// documentation, "INSERT").
+			// The row is locked although nothing is updated (PostgreSQL documentation,
+			// "INSERT").
 			conflict = fmt.Sprintf("UPDATE SET %s = excluded.%[1]s WHERE FALSE", t.columns[1].name)
 		}
 		text += fmt.Sprintf("SELECT %s FROM %s ON CONFLICT (%s) DO %s RETURNING %[3]s", strings.Join(values, ", "), input, key, conflict)
@@ -71,9 +72,9 @@ func (t *table) insert(of used) string {
 	return text
 }
 
-// update is the statement for rows that have values in the columns; the other
+// update is the statement for rows that have values in these columns. The other
 // columns are emptied.
-func (t *table) update(of used) string {
+func (t *table) update(of columnSet) string {
 	if text, ok := t.updates.Load(of); ok {
 		return text.(string)
 	}
@@ -101,9 +102,9 @@ func (t *table) update(of used) string {
 	return text
 }
 
-// input are the columns, their values in a row, and for PostgreSQL the rows that
-// come as arrays.
-func (t *table) input(of used) (names, values []string, input string) {
+// input returns the columns' names, their values in a row, and for PostgreSQL
+// the rows that come as arrays.
+func (t *table) input(of columnSet) (names, values []string, input string) {
 	var arrays []string
 	for i, c := range t.columns {
 		if !of.has(i) {
@@ -124,9 +125,9 @@ func (t *table) input(of used) (names, values []string, input string) {
 	return names, values, fmt.Sprintf("unnest(%s) AS i (%s)", strings.Join(arrays, ", "), strings.Join(names, ", "))
 }
 
-// usedIn finds the columns that have values.
-func (t *table) usedIn(rows ...row) used {
-	of := used(1) // the key
+// columnsUsed are the columns that have a value in some of the rows.
+func (t *table) columnsUsed(rows ...row) columnSet {
+	of := columnSet(1) // the key
 	for i, c := range t.columns[1:] {
 		for _, r := range rows {
 			if value := r[i+1]; value != nil && (c.kind != count || value != int64(0)) {
@@ -138,8 +139,8 @@ func (t *table) usedIn(rows ...row) used {
 	return of
 }
 
-// add inserts the rows whose keys are not there yet, and says which those were.
-// The rows must be sorted by key, and have each key once.
+// add inserts the rows whose keys are not there yet, and returns which those
+// were. The rows must be sorted by key, and have each key once.
 func (t *table) add(ctx context.Context, q querier, rows []row) (added []bool, err error) {
 	added = make([]bool, len(rows))
 	if len(rows) == 0 {
@@ -159,7 +160,7 @@ func (t *table) add(ctx context.Context, q querier, rows []row) (added []bool, e
 		}
 		return added, nil
 	}
-	of := t.usedIn(rows...)
+	of := t.columnsUsed(rows...)
 	var key []byte
 	err = query(ctx, q, func(answer scanner) error {
 		if err := answer.Scan(&key); err != nil {
@@ -187,14 +188,14 @@ func (t *table) change(ctx context.Context, q querier, rows []row) error {
 		}
 		return nil
 	}
-	of := t.usedIn(rows...)
+	of := t.columnsUsed(rows...)
 	_, err := q.ExecContext(ctx, t.update(of), t.arrays(of, rows)...)
 	return err
 }
 
 // exec runs a statement for one row.
-func (t *table) exec(ctx context.Context, q querier, statement func(used) string, r row) (sql.Result, error) {
-	of := t.usedIn(r)
+func (t *table) exec(ctx context.Context, q querier, statement func(columnSet) string, r row) (sql.Result, error) {
+	of := t.columnsUsed(r)
 	args := make([]any, 0, len(r))
 	for i, value := range r {
 		if of.has(i) {
@@ -204,8 +205,8 @@ func (t *table) exec(ctx context.Context, q querier, statement func(used) string
 	return q.ExecContext(ctx, statement(of), args...)
 }
 
-// arrays are the columns of the rows that have values.
-func (t *table) arrays(of used, rows []row) []any {
+// arrays are the columns that have values, as arguments for arrays.
+func (t *table) arrays(of columnSet, rows []row) []any {
 	args := make([]any, 0, len(t.columns))
 	for i, c := range t.columns {
 		if !of.has(i) {

@@ -9,7 +9,7 @@ import (
 	"github.com/esh3artech/barid/delivery"
 )
 
-// updateCall is one call of Update on its way.
+// updateCall is one call of Update on its way through the writer.
 type updateCall struct {
 	updates  []delivery.Update
 	progress []delivery.Progress
@@ -20,7 +20,7 @@ type updateCall struct {
 // Update implements delivery.Store.
 func (s *Store) Update(ctx context.Context, updates ...delivery.Update) ([]delivery.Progress, []error) {
 	progress := make([]delivery.Progress, len(updates))
-	errs := eachChunk(len(updates), byCount(len(updates), s.config.MaxBatch), func(from, to int, many size) ([]error, error) {
+	errs := eachChunk(len(updates), chunkByCount(len(updates), s.config.MaxBatch), func(from, to int, amount size) ([]error, error) {
 		errs := make([]error, to-from)
 		c := &updateCall{updates: make([]delivery.Update, 0, to-from)}
 		at := make([]int, 0, to-from)
@@ -30,14 +30,14 @@ func (s *Store) Update(ctx context.Context, updates ...delivery.Update) ([]deliv
 				errs[i] = &delivery.TooLargeError{Field: "Update.ClaimedBy", Size: len(u.ClaimedBy), Limit: maxIndexedBytes}
 			}
 			if errs[i] == nil {
-				c.updates = append(c.updates, detached(u))
+				c.updates = append(c.updates, isolatedUpdate(u))
 				at = append(at, i)
 			}
 		}
 		if len(c.updates) == 0 {
 			return errs, nil
 		}
-		err := s.writer.perform(ctx, s.update, many, c)
+		err := s.writer.execute(ctx, s.update, amount, c)
 		for n, i := range at {
 			if err != nil {
 				errs[i] = err
@@ -50,8 +50,9 @@ func (s *Store) Update(ctx context.Context, updates ...delivery.Update) ([]deliv
 	return progress, errs
 }
 
-// detached is a copy that shares nothing, with times as they are stored.
-func detached(u *delivery.Update) delivery.Update {
+// isolatedUpdate is a copy of u that shares nothing with it, with its times as
+// they are stored.
+func isolatedUpdate(u *delivery.Update) delivery.Update {
 	c := *u
 	c.At, c.DueAt = inMicros(u.At), inMicros(u.DueAt)
 	if u.Failure != nil {
@@ -62,27 +63,27 @@ func detached(u *delivery.Update) delivery.Update {
 	return c
 }
 
-// state is a record's progress in the course of a transaction.
-type state struct {
-	record delivery.Record // without what never changes, but the ID
-	found  bool
-	dirty  bool
+// recordState is a record's progress in the course of a transaction.
+type recordState struct {
+	record  delivery.Record // the ID and the progress alone
+	found   bool
+	changed bool
 }
 
-func (s *Store) runUpdates(ctx context.Context, q querier, calls []*updateCall) error {
-	states := make(map[string]*state, len(calls))
+func (t *recordTables) runUpdates(ctx context.Context, q querier, calls []*updateCall) error {
+	states := make(map[string]*recordState, len(calls))
 	ids := make([]string, 0, len(calls))
 	for _, c := range calls {
 		for i := range c.updates {
 			id := c.updates[i].ID
 			if states[id] == nil {
-				states[id] = &state{record: delivery.Record{Message: delivery.Message{ID: id}}}
+				states[id] = &recordState{record: delivery.Record{Message: delivery.Message{ID: id}}}
 				ids = append(ids, id)
 			}
 		}
 	}
 	slices.Sort(ids)
-	if err := s.lockStates(ctx, q, ids, states); err != nil {
+	if err := t.lockStates(ctx, q, ids, states); err != nil {
 		return err
 	}
 	for _, c := range calls {
@@ -90,15 +91,15 @@ func (s *Store) runUpdates(ctx context.Context, q querier, calls []*updateCall) 
 	}
 	changed := make([]row, 0, len(ids))
 	for _, id := range ids {
-		if st := states[id]; st.dirty {
+		if st := states[id]; st.changed {
 			changed = append(changed, encodeProgress([]byte(id), &st.record.Progress))
 		}
 	}
-	return s.records.changes.change(ctx, q, changed)
+	return t.changes.change(ctx, q, changed)
 }
 
-func (s *Store) lockStates(ctx context.Context, q querier, ids []string, states map[string]*state) error {
-	return s.dialect.fetch(ctx, q, s.records.lockedState, keysOf(ids), func(answer scanner) error {
+func (t *recordTables) lockStates(ctx context.Context, q querier, ids []string, states map[string]*recordState) error {
+	return t.dialect.queryByKeys(ctx, q, t.lockedState, keysOf(ids), func(answer scanner) error {
 		var id intoBytes
 		var p delivery.Progress
 		if err := answer.Scan(append([]any{&id}, intoProgress(&p)...)...); err != nil {
@@ -118,8 +119,8 @@ func keysOf(ids []string) [][]byte {
 	return keys
 }
 
-// apply makes the call's updates to the states, in their order.
-func (c *updateCall) apply(states map[string]*state) {
+// apply applies the call's updates to the states, in their order.
+func (c *updateCall) apply(states map[string]*recordState) {
 	c.progress, c.errs = make([]delivery.Progress, len(c.updates)), make([]error, len(c.updates))
 	c.due = time.Time{}
 	for i, u := range c.updates {
@@ -132,16 +133,16 @@ func (c *updateCall) apply(states map[string]*state) {
 		c.errs[i] = st.record.Apply(u)
 		c.progress[i] = st.record.Progress
 		c.progress[i].History = slices.Clone(c.progress[i].History)
-		if changed(&before, &st.record.Progress) {
-			st.dirty = true
+		if progressChanged(&before, &st.record.Progress) {
+			st.changed = true
 			c.due = earliest(c.due, st.record.DueAt)
 		}
 	}
 }
 
-// changed says whether an update was news. A failure that is remembered always
-// makes a new history.
-func changed(a, b *delivery.Progress) bool {
+// progressChanged returns whether an update has changed anything. An update
+// with a failure always has, because it makes a new history.
+func progressChanged(a, b *delivery.Progress) bool {
 	return a.Status != b.Status || a.Generation != b.Generation || a.RetryCount != b.RetryCount ||
 		!a.DueAt.Equal(b.DueAt) || a.ClaimedBy != b.ClaimedBy || !a.UpdatedAt.Equal(b.UpdatedAt) ||
 		!a.NextRetryAt.Equal(b.NextRetryAt) || !a.AckDeadline.Equal(b.AckDeadline) || !a.SentAt.Equal(b.SentAt) ||
@@ -150,10 +151,10 @@ func changed(a, b *delivery.Progress) bool {
 		len(a.History) != len(b.History) || len(a.History) > 0 && &a.History[0] != &b.History[0]
 }
 
-func (s *Store) updatesCommitted(calls []*updateCall) {
+func (w *watchers) updatesCommitted(calls []*updateCall) {
 	var due time.Time
 	for _, c := range calls {
 		due = earliest(due, c.due)
 	}
-	s.watches.tell(due)
+	w.tell(due)
 }

@@ -5,29 +5,29 @@ import (
 	"time"
 )
 
-// watches are those who want to know what becomes due. A goroutine tells them, so
-// that nobody who uses the store waits for them; what becomes due while they are
-// told comes as one time, the earliest.
-type watches struct {
+// watchers are the callers of Watch, which are told of due times. A goroutine
+// tells them, so that no user of the store waits for them. What becomes due
+// meanwhile is told afterwards, as one time, the earliest.
+type watchers struct {
 	ended sync.WaitGroup
 	wake  chan struct{}
 
 	mu     sync.Mutex
-	all    map[*watch]struct{}
-	due    time.Time // not told yet
+	all    map[*watcher]struct{}
+	due    time.Time // that was not told yet
 	closed bool
 }
 
-// watch is one of them. Its lock is held while it is told, so that stop returns
-// after the last call.
-type watch struct {
+// watcher is one of them. Its lock is held while it is told, so that stop
+// returns after the last call.
+type watcher struct {
 	mu      sync.Mutex
 	stopped bool
 	due     func(at time.Time)
 }
 
-func newWatches() *watches {
-	w := &watches{wake: make(chan struct{}, 1), all: make(map[*watch]struct{})}
+func newWatchers() *watchers {
+	w := &watchers{wake: make(chan struct{}, 1), all: make(map[*watcher]struct{})}
 	w.ended.Go(func() {
 		for range w.wake {
 			at, all := w.take()
@@ -39,28 +39,28 @@ func newWatches() *watches {
 	return w
 }
 
-// Watch implements delivery.StoreWatcher. What becomes due at about the same time
-// may be told as one, by the earliest time.
+// Watch implements delivery.StoreWatcher. Records that become due at about the
+// same time may be told of together, by the earliest time.
 func (s *Store) Watch(due func(at time.Time)) (stop func()) {
 	if due == nil {
 		return func() {}
 	}
-	w := &watch{due: due}
-	s.watches.mu.Lock()
-	s.watches.all[w] = struct{}{}
-	s.watches.mu.Unlock()
+	w := &watcher{due: due}
+	s.watchers.mu.Lock()
+	s.watchers.all[w] = struct{}{}
+	s.watchers.mu.Unlock()
 	return func() {
-		s.watches.mu.Lock()
-		delete(s.watches.all, w)
-		s.watches.mu.Unlock()
+		s.watchers.mu.Lock()
+		delete(s.watchers.all, w)
+		s.watchers.mu.Unlock()
 		w.mu.Lock()
 		w.stopped = true
 		w.mu.Unlock()
 	}
 }
 
-// tell has everybody told, unless at is zero.
-func (w *watches) tell(at time.Time) {
+// tell has all watchers told, unless at is zero.
+func (w *watchers) tell(at time.Time) {
 	if at.IsZero() {
 		return
 	}
@@ -76,8 +76,8 @@ func (w *watches) tell(at time.Time) {
 	}
 }
 
-// take is what has to be told, and to whom.
-func (w *watches) take() (at time.Time, all []*watch) {
+// take returns the time that has to be told, and the watchers.
+func (w *watchers) take() (at time.Time, all []*watcher) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	at, w.due = w.due, time.Time{}
@@ -90,7 +90,7 @@ func (w *watches) take() (at time.Time, all []*watch) {
 	return at, all
 }
 
-func (w *watch) tell(at time.Time) {
+func (w *watcher) tell(at time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if !w.stopped {
@@ -98,8 +98,8 @@ func (w *watch) tell(at time.Time) {
 	}
 }
 
-// close has told what there is to tell, and ends the goroutine.
-func (w *watches) close() {
+// close tells the watchers what there is to tell, and ends the goroutine.
+func (w *watchers) close() {
 	w.mu.Lock()
 	if !w.closed {
 		w.closed = true
@@ -107,4 +107,12 @@ func (w *watches) close() {
 	}
 	w.mu.Unlock()
 	w.ended.Wait()
+}
+
+// earliest is the earlier of two times. A zero time does not count.
+func earliest(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
 }

@@ -13,59 +13,11 @@ import (
 
 var errClosed = fmt.Errorf("%w: %w", delivery.ErrStoreDown, delivery.ErrClosed)
 
-// tries is how often a transaction is tried that fails for a passing cause.
-const tries = 5
+// maxTries is how often a transaction is tried that fails for a transient
+// cause.
+const maxTries = 5
 
-// operation is a kind of write, whose calls by many goroutines are carried out
-// together in one transaction. In a transaction with several operations they
-// run by rank: each must take its row locks in the order of keys, and no two
-// operations of different ranks the same rows first, so that transactions never
-// wait for each other in a circle.
-type operation struct {
-	name string
-	rank int
-	// alone gives each call a transaction of its own, for what locks rows in an
-	// order that does not go with the others.
-	alone bool
-	// run carries the calls out, and leaves their results in their arguments. It
-	// may run several times, the last of which counts. Its error fails the
-	// transaction.
-	run func(ctx context.Context, q querier, args []any) error
-	// committed is told of the calls once they are durable, before the callers are.
-	committed func(args []any)
-}
-
-// newOperation is an operation whose calls' arguments are of type A. committed
-// may be nil.
-func newOperation[A any](name string, rank int, run func(context.Context, querier, []A) error, committed func([]A)) *operation {
-	typed := func(args []any) []A {
-		all := make([]A, len(args))
-		for i, arg := range args {
-			all[i] = arg.(A) // perform was given this operation with an A
-		}
-		return all
-	}
-	op := &operation{name: name, rank: rank, run: func(ctx context.Context, q querier, args []any) error {
-		return run(ctx, q, typed(args))
-	}}
-	if committed != nil {
-		op.committed = func(args []any) { committed(typed(args)) }
-	}
-	return op
-}
-
-// call is one caller's operation on its way through the writer.
-type call struct {
-	ctx  context.Context // the caller's, to drop what nobody waits for
-	op   *operation
-	args any
-	many size
-	done chan error
-}
-
-func (c *call) size() size { return c.many }
-
-// writer carries out operations, those that come at the same time in one
+// writer executes operations. Those that come at the same time share a
 // transaction.
 type writer struct {
 	db      *sql.DB
@@ -81,20 +33,20 @@ func newWriter(db *sql.DB, d *dialect, config Config) *writer {
 		workers = 1
 	}
 	w.batches = newBatcher(workers, config.MaxBatch, func() (func([]*call), func()) {
-		lane := &lane{writer: w}
-		return lane.carryOut, lane.end
+		worker := &writeWorker{writer: w}
+		return worker.runBatch, worker.end
 	})
 	return w
 }
 
-// perform has op carried out with args, which are so many, and returns
-// when its transaction is committed, or has failed, or ctx has ended; then op
-// may be carried out all the same, so that args must not be touched again.
-func (w *writer) perform(ctx context.Context, op *operation, many size, args any) error {
+// execute executes op with args, and returns when its transaction is committed
+// or has failed, or when ctx has ended. In the last case op may be executed
+// later, so the caller must not touch args again.
+func (w *writer) execute(ctx context.Context, op *operation, amount size, args any) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	c := &call{ctx: ctx, op: op, args: args, many: many, done: make(chan error, 1)}
+	c := &call{ctx: ctx, op: op, args: args, amount: amount, done: make(chan error, 1)}
 	if err := w.batches.submit(ctx, c); err != nil {
 		return err
 	}
@@ -108,23 +60,23 @@ func (w *writer) perform(ctx context.Context, op *operation, many size, args any
 
 func (w *writer) close() { w.batches.close() }
 
-// lane is one worker of the writer, with its connection where the dialect lets
-// it keep one.
-type lane struct {
+// writeWorker is one worker of the writer. It keeps its connection where the
+// dialect allows that.
+type writeWorker struct {
 	*writer
 	conn *connection
 }
 
-func (l *lane) end() {
-	if l.conn != nil {
-		l.conn.release()
-		l.conn = nil
+func (w *writeWorker) end() {
+	if w.conn != nil {
+		w.conn.release()
+		w.conn = nil
 	}
 }
 
-// carryOut runs the calls in one transaction. If that fails for the sake of one
-// of them, each gets a transaction of its own.
-func (l *lane) carryOut(calls []*call) {
+// runBatch runs the calls in one transaction. If that fails because of one of
+// them, each gets a transaction of its own.
+func (w *writeWorker) runBatch(calls []*call) {
 	calls = slices.DeleteFunc(calls, func(c *call) bool {
 		if err := c.ctx.Err(); err != nil {
 			c.done <- err
@@ -132,17 +84,17 @@ func (l *lane) carryOut(calls []*call) {
 		}
 		return false
 	})
-	calls, alone := apart(calls)
+	calls, alone := splitAlone(calls)
 	for i := range alone {
-		l.finish(alone[i:i+1], l.try(alone[i:i+1]))
+		w.answer(alone[i:i+1], w.runWithRetries(alone[i:i+1]))
 	}
 	if len(calls) == 0 {
 		return
 	}
 	slices.SortStableFunc(calls, func(a, b *call) int { return a.op.rank - b.op.rank })
-	err := l.try(calls)
-	if err == nil || len(calls) == 1 || !mayBeOnes(err) {
-		l.finish(calls, err)
+	err := w.runWithRetries(calls)
+	if err == nil || len(calls) == 1 || !worthTryingEach(err) {
+		w.answer(calls, err)
 		return
 	}
 	for i, c := range calls {
@@ -150,17 +102,18 @@ func (l *lane) carryOut(calls []*call) {
 			c.done <- ended
 			continue
 		}
-		err := l.try(calls[i : i+1])
-		if err != nil && !mayBeOnes(err) {
-			l.finish(calls[i:], err)
+		err := w.runWithRetries(calls[i : i+1])
+		if err != nil && !worthTryingEach(err) {
+			w.answer(calls[i:], err)
 			return
 		}
-		l.finish(calls[i:i+1], err)
+		w.answer(calls[i:i+1], err)
 	}
 }
 
-// apart takes those calls that need a transaction of their own out of a batch.
-func apart(calls []*call) (together, alone []*call) {
+// splitAlone takes the calls that need a transaction of their own out of a
+// batch.
+func splitAlone(calls []*call) (together, alone []*call) {
 	first := slices.IndexFunc(calls, func(c *call) bool { return c.op.alone })
 	if first < 0 {
 		return calls, nil
@@ -175,16 +128,17 @@ func apart(calls []*call) (together, alone []*call) {
 	return together, alone
 }
 
-// mayBeOnes says whether what failed for all may do for each. What may have been
-// committed is not done again.
-func mayBeOnes(err error) bool {
+// worthTryingEach returns whether calls that failed together may succeed one by
+// one. What may have been committed is not tried again.
+func worthTryingEach(err error) bool {
 	cause := causeOf(err)
-	return cause == statement || cause == unknown && !errors.As(err, new(*commitError))
+	return cause == refusedValues || cause == unknown && !errors.As(err, new(*commitError))
 }
 
-func (l *lane) finish(calls []*call, err error) {
+// answer tells the callers how their calls went.
+func (w *writeWorker) answer(calls []*call, err error) {
 	if err == nil {
-		for op, args := range groups(calls) {
+		for op, args := range byOperation(calls) {
 			if op.committed != nil {
 				op.committed(args)
 			}
@@ -199,8 +153,8 @@ func (l *lane) finish(calls []*call, err error) {
 	}
 }
 
-// groups are the calls by operation, which are together already.
-func groups(calls []*call) func(yield func(*operation, []any) bool) {
+// byOperation groups calls, which are sorted by operation.
+func byOperation(calls []*call) func(yield func(*operation, []any) bool) {
 	return func(yield func(*operation, []any) bool) {
 		for len(calls) > 0 {
 			op := calls[0].op
@@ -216,62 +170,63 @@ func groups(calls []*call) func(yield func(*operation, []any) bool) {
 	}
 }
 
-// try runs the calls in a transaction, again if that fails for a passing cause.
-func (l *lane) try(calls []*call) error {
+// runWithRetries runs the calls in a transaction, and tries again when it fails
+// for a transient cause.
+func (w *writeWorker) runWithRetries(calls []*call) error {
 	var err error
-	for n := range tries {
+	for n := range maxTries {
 		if n > 0 {
-			pause := time.NewTimer(time.Millisecond << (2 * n))
-			<-pause.C
+			delay := time.NewTimer(time.Millisecond << (2 * n))
+			<-delay.C
 		}
-		if err = l.once(calls); err == nil {
+		if err = w.runOnce(calls); err == nil {
 			return nil
 		}
 		cause := causeOf(err)
 		var atCommit *commitError
-		if cause != passing && (cause != gone || errors.As(err, &atCommit)) {
+		if cause != transient && (cause != connectionLost || errors.As(err, &atCommit)) {
 			return err
 		}
 	}
 	return err
 }
 
-func (l *lane) once(calls []*call) error {
+// runOnce runs the calls in a transaction.
+func (w *writeWorker) runOnce(calls []*call) error {
 	ctx := context.Background()
-	if l.dialect.waitsForServer {
+	if w.dialect.waitsForServer {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, l.timeout)
+		ctx, cancel = context.WithTimeout(ctx, w.timeout)
 		defer cancel()
 	}
-	if l.conn == nil {
-		conn, err := connect(ctx, l.db, l.dialect.prepares)
+	if w.conn == nil {
+		conn, err := connect(ctx, w.db, w.dialect.prepares)
 		if err != nil {
-			return unanswered(ctx, l.timeout, err)
+			return asNoAnswer(ctx, w.timeout, err)
 		}
-		l.conn = conn
+		w.conn = conn
 	}
-	err := l.conn.transaction(ctx, l.dialect.beginWrite, func(q querier) error {
-		for op, args := range groups(calls) {
+	err := w.conn.transaction(ctx, w.dialect.beginWrite, func(q querier) error {
+		for op, args := range byOperation(calls) {
 			if err := op.run(ctx, q, args); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
-	err = unanswered(ctx, l.timeout, err)
+	err = asNoAnswer(ctx, w.timeout, err)
 	switch {
 	case err != nil && mayBeBroken(err):
-		l.conn.discard()
-		l.conn = nil
-	case !l.dialect.oneWriter:
-		l.end()
+		w.conn.discard()
+		w.conn = nil
+	case !w.dialect.oneWriter:
+		w.end()
 	}
 	return err
 }
 
-// mayBeBroken says whether err leaves the connection in a state that is not
-// known.
+// mayBeBroken returns whether err leaves the connection in an unknown state.
 func mayBeBroken(err error) bool {
 	cause := causeOf(err)
-	return cause == gone || cause == silent || cause == unknown
+	return cause == connectionLost || cause == noAnswer || cause == unknown
 }

@@ -8,8 +8,8 @@ import (
 	"syscall"
 )
 
-// attributes ties the server's life to ours: the kernel kills it when we die,
-// however that happens (prctl(2), PR_SET_PDEATHSIG).
+// attributes ties the server to this process: the kernel kills it when this
+// process ends, however that happens (prctl(2), PR_SET_PDEATHSIG).
 func attributes() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 }
@@ -26,14 +26,14 @@ func children(pid int) []int {
 	return pids
 }
 
-// alive says whether the process can do anything yet: one that has ended stays a
-// zombie until its parent asks.
+// alive returns whether the process still runs. A process that has ended stays
+// a zombie until its parent waits for it.
 func alive(pid int) bool {
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return false
 	}
-	// The name before the state is in parentheses, and may hold any.
+	// The name before the state is in parentheses, and may contain parentheses.
 	_, state, _ := strings.Cut(string(status[strings.LastIndexByte(string(status), ')')+1:]), " ")
 	return !strings.HasPrefix(state, "Z") && !strings.HasPrefix(state, "X")
 }

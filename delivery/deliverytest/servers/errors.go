@@ -5,17 +5,17 @@ import (
 	"fmt"
 )
 
-// What can go wrong, to be matched with errors.Is.
+// The errors of this package, to be matched with errors.Is.
 var (
-	// ErrMissing: the server's program is not installed, or not where it was
-	// looked for; the text says where, and what helps.
+	// ErrMissing says that the server's program is not installed, or was not found.
+	// The text says what to do about it.
 	ErrMissing = errors.New("servers: program not found")
-	// ErrNotReady: the server was started and did not answer in time, or ended
-	// by itself. The text holds the end of its log.
+	// ErrNotReady says that the server was started and did not answer in time, or
+	// ended. The text has the end of its log.
 	ErrNotReady = errors.New("servers: server did not become ready")
-	// ErrNotRunning: the server is stopped, so that it can't do this.
+	// ErrNotRunning says that the server is stopped, and can't do this.
 	ErrNotRunning = errors.New("servers: server is not running")
-	// ErrClosed: the server was closed before.
+	// ErrClosed says that the server is closed.
 	ErrClosed = errors.New("servers: closed")
 )
 

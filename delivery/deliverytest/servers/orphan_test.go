@@ -16,6 +16,7 @@ import (
 // A server ends with the process that started it, however that ends, and with
 // all that the server started itself.
 func TestServersDieWithTheirProcess(t *testing.T) {
+	t.Parallel()
 	needServers(t)
 	if runtime.GOOS != "linux" {
 		return // Linux alone promises it, and has /proc

@@ -8,18 +8,18 @@ import (
 	"strings"
 )
 
-// Ports are taken from below the range that systems give to outgoing
-// connections (32768 and up on Linux, 49152 and up by RFC 6335): a port of that
-// range could be lost to some connection while its server is down.
+// Ports are chosen below the range that systems give to outgoing connections
+// (32768 and up on Linux, 49152 and up by RFC 6335). A connection could take a
+// port of that range while its server is down.
 const (
 	lowestPort  = 10000
 	highestPort = 32000
 	portTries   = 1000
 )
 
-// freePorts finds n ports of 127.0.0.1 that nobody listens on now. Somebody may
-// be quicker before the server does: whoever starts a server on one has to be
-// ready to try another.
+// freePorts finds n ports of 127.0.0.1 on which nobody listens now. Another
+// process may be faster than the server, so whoever starts a server on a port
+// must be ready to try another one.
 func freePorts(n int) ([]int, error) {
 	ports := make([]int, 0, n)
 	var last error
@@ -42,8 +42,8 @@ func freePorts(n int) ([]int, error) {
 
 func loopback(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
 
-// portTaken tells from a server's log that it ended because somebody else was
-// quicker to listen.
+// portTaken tells from a server's log that it ended because another process
+// listened on its port.
 func portTaken(log string) bool {
 	log = strings.ToLower(log)
 	for _, sign := range []string{"eaddrinuse", "address already in use", "in use by another node", "address in use"} {

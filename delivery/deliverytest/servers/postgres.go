@@ -13,24 +13,25 @@ import (
 	"time"
 )
 
-// PostgresConfig says what is special about a PostgreSQL. The zero value is an
-// empty server that syncs every commit to the disk.
+// PostgresConfig configures a PostgreSQL. The zero value is an empty server
+// that syncs every commit to the disk.
 type PostgresConfig struct {
-	// Dir holds the server's data. Empty means a temporary folder, removed at the
-	// end. A Dir that is named must exist and stays. For root, who PostgreSQL does
-	// not run as, it is made the user postgres's, or else nobody's, who has to be
-	// able to reach it: what testing.T.TempDir makes is closed to others.
+	// Dir holds the server's data. Empty means a temporary folder, which is removed
+	// at the end. A folder that is named must exist, and stays. PostgreSQL does not
+	// run as root, so root's folder is given to the user postgres, or else nobody,
+	// who must be able to reach it: a folder of testing.T.TempDir is closed to
+	// other users.
 	Dir string
 	// Args are added to the command line, for instance "-c", "max_connections=10".
 	Args []string
-	// NoSync leaves the disk to the system, so that commits are quicker, and only
-	// a power cut loses some.
+	// NoSync makes commits faster: they are not synced to the disk, so that a power
+	// cut loses some.
 	NoSync bool
 	// StartTimeout bounds each start. Default 2 minutes, for a busy machine.
 	StartTimeout time.Duration
 }
 
-// Postgres is a private PostgreSQL server with a superuser named postgres, who
+// Postgres is a private PostgreSQL server with a superuser named postgres that
 // has no password. Its methods may be called by any number of goroutines at
 // once.
 type Postgres struct {
@@ -38,29 +39,29 @@ type Postgres struct {
 	config PostgresConfig
 }
 
-// NewPostgres starts a PostgreSQL and returns when it answers. End it with
+// NewPostgres starts a PostgreSQL, and returns when it answers. End it with
 // Close. It fails with ErrMissing when PostgreSQL is not installed, and with
-// ErrNotReady, which tells the end of its log, when it does not come up by ctx's
-// end or within StartTimeout.
+// ErrNotReady when the server does not answer by ctx's end or within
+// StartTimeout.
 func NewPostgres(ctx context.Context, config PostgresConfig) (*Postgres, error) {
 	programs, err := findPostgres()
 	if err != nil {
 		return nil, err
 	}
 	p := &Postgres{config: config}
-	if err := p.open("barid-postgres-", config.Dir, config.StartTimeout); err != nil {
+	if err := p.openDir("barid-postgres-", config.Dir, config.StartTimeout); err != nil {
 		return nil, err
 	}
 	if err := p.initialize(ctx, programs); err != nil {
 		return nil, errors.Join(err, p.Close())
 	}
-	if err := p.begin(ctx, func() error { return p.setUp(programs) }); err != nil {
+	if err := p.startNew(ctx, func() error { return p.setUp(programs) }); err != nil {
 		return nil, err
 	}
 	return p, nil
 }
 
-// StartPostgres is NewPostgres for a test: it fails the test when the server
+// StartPostgres is NewPostgres for a test. It fails the test when the server
 // doesn't start, closes the server at the test's end, and shows the end of the
 // server's log when the test failed. It skips the test under go test -short.
 func StartPostgres(tb testing.TB, config PostgresConfig) *Postgres {
@@ -70,13 +71,13 @@ func StartPostgres(tb testing.TB, config PostgresConfig) *Postgres {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	p.endWith(tb)
+	p.closeAtEnd(tb)
 	return p
 }
 
 func (p *Postgres) data() string { return filepath.Join(p.dir, "postgres") }
 
-// initialize makes the data folder, unless a server before has left one.
+// initialize makes the data folder, unless an earlier server has left one.
 func (p *Postgres) initialize(ctx context.Context, programs string) error {
 	if _, err := os.Stat(filepath.Join(p.data(), "PG_VERSION")); err == nil {
 		return nil
@@ -84,7 +85,7 @@ func (p *Postgres) initialize(ctx context.Context, programs string) error {
 	if _, err := os.Stat(p.dir); err != nil {
 		return err
 	}
-	if err := giveAway(p.dir); err != nil {
+	if err := chownToServerUser(p.dir); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, p.startTimeout)
@@ -110,7 +111,7 @@ func (p *Postgres) initialize(ctx context.Context, programs string) error {
 		<-run.ended
 		return fmt.Errorf("%w: initdb: %w", ErrNotReady, context.Cause(ctx))
 	}
-	// One that fails takes away what it has made.
+	// When it fails, it removes what it has made.
 	if _, err := os.Stat(filepath.Join(p.data(), "PG_VERSION")); err != nil {
 		return fmt.Errorf("%w: initdb failed; its log ends with:\n%s", ErrNotReady, initdb.tail())
 	}
@@ -144,7 +145,7 @@ func (p *Postgres) setUp(programs string) error {
 	return nil
 }
 
-// ask looks into the server's own note of what it is up to.
+// ask reads the status that the server writes into its folder.
 func (p *Postgres) ask(ctx context.Context, pid int) error {
 	note, err := os.ReadFile(filepath.Join(p.data(), "postmaster.pid"))
 	if err != nil {

@@ -37,6 +37,7 @@ func requireRow(t *testing.T, want, url, statement string) {
 }
 
 func TestPostgresLife(t *testing.T) {
+	t.Parallel()
 	ctx := t.Context()
 	server := servers.StartPostgres(t, servers.PostgresConfig{Args: []string{"-c", "max_connections=7"}})
 	assert.Equal(t, "postgres://postgres@"+server.Addr()+"/postgres?sslmode=disable", server.URL())
@@ -88,6 +89,7 @@ func TestPostgresLife(t *testing.T) {
 }
 
 func TestPostgresKeepsANamedFolder(t *testing.T) {
+	t.Parallel()
 	needServers(t)
 	dir, err := os.MkdirTemp("", "barid-kept-") // what t.TempDir makes is closed to other users
 	require.NoError(t, err)

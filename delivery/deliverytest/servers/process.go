@@ -22,8 +22,8 @@ const (
 	tailBytes = 4 << 10
 )
 
-// process is one program that can be started again and again. Its methods may
-// be called by any number of goroutines; each does its work before the next.
+// process is a program that can be started again and again. Its methods may be
+// called by any number of goroutines, and exclude each other.
 type process struct {
 	name string
 	path string
@@ -31,9 +31,9 @@ type process struct {
 	env  []string
 	dir  string
 	log  string // file that takes stdout and stderr of every run
-	// ready says, by asking it, that the process with this ID does its work.
+	// ready asks the process with this ID whether it is ready.
 	ready func(ctx context.Context, pid int) error
-	// unprivileged runs the program as another user when we are root.
+	// unprivileged runs the program as another user if this process is root's.
 	unprivileged bool
 	// end asks the program to end. Default terminate.
 	end func(*os.Process) error
@@ -43,10 +43,10 @@ type process struct {
 	closed bool
 }
 
-// run is one life of a process.
+// run is one run of a process.
 type run struct {
 	process *os.Process
-	ended   chan struct{} // closed when it is gone
+	ended   chan struct{} // closed when the process has ended
 }
 
 func (r *run) alive() bool {
@@ -61,7 +61,7 @@ func (r *run) alive() bool {
 	}
 }
 
-// start starts the process unless it runs, and waits until it is ready.
+// start starts the process, unless it runs, and waits until it is ready.
 func (p *process) start(ctx context.Context) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -84,16 +84,16 @@ func (p *process) start(ctx context.Context) error {
 	return nil
 }
 
-// launch starts the program and a goroutine that waits for its end. The kernel
-// ties the program to the thread that started it, so that the goroutine keeps
-// its thread as long as the program lives.
+// launch starts the program, and a goroutine that waits for its end. The kernel
+// ties the program to the thread that started it, so the goroutine keeps its
+// thread as long as the program runs.
 func (p *process) launch() (*run, error) {
 	log, err := os.OpenFile(p.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, err
 	}
 	defer log.Close()                          //nolint:errcheck // the program has its own descriptor
-	command := exec.Command(p.path, p.args...) //nolint:noctx // it outlives the call that starts it
+	command := exec.Command(p.path, p.args...) //nolint:noctx // it runs longer than the call that starts it
 	command.Env = p.env
 	command.Dir = p.dir
 	command.Stdout, command.Stderr = log, log
@@ -137,8 +137,8 @@ func (p *process) waitReady(ctx context.Context, run *run) error {
 	}
 }
 
-// stop asks the process to end, also when it is paused, and waits for it. One
-// that takes too long is killed, which is an error.
+// stop asks the process to end, even when it is paused, and waits for it. A
+// process that takes too long is killed, which is an error.
 func (p *process) stop() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -166,7 +166,7 @@ func (p *process) stop() error {
 	}
 }
 
-// kill ends the process with all that it started, at once.
+// kill ends the process with all processes that it started, at once.
 func (p *process) kill() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -189,7 +189,7 @@ func (p *process) close() error {
 	return err
 }
 
-// signal does act to the running process.
+// signal calls act for the running process.
 func (p *process) signal(act func(*os.Process) error) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -205,7 +205,7 @@ func (p *process) running() bool {
 	return p.run.alive()
 }
 
-// pid is the ID of the last run, 0 before the first.
+// pid is the ID of the last run, or 0 before the first.
 func (p *process) pid() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -215,7 +215,7 @@ func (p *process) pid() int {
 	return p.run.process.Pid
 }
 
-// tail is the end of the log, from a line's start.
+// tail is the end of the log, from the start of a line.
 func (p *process) tail() string {
 	log, err := os.Open(p.log)
 	if err != nil {

@@ -13,38 +13,38 @@ import (
 	"time"
 )
 
-// A server leads a process group of its own, so that signals reach what it
-// started too, and a Ctrl-C in the terminal does not end it before its test.
-// PostgreSQL's processes have groups of their own again, and are signalled one by
-// one.
+// A server leads a process group of its own. So signals reach the processes that
+// it started, and a Ctrl-C in the terminal does not end it before its test.
+// PostgreSQL's processes have groups of their own, and are signalled one by one.
 
 func pause(process *os.Process) error  { return signalGroup(process, syscall.SIGSTOP) }
 func resume(process *os.Process) error { return signalGroup(process, syscall.SIGCONT) }
 
-// killGroup stops the server first, so that no process of its is started while
-// they are looked up. Those that have a group of their own are not the server's to
-// wait for any more, and it could not be started again while one lives.
+// killGroup stops the server first, so that it starts no process while they are
+// looked up. It waits for those that have a group of their own, because their
+// parent can't wait for them any more, and the server can't be started again
+// while one runs.
 func killGroup(process *os.Process) error {
 	_ = pause(process)
-	strays := children(process.Pid)
+	detached := children(process.Pid)
 	err := signalGroup(process, syscall.SIGKILL)
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
-	for patience := time.Now().Add(stopGrace); slices.ContainsFunc(strays, alive) && time.Now().Before(patience); {
+	for patience := time.Now().Add(stopGrace); slices.ContainsFunc(detached, alive) && time.Now().Before(patience); {
 		<-tick.C
 	}
 	return err
 }
 
-// terminate goes to the leader alone: it ends its children in its own order. So
+// terminate asks the leader alone, which ends its children in its own order. So
 // does interrupt.
 func terminate(process *os.Process) error { return process.Signal(syscall.SIGTERM) }
 func interrupt(process *os.Process) error { return process.Signal(syscall.SIGINT) }
 
 func signalGroup(process *os.Process, signal syscall.Signal) error {
-	strays := children(process.Pid)
+	detached := children(process.Pid)
 	err := syscall.Kill(-process.Pid, signal)
-	for _, pid := range strays {
+	for _, pid := range detached {
 		_ = syscall.Kill(pid, signal)
 	}
 	if errors.Is(err, syscall.ESRCH) {
@@ -53,8 +53,8 @@ func signalGroup(process *os.Process, signal syscall.Signal) error {
 	return err
 }
 
-// attributesOf are the attributes of a new process. An unprivileged one runs as
-// who is named by unprivilegedUser when we are root.
+// attributesOf are the attributes of a new process. If this process is root's,
+// an unprivileged one runs as the user of unprivilegedUser.
 func attributesOf(unprivileged bool) (*syscall.SysProcAttr, error) {
 	attributes := attributes()
 	if !unprivileged || os.Geteuid() != 0 {
@@ -68,7 +68,7 @@ func attributesOf(unprivileged bool) (*syscall.SysProcAttr, error) {
 	return attributes, nil
 }
 
-// unprivilegedUser is PostgreSQL's own user, or else nobody.
+// unprivilegedUser is the user postgres, or else nobody.
 func unprivilegedUser() (uid, gid uint32, err error) {
 	account, err := user.Lookup("postgres")
 	if err != nil {
@@ -84,8 +84,9 @@ func unprivilegedUser() (uid, gid uint32, err error) {
 	return uint32(u), uint32(g), err
 }
 
-// giveAway makes the folder that of who an unprivileged process runs as.
-func giveAway(folder string) error {
+// chownToServerUser gives the folder to the user that an unprivileged process
+// runs as.
+func chownToServerUser(folder string) error {
 	if os.Geteuid() != 0 {
 		return nil
 	}

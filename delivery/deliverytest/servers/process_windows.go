@@ -10,7 +10,7 @@ import (
 
 func attributesOf(bool) (*syscall.SysProcAttr, error) { return nil, nil }
 
-func giveAway(string) error { return nil }
+func chownToServerUser(string) error { return nil }
 
 func killGroup(process *os.Process) error { return process.Kill() }
 func terminate(process *os.Process) error { return process.Kill() }

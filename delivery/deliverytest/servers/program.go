@@ -19,17 +19,18 @@ const (
 	// EnvPostgresURL names a running PostgreSQL for tests that only need some
 	// PostgreSQL, for instance postgres://postgres@127.0.0.1:5432/postgres.
 	EnvPostgresURL = "BARID_TEST_POSTGRES_URL"
-	// EnvRabbitMQServer is the path of rabbitmq-server, with rabbitmqctl beside.
+	// EnvRabbitMQServer is the path of rabbitmq-server. rabbitmqctl is in the same
+	// folder.
 	EnvRabbitMQServer = "BARID_TEST_RABBITMQ_SERVER"
 	// EnvRedisServer is the path of redis-server.
 	EnvRedisServer = "BARID_TEST_REDIS_SERVER"
-	// EnvPostgresServer is the path of postgres, with initdb beside.
+	// EnvPostgresServer is the path of postgres. initdb is in the same folder.
 	EnvPostgresServer = "BARID_TEST_POSTGRES_SERVER"
 )
 
 // findRabbitMQ returns the folder with RabbitMQ's own scripts. Debian's and Red
-// Hat's scripts of the same names on the PATH are wrappers that change to a
-// user of their own, and are passed by.
+// Hat's scripts of the same names on the PATH are wrappers that change the
+// user, and are skipped.
 func findRabbitMQ() (string, error) {
 	if path := os.Getenv(EnvRabbitMQServer); path != "" {
 		if !executable(path) {
@@ -61,8 +62,8 @@ func findRabbitMQ() (string, error) {
 	return "", missing("rabbitmq-server", "apt-get install rabbitmq-server", EnvRabbitMQServer, EnvAMQPURL)
 }
 
-// findPostgres returns the folder with postgres and initdb, of the newest version
-// there is. Debian keeps them off the PATH.
+// findPostgres returns the folder with postgres and initdb of the newest
+// version that is installed. Debian keeps them off the PATH.
 func findPostgres() (string, error) {
 	if path := os.Getenv(EnvPostgresServer); path != "" {
 		if !executable(path) {
@@ -89,8 +90,8 @@ func findPostgres() (string, error) {
 	return "", missing("postgres", "apt-get install postgresql", EnvPostgresServer, EnvPostgresURL)
 }
 
-// findProgram looks for name by its variable, on the PATH, and where systems
-// keep it otherwise.
+// findProgram looks for name in its variable, on the PATH, and in the usual
+// folders.
 func findProgram(name, variable, urlVariable, install string) (string, error) {
 	if path := os.Getenv(variable); variable != "" && path != "" {
 		if !executable(path) {
@@ -123,7 +124,8 @@ func executable(path string) bool {
 	return err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o111 != 0
 }
 
-// bareEnv is our environment without what steers the servers.
+// bareEnv is this process's environment without the variables that the servers
+// read.
 func bareEnv() []string {
 	var env []string
 	for _, entry := range os.Environ() {

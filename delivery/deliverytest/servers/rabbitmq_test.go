@@ -32,6 +32,7 @@ func publish(t *testing.T, url, queue string) {
 }
 
 func TestRabbitMQLife(t *testing.T) {
+	t.Parallel()
 	ctx := t.Context()
 	server := servers.StartRabbitMQ(t, servers.RabbitMQConfig{Conf: "channel_max = 77"})
 	where, err := url.Parse(server.URL())

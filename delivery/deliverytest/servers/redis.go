@@ -13,51 +13,50 @@ import (
 	"time"
 )
 
-// RedisConfig says what is special about a Redis. The zero value is an empty
-// server that forgets everything when it ends.
+// RedisConfig configures a Redis. The zero value is an empty server that loses
+// everything when it ends.
 type RedisConfig struct {
-	// Dir holds the server's data. Empty means a temporary folder, removed at the
-	// end. A Dir that is named must exist and stays.
+	// Dir holds the server's data. Empty means a temporary folder, which is removed
+	// at the end. A folder that is named must exist, and stays.
 	Dir string
 	// Args are added to the command line, for instance "--maxmemory", "4mb".
 	Args []string
 	// Cluster makes it a node of a cluster, with a bus port, that serves no slot
 	// yet.
 	Cluster bool
-	// AppendOnly keeps every write in a file, so that it outlives Stop and Kill.
+	// AppendOnly writes every change to a file, so that it survives Stop and Kill.
 	AppendOnly bool
 	// StartTimeout bounds each start. Default 2 minutes, for a busy machine.
 	StartTimeout time.Duration
 }
 
-// Redis is a private Redis server without a password. Its methods may be
-// called by any number of goroutines at once.
+// Redis is a private Redis server without a password. Its methods may be called
+// by any number of goroutines at once.
 type Redis struct {
 	Server
 	config RedisConfig
 	bus    int
 }
 
-// NewRedis starts a Redis and returns when it answers. End it with Close. It
-// fails with ErrMissing when Redis is not installed, and with ErrNotReady, which
-// tells the end of its log, when it does not come up by ctx's end or within
-// StartTimeout.
+// NewRedis starts a Redis, and returns when it answers. End it with Close. It
+// fails with ErrMissing when Redis is not installed, and with ErrNotReady when
+// the server does not answer by ctx's end or within StartTimeout.
 func NewRedis(ctx context.Context, config RedisConfig) (*Redis, error) {
 	path, err := findProgram("redis-server", EnvRedisServer, EnvRedisURL, "apt-get install redis-server")
 	if err != nil {
 		return nil, err
 	}
 	r := &Redis{config: config}
-	if err := r.open("barid-redis-", config.Dir, config.StartTimeout); err != nil {
+	if err := r.openDir("barid-redis-", config.Dir, config.StartTimeout); err != nil {
 		return nil, err
 	}
-	if err := r.begin(ctx, func() error { return r.setUp(path) }); err != nil {
+	if err := r.startNew(ctx, func() error { return r.setUp(path) }); err != nil {
 		return nil, err
 	}
 	return r, nil
 }
 
-// StartRedis is NewRedis for a test: it fails the test when the server doesn't
+// StartRedis is NewRedis for a test. It fails the test when the server doesn't
 // start, closes the server at the test's end, and shows the end of the server's
 // log when the test failed. It skips the test under go test -short.
 func StartRedis(tb testing.TB, config RedisConfig) *Redis {
@@ -67,7 +66,7 @@ func StartRedis(tb testing.TB, config RedisConfig) *Redis {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	r.endWith(tb)
+	r.closeAtEnd(tb)
 	return r
 }
 
@@ -101,8 +100,8 @@ func (r *Redis) setUp(path string) error {
 	return nil
 }
 
-// ask asks the server for its process ID, which tells ours from one that was
-// quicker to listen on the port. One that wants a password can't be asked more.
+// ask asks the server for its process ID, which shows that this server listens
+// on the port, and not another one. A server with a password is not asked more.
 func (r *Redis) ask(ctx context.Context, pid int) error {
 	conn, err := dial(ctx, r.port)
 	if err != nil {
@@ -135,6 +134,6 @@ func (r *Redis) ask(ctx context.Context, pid int) error {
 // over restarts.
 func (r *Redis) URL() string { return "redis://" + r.Addr() + "/0" }
 
-// BusPort is the port on 127.0.0.1 where a node of a cluster meets the others,
-// and 0 without RedisConfig.Cluster.
+// BusPort is the port on 127.0.0.1 at which a node of a cluster listens to the
+// others, and 0 without RedisConfig.Cluster.
 func (r *Redis) BusPort() int { return r.bus }

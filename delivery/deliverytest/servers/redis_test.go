@@ -57,6 +57,7 @@ func requireAnswer(t *testing.T, want, addr, command string) {
 }
 
 func TestRedisLife(t *testing.T) {
+	t.Parallel()
 	ctx := t.Context()
 	server := servers.StartRedis(t, servers.RedisConfig{AppendOnly: true, Args: []string{"--maxmemory", "64mb"}})
 	assert.Equal(t, "redis://"+server.Addr()+"/0", server.URL())

@@ -10,10 +10,10 @@ import (
 	"testing"
 )
 
-// Shared is at most one server of each kind for all tests of a package, each
-// started when it is first asked for. The zero value is ready. It has to be
-// closed at the end, most simply by Main. Its methods may be called by any
-// number of tests at once.
+// Shared is at most one server of each kind for all tests of a package. Each is
+// started by the first test that asks for it. The zero value is ready to use.
+// It has to be closed at the end, most simply by Main. Its methods may be
+// called by any number of tests at once.
 type Shared struct {
 	rabbitMQ lazy[*RabbitMQ]
 	redis    lazy[*Redis]
@@ -21,8 +21,8 @@ type Shared struct {
 }
 
 // AMQP is the URL of a running RabbitMQ: the one that BARID_TEST_AMQP_URL
-// names, or else the shared one. A server of this kind is never stopped, and
-// may hold what other tests left: use Unique for names.
+// names, or else the shared one. The tests must not stop it. It may hold what
+// other tests left, so use Unique for names.
 func (s *Shared) AMQP(tb testing.TB) string {
 	tb.Helper()
 	skipShort(tb, "RabbitMQ")
@@ -33,7 +33,7 @@ func (s *Shared) AMQP(tb testing.TB) string {
 }
 
 // RabbitMQ is the shared RabbitMQ itself, never the one of the environment. A
-// test that stops it starts it again before it ends.
+// test that stops it must start it again before the test ends.
 func (s *Shared) RabbitMQ(tb testing.TB) *RabbitMQ {
 	tb.Helper()
 	skipShort(tb, "RabbitMQ")
@@ -48,8 +48,8 @@ func (s *Shared) RabbitMQ(tb testing.TB) *RabbitMQ {
 }
 
 // RedisURL is the URL of a running Redis: the one that BARID_TEST_REDIS_URL
-// names, or else the shared one. It may hold what other tests left: use Unique
-// for names.
+// names, or else the shared one. It may hold what other tests left, so use
+// Unique for names.
 func (s *Shared) RedisURL(tb testing.TB) string {
 	tb.Helper()
 	skipShort(tb, "Redis")
@@ -60,7 +60,8 @@ func (s *Shared) RedisURL(tb testing.TB) string {
 }
 
 // Redis is the shared Redis itself, never the one of the environment. A test
-// that stops it starts it again before it ends; what it held is gone then.
+// that stops it must start it again before the test ends. Its data is lost
+// then.
 func (s *Shared) Redis(tb testing.TB) *Redis {
 	tb.Helper()
 	skipShort(tb, "Redis")
@@ -76,7 +77,7 @@ func (s *Shared) Redis(tb testing.TB) *Redis {
 
 // PostgresURL is the URL of a running PostgreSQL: the one that
 // BARID_TEST_POSTGRES_URL names, or else the shared one. It may hold what other
-// tests left: use names of their own.
+// tests left, so use unique names.
 func (s *Shared) PostgresURL(tb testing.TB) string {
 	tb.Helper()
 	skipShort(tb, "PostgreSQL")
@@ -87,12 +88,13 @@ func (s *Shared) PostgresURL(tb testing.TB) string {
 }
 
 // Postgres is the shared PostgreSQL itself, never the one of the environment.
-// A test that stops it starts it again before it ends.
+// It does not sync its commits: only after a power cut would that make a
+// difference. A test that stops it must start it again before the test ends.
 func (s *Shared) Postgres(tb testing.TB) *Postgres {
 	tb.Helper()
 	skipShort(tb, "PostgreSQL")
 	server, err := s.postgres.get(func() (*Postgres, error) {
-		return NewPostgres(context.Background(), PostgresConfig{})
+		return NewPostgres(context.Background(), PostgresConfig{NoSync: true})
 	})
 	if err != nil {
 		tb.Fatal(err)
@@ -117,7 +119,7 @@ func (s *Shared) Close() error {
 }
 
 // Main wraps a *testing.M so that its Run closes the servers after the tests.
-// What is returned can go on to goleak.VerifyTestMain.
+// The result can be passed to goleak.VerifyTestMain.
 func (s *Shared) Main(m Runner) Runner { return &main{shared: s, tests: m} }
 
 // Runner runs tests and returns the exit code. *testing.M is one.
@@ -137,8 +139,9 @@ func (m *main) Run() int {
 	return code
 }
 
-// lazy is a server that the first caller starts, and everybody gets, or the
-// error that the first got: a failing start is slow, and is not repeated.
+// lazy is a server that the first caller starts. The others get the same
+// server, or the error of the start, because a start that fails is slow and not
+// repeated.
 type lazy[T any] struct {
 	mu     sync.Mutex
 	asked  bool
@@ -156,7 +159,8 @@ func (l *lazy[T]) get(start func() (T, error)) (T, error) {
 	return l.server, l.err
 }
 
-// take is the server, or nothing when none was started, and forgets it.
+// take returns the server and forgets it. It returns nothing when none was
+// started.
 func (l *lazy[T]) take() T {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -167,8 +171,8 @@ func (l *lazy[T]) take() T {
 }
 
 // Unique is a name for the test's queues or keys that no other test and no
-// earlier run has: the test's name, in what brokers allow, and a random end. It
-// has at most 80 bytes.
+// earlier run has used. It is the test's name, in characters that brokers
+// allow, and a random end. It has at most 80 bytes.
 func Unique(tb testing.TB) string {
 	name := strings.Map(func(r rune) rune {
 		switch {

@@ -1,0 +1,220 @@
+package deliverytest
+
+import (
+	"errors"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/esh3artech/barid/delivery"
+)
+
+// claimsWhatIsDue claims by status and time.
+func claimsWhatIsDue(t *storeSubtest) {
+	now := after(100)
+	for s, status := range delivery.Statuses() {
+		never, early := dueRecord(4*s, status, time.Time{}), dueRecord(4*s+1, status, now.Add(-time.Hour))
+		just, later := dueRecord(4*s+2, status, now), dueRecord(4*s+3, status, now.Add(time.Microsecond))
+		t.save(later, just, never, early)
+	}
+	for s, status := range delivery.Statuses() {
+		t.checkClaim(status, "w", now, 10, plainRecord(4*s+1).ID, plainRecord(4*s+2).ID)
+		t.checkClaim(status, "w", now, 10)
+		t.checkClaim(status, "v", now.Add(time.Microsecond), 10, plainRecord(4*s+3).ID)
+	}
+}
+
+// claimsInOrder claims up to a limit, in the order in which the records are
+// due.
+func claimsInOrder(t *storeSubtest) {
+	const many = 1000
+	random := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // a fixed seed
+	records := plainRecords(many)
+	for i, place := range random.Perm(many) {
+		records[i].DueAt = storeStart.Add(time.Duration(place) * time.Microsecond)
+	}
+	t.save(records...)
+	slices.SortFunc(records, func(a, b delivery.Record) int { return a.DueAt.Compare(b.DueAt) })
+	want := idsOf(records)
+	t.checkClaim(delivery.StatusPending, "w", after(1), 1, want[0])
+	t.checkClaim(delivery.StatusPending, "w", after(1), 99, want[1:100]...)
+	// The other records are not due yet.
+	t.checkClaim(delivery.StatusPending, "v", records[199].DueAt, many, want[100:200]...)
+	t.checkClaim(delivery.StatusPending, "w", after(1), delivery.MaxClaim, want[200:]...)
+	t.checkClaim(delivery.StatusPending, "w", after(1), many)
+}
+
+// claimsChangeLittle checks that a claim changes two fields of a record, and
+// returns all of the others as they are.
+func claimsChangeLittle(t *storeSubtest) {
+	statuses := delivery.Statuses()
+	want := make([]delivery.Record, len(statuses))
+	for i, status := range statuses {
+		want[i] = fullRecord(i)
+		want[i].Status = status
+	}
+	t.save(want...)
+	now := after(5000)
+	for i := range want {
+		claimed := t.claim(want[i].Status, "new", now, 10)
+		want[i].ClaimedBy, want[i].DueAt = "new", now.Add(storeLease)
+		if len(claimed) != 1 {
+			t.Fatalf("Claim: %d records, want 1", len(claimed))
+		}
+		if err := recordDifferences(&want[i], &claimed[0]); err != nil {
+			t.Errorf("Claim: %v", err)
+		}
+	}
+	t.checkRecords(want...)
+	t.checkStats(delivery.RecordStats{Total: len(want), Counts: countsOf(want), OldestPending: want[0].CreatedAt})
+}
+
+// leasesEnd lets a lease expire: another claim takes the record, and the first
+// claimer can neither update nor renew it.
+func leasesEnd(t *storeSubtest) {
+	record := dueRecord(0, delivery.StatusRetrying, after(0))
+	t.save(record)
+	t.checkClaim(delivery.StatusRetrying, "first", after(5), 1, record.ID)
+	end := after(5).Add(storeLease)
+	t.checkNextDue(end, delivery.StatusRetrying)
+	t.checkClaim(delivery.StatusRetrying, "first", end.Add(-time.Microsecond), 1)
+	t.checkClaim(delivery.StatusRetrying, "next", end.Add(-time.Microsecond), 1)
+	t.checkClaim(delivery.StatusRetrying, "next", end, 1, record.ID)
+	sent := delivery.Update{ID: record.ID, Status: delivery.StatusQueued, At: end, OnlyIfClaimedBy: "first"}
+	_, errs := t.store.Update(t.Context(), sent)
+	t.checkErrors("Update by a caller that has lost the claim", errs, &delivery.LateError{ID: record.ID, Status: delivery.StatusRetrying})
+	t.checkRenew("first", end.Add(time.Hour), 0)
+	t.checkNextDue(end.Add(storeLease), delivery.StatusRetrying)
+	sent.OnlyIfClaimedBy = "next"
+	if progress := t.update(sent)[0]; progress.ClaimedBy != "" || !progress.DueAt.IsZero() {
+		t.Errorf("Update: still claimed by %q until %s", progress.ClaimedBy, progress.DueAt)
+	}
+	t.checkClaim(delivery.StatusQueued, "w", after(100_000), 1)
+	t.checkClaim(delivery.StatusRetrying, "w", after(100_000), 1)
+}
+
+// invalidClaims claims with each field out of its bounds.
+func invalidClaims(t *storeSubtest) {
+	record := dueRecord(0, delivery.StatusPending, after(0))
+	t.save(record)
+	for field, change := range map[string]func(*delivery.Claim){
+		"no Status":         func(c *delivery.Claim) { c.Status = "" },
+		"an unknown Status": func(c *delivery.Claim) { c.Status = "PENDING" },
+		"no Token":          func(c *delivery.Claim) { c.Token = "" },
+		"no Now":            func(c *delivery.Claim) { c.Now = time.Time{} },
+		"no Lease":          func(c *delivery.Claim) { c.Lease = 0 },
+		"a negative Lease":  func(c *delivery.Claim) { c.Lease = -1 },
+		"no Limit":          func(c *delivery.Claim) { c.Limit = 0 },
+		"a negative Limit":  func(c *delivery.Claim) { c.Limit = -1 },
+		"too high a Limit":  func(c *delivery.Claim) { c.Limit = delivery.MaxClaim + 1 },
+	} {
+		claim := claimOf(delivery.StatusPending, "w", after(1), 1)
+		change(&claim)
+		if claimed, err := t.store.Claim(t.Context(), claim); !errors.Is(err, delivery.ErrInvalid) || len(claimed) != 0 {
+			t.Errorf("Claim with %s: %d records, %v, want ErrInvalid", field, len(claimed), err)
+		}
+	}
+	t.checkRecords(record)
+}
+
+// renews renews the claims of a token, and no others.
+func renews(t *storeSubtest) {
+	records := make([]delivery.Record, 0, 20)
+	for i, status := range delivery.Statuses() {
+		record := dueRecord(i, status, after(30))
+		record.ClaimedBy = "session"
+		records = append(records, record)
+	}
+	for i, token := range []string{"session ", "Session", "sessio", "%", "_ession", ""} {
+		record := dueRecord(20+i, delivery.StatusQueued, after(30))
+		record.ClaimedBy = token
+		records = append(records, record)
+	}
+	// The lease of the one has ended, and the other never was due.
+	ended, undue := dueRecord(30, delivery.StatusPending, after(-100)), dueRecord(31, delivery.StatusQueued, time.Time{})
+	ended.ClaimedBy, undue.ClaimedBy = "session", "session"
+	records = append(records, ended, undue)
+	t.save(records...)
+	for _, until := range []time.Time{after(90), after(60), after(60), after(120)} {
+		renewed := 0
+		for i := range records {
+			renewable := records[i].Status == delivery.StatusPending || records[i].Status == delivery.StatusQueued
+			if records[i].ClaimedBy == "session" && renewable {
+				records[i].DueAt = until
+				renewed++
+			}
+		}
+		t.checkRenew("session", until, renewed)
+		t.checkRecords(records...)
+		t.checkNextDue(until, delivery.StatusPending)
+		t.checkNextDue(after(30), delivery.StatusPending, delivery.StatusQueued)
+	}
+	t.checkRenew("nobody", after(500), 0)
+	// A record that nobody has claimed can't be renewed. An error is as good.
+	if renewed, _ := t.store.Renew(t.Context(), "", after(500)); renewed != 0 {
+		t.Errorf("Renew without a token: %d, want 0", renewed)
+	}
+	t.checkRecords(records...)
+
+	// A record that is settled, or claimed by somebody else, is not renewed.
+	claimed := t.claim(delivery.StatusPending, "other", after(120), 10)
+	if len(claimed) != 2 {
+		t.Errorf("Claim: %d records, want 2", len(claimed))
+	}
+	t.update(delivery.Update{ID: undue.ID, Status: delivery.StatusDelivered, At: after(130)})
+	t.checkRenew("session", after(140), 1)
+	t.checkRenew("other", after(150), 2)
+	t.checkNextDue(after(150), delivery.StatusPending)
+}
+
+// nextDue asks for the next due time, by status, while records change.
+func nextDue(t *storeSubtest) {
+	t.save(
+		dueRecord(0, delivery.StatusPending, after(50)),
+		dueRecord(1, delivery.StatusPending, after(40)),
+		dueRecord(2, delivery.StatusPending, time.Time{}),
+		dueRecord(3, delivery.StatusRetrying, after(30)),
+		dueRecord(4, delivery.StatusSent, after(20)),
+		dueRecord(5, delivery.StatusQueued, time.Time{}),
+	)
+	t.checkNextDue(after(40), delivery.StatusPending)
+	t.checkNextDue(after(30), delivery.StatusPending, delivery.StatusRetrying)
+	t.checkNextDue(after(20), delivery.StatusRetrying, delivery.StatusSent, delivery.StatusPending, delivery.StatusSent)
+	t.checkNextDue(time.Time{}, delivery.StatusQueued)
+	t.checkNextDue(time.Time{}, delivery.StatusQueued, delivery.StatusDelivered)
+	t.checkNextDue(time.Time{})
+	t.checkClaim(delivery.StatusPending, "w", after(45), 10, "record-0001")
+	t.checkNextDue(after(50), delivery.StatusPending)
+	t.checkClaim(delivery.StatusPending, "w", after(50), 10, "record-0000")
+	t.checkNextDue(after(45).Add(storeLease), delivery.StatusPending)
+	t.save(dueRecord(6, delivery.StatusPending, after(10)))
+	t.checkNextDue(after(10), delivery.StatusPending)
+	t.update(delivery.Update{ID: "record-0006", Status: delivery.StatusCancelled, At: after(11)})
+	t.checkNextDue(after(45).Add(storeLease), delivery.StatusPending)
+	t.update(delivery.Update{ID: "record-0004", Status: delivery.StatusDelivered, At: after(21)})
+	t.checkNextDue(time.Time{}, delivery.StatusSent, delivery.StatusDelivered)
+}
+
+// timeFromArguments passes times of other centuries, which a store that reads
+// the clock would get wrong.
+func timeFromArguments(t *storeSubtest) {
+	for i, now := range []time.Time{time.Date(1990, 1, 1, 0, 0, 0, 0, time.UTC), time.Date(2200, 1, 1, 0, 0, 0, 0, time.UTC)} {
+		record := dueRecord(i, delivery.StatusPending, now.Add(time.Minute))
+		record.CreatedAt, record.UpdatedAt = now, now
+		t.save(record)
+		t.checkRecords(record)
+		t.checkClaim(delivery.StatusPending, "w", now, 10)
+		record.ClaimedBy, record.DueAt = "w", now.Add(time.Minute).Add(storeLease)
+		t.checkClaim(delivery.StatusPending, "w", now.Add(time.Minute), 10, record.ID)
+		t.checkRecords(record)
+		t.checkClaim(delivery.StatusPending, "v", now.Add(time.Minute), 10)
+		update := delivery.Update{ID: record.ID, Status: delivery.StatusDelivered, At: now.Add(time.Hour)}
+		if err := record.Apply(update); err != nil {
+			t.Fatalf("Apply: %v", err)
+		}
+		t.update(update)
+		t.checkRecords(record)
+		t.checkPurge(update.At, 10, 0)
+		t.checkPurge(update.At.Add(time.Microsecond), 10, 1)
+	}
+}

@@ -1,0 +1,94 @@
+package deliverytest
+
+import (
+	"github.com/esh3artech/barid/delivery"
+)
+
+// countsOf is what RecordStats.Counts has to be for the records.
+func countsOf(records []delivery.Record) map[delivery.Status]map[delivery.Priority]int {
+	counts := map[delivery.Status]map[delivery.Priority]int{}
+	for i := range records {
+		if counts[records[i].Status] == nil {
+			counts[records[i].Status] = map[delivery.Priority]int{}
+		}
+		counts[records[i].Status][records[i].Priority]++
+	}
+	return counts
+}
+
+// checkStats fails the test unless Stats returns the same.
+func (t *storeSubtest) checkStats(want delivery.RecordStats) {
+	t.Helper()
+	got, err := t.store.Stats(t.Context())
+	if err != nil {
+		t.Fatalf("Stats: %v", err)
+	}
+	if got.Total != want.Total || !got.OldestPending.Equal(want.OldestPending) {
+		t.Errorf("Stats: Total is %d, OldestPending %s, want %d and %s", got.Total, got.OldestPending, want.Total, want.OldestPending)
+	}
+	if err := timeProblem(got.OldestPending); err != nil {
+		t.Errorf("Stats: OldestPending: %v", err)
+	}
+	total := 0
+	for _, status := range delivery.Statuses() {
+		total += got.Of(status)
+		for _, priority := range delivery.Priorities() {
+			if got, want := got.Counts[status][priority], want.Counts[status][priority]; got != want {
+				t.Errorf("Stats: %d are %s and %s, want %d", got, status, priority, want)
+			}
+		}
+	}
+	if total != want.Total {
+		t.Errorf("Stats: the counts add up to %d, want %d", total, want.Total)
+	}
+}
+
+// storeStats counts records in every status and priority, while they change.
+func storeStats(t *storeSubtest) {
+	var records []delivery.Record
+	for s, status := range delivery.Statuses() {
+		for p, priority := range delivery.Priorities() {
+			for range 1 + s + p {
+				record := plainRecord(len(records))
+				record.Status, record.Priority = status, priority
+				records = append(records, record)
+			}
+		}
+	}
+	t.save(records...)
+	check := func() {
+		t.Helper()
+		stats := delivery.RecordStats{Total: len(records), Counts: countsOf(records)}
+		for i := range records {
+			if records[i].Status == delivery.StatusPending {
+				stats.OldestPending = records[i].CreatedAt
+				break
+			}
+		}
+		t.checkStats(stats)
+	}
+	check()
+	stats, err := t.store.Stats(t.Context())
+	if err != nil {
+		t.Fatalf("Stats: %v", err)
+	}
+	for _, counts := range stats.Counts {
+		clear(counts) // it belongs to the caller
+	}
+	check()
+	for i := range records {
+		if records[i].Status != delivery.StatusPending {
+			break
+		}
+		update := delivery.Update{ID: records[i].ID, Status: delivery.StatusQueued, At: after(1000)}
+		if err := records[i].Apply(update); err != nil {
+			t.Fatalf("Apply: %v", err)
+		}
+		t.update(update)
+		check()
+	}
+	older := plainRecord(-1000)
+	t.save(older)
+	records = append([]delivery.Record{older}, records...)
+	check()
+}
