@@ -4,6 +4,7 @@ import (
 	"container/list"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 )
 
@@ -38,9 +39,10 @@ type Set struct {
 	config SetConfig
 	fault  error
 
-	mu       sync.Mutex
-	breakers map[string]*list.Element
-	recent   list.List // of *Breaker, the one used last in front
+	mu        sync.Mutex
+	breakers  map[string]*list.Element
+	recent    list.List // of *Breaker, the one used last in front
+	observers []*observer
 }
 
 // NewSet makes an empty Set. It doesn't fail: a faulty config is returned by
@@ -54,7 +56,43 @@ func NewSet(config SetConfig) *Set {
 	if config.MaxKeys < 1 || config.MaxKeys > maxCount {
 		fault = errors.Join(fault, fmt.Errorf("%w: MaxKeys is %d, want 1 to %d", ErrConfig, config.MaxKeys, maxCount))
 	}
-	return &Set{config: config, fault: fault, breakers: make(map[string]*list.Element)}
+	s := &Set{config: config, fault: fault, breakers: make(map[string]*list.Element)}
+	first := config.Breaker.OnChange
+	s.config.Breaker.OnChange = func(change Change) {
+		defer s.notify(change) // whatever the first one does
+		if first != nil {
+			first(change)
+		}
+	}
+	return s
+}
+
+// Watch has observer called at each change of any of the Set's breakers from now
+// on, until stop is called. Breaker.Watch says how. The changes of one breaker come
+// in their order; those of different breakers may come at the same time.
+func (s *Set) Watch(called func(Change)) (stop func()) {
+	if called == nil || s.Err() != nil {
+		return func() {}
+	}
+	added := &observer{call: called}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.observers = append(s.observers, added)
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.observers = slices.DeleteFunc(slices.Clone(s.observers), func(o *observer) bool { return o == added })
+	}
+}
+
+// notify calls the observers, of which each may panic.
+func (s *Set) notify(change Change) {
+	s.mu.Lock()
+	observers := s.observers // a slice that is never changed
+	s.mu.Unlock()
+	for _, each := range observers {
+		s.config.Breaker.callGuarded(each, change)
+	}
 }
 
 // Err is nil, or says why the Set can't be used; it matches ErrConfig.
@@ -98,6 +136,26 @@ func (s *Set) Len() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.breakers)
+}
+
+// Open is how many of the breakers are open or half-open.
+func (s *Set) Open() int {
+	if s.Err() != nil {
+		return 0
+	}
+	s.mu.Lock()
+	kept := make([]*Breaker, 0, len(s.breakers))
+	for each := s.recent.Front(); each != nil; each = each.Next() {
+		kept = append(kept, each.Value.(*Breaker))
+	}
+	s.mu.Unlock()
+	open := 0
+	for _, each := range kept {
+		if each.State() != Closed {
+			open++
+		}
+	}
+	return open
 }
 
 // evict removes one breaker. mu is held.

@@ -170,3 +170,36 @@ func BenchmarkSetGet(b *testing.B) {
 		}
 	})
 }
+
+// A Set tells of the changes of all its breakers, those made later included, and
+// counts those that are not closed.
+func TestSetWatch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var first record[string]
+		s := NewSet(SetConfig{Breaker: Config{Name: "s", SampleSize: 1, OnChange: func(c Change) {
+			first.add(c.Key)
+			panic("the first observer")
+		}}})
+		s.Get("a").call(t, Success)
+		var told record[string]
+		s.Watch(func(Change) { panic("an observer") })
+		stop := s.Watch(func(c Change) { told.add(c.Name + "/" + c.Key + " " + c.To.String()) })
+		s.Get("a").call(t, Failure)
+		s.Get("b").call(t, Failure)
+		assert.Equal(t, []string{"s/a open", "s/b open"}, told.all())
+		assert.Equal(t, []string{"a", "b"}, first.all())
+		assert.Equal(t, 2, s.Open())
+		s.Get("a").halfOpen(t)
+		s.Get("a").call(t, Success)
+		assert.Contains(t, told.all(), "s/a closed")
+		assert.Equal(t, 1, s.Open())
+		stop()
+		stop()
+		n := len(told.all())
+		s.Get("a").call(t, Failure)
+		assert.Len(t, told.all(), n)
+		s.Watch(nil)()
+		(*Set)(nil).Watch(func(Change) {})()
+		assert.Zero(t, (*Set)(nil).Open())
+	})
+}

@@ -118,17 +118,17 @@ func (b *Breaker) notify() {
 			ended = true
 			return
 		}
-		b.callGuarded(next)
+		b.config.callGuarded(next.to, next.change)
 	}
 }
 
 // callGuarded calls an observer, and survives its panic.
-func (b *Breaker) callGuarded(n notification) {
+func (c *Config) callGuarded(to *observer, change Change) {
 	defer func() {
 		if value := recover(); value != nil {
-			b.config.Logger.Error("observer of the breaker panicked", "breaker", n.change.Name, "to", n.change.To.String(),
+			c.Logger.Error("observer of the breaker panicked", "breaker", change.Name, "to", change.To.String(),
 				"panic", fmt.Sprint(value), "stack", string(debug.Stack()))
 		}
 	}()
-	n.to.call(n.change)
+	to.call(change)
 }

@@ -91,7 +91,8 @@ type ConsumerConfig struct {
 	Breaker *breaker.Breaker
 	// KeyBreakers and BreakerKey, set together, give every key (a provider, a
 	// webhook's host) a breaker of its own, which while open postpones that key's
-	// messages only.
+	// messages only. A key is logged when its breaker changes: do not make it of
+	// recipients if these must not be in the log.
 	KeyBreakers *breaker.Set
 	BreakerKey  func(Message) string
 

@@ -151,19 +151,33 @@ func awaitDependency(ctx context.Context, d *dependency, asked any, failure erro
 	}
 }
 
-// watchBreaker counts the breaker's transitions and logs them.
-func watchBreaker(watched *breaker.Breaker, counters *consumerMetrics, logger *slog.Logger) (stop func()) {
-	if watched == nil {
-		return func() {}
+// watchBreakers counts the transitions of the consumer's breaker, or of those of its
+// keys, and logs them.
+func watchBreakers(config *ConsumerConfig, counters *consumerMetrics) (stop func()) {
+	switch {
+	case config.Breaker != nil:
+		counters.breakerState(config.Breaker.Name(), config.Breaker.State())
+		return config.Breaker.Watch(func(change breaker.Change) {
+			counters.breakerState(change.Name, change.To)
+			counters.breakerChanged(change)
+			logBreaker(config.Logger, change)
+		})
+	case config.KeyBreakers != nil:
+		// A gauge for each key could be thousands.
+		return config.KeyBreakers.Watch(func(change breaker.Change) {
+			counters.breakersOpen(change.Name, config.KeyBreakers.Open())
+			counters.breakerChanged(change)
+			logBreaker(config.Logger, change, slog.String("key", change.Key))
+		})
 	}
-	counters.breakerState(watched.Name(), watched.State())
-	return watched.Watch(func(change breaker.Change) {
-		counters.breakerChanged(change)
-		severity := slog.LevelInfo
-		if change.To == breaker.Open {
-			severity = slog.LevelWarn
-		}
-		logger.LogAttrs(context.Background(), severity, "breaker "+change.To.String(),
-			slog.String("breaker", change.Name), slog.String("from", change.From.String()))
-	})
+	return func() {}
+}
+
+func logBreaker(logger *slog.Logger, change breaker.Change, more ...slog.Attr) {
+	severity := slog.LevelInfo
+	if change.To == breaker.Open {
+		severity = slog.LevelWarn
+	}
+	logger.LogAttrs(context.Background(), severity, "breaker "+change.To.String(),
+		append(more, slog.String("breaker", change.Name), slog.String("from", change.From.String()))...)
 }

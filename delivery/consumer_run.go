@@ -84,9 +84,10 @@ func (r *consumerRun) until(ctx context.Context) error {
 		watchers.Go(func() { r.gates.pauseTransport(watching, pauser) })
 	}
 	if depther, able := r.transport.(Depther); able && r.config.Metrics != nil {
-		watchers.Go(func() { r.metrics.watchDepth(watching, depther) })
+		transport := newDependency("transport", r.config.Metrics, r.config.Logger)
+		watchers.Go(func() { r.metrics.watchDepth(watching, depther, transport) })
 	}
-	unwatch := watchBreaker(r.config.Breaker, r.metrics, r.config.Logger)
+	unwatch := watchBreakers(r.config, r.metrics)
 
 	received := r.receive(ctx)
 

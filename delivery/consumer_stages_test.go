@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"runtime"
 	"strconv"
 	"strings"
@@ -322,6 +323,7 @@ func TestBreakerForEachKeyPutsOffItsOwnMessagesOnly(t *testing.T) {
 	bubble(t, func(f *fixture) {
 		config := f.config()
 		config.Retry = retry.Exponential{Base: time.Second, Max: time.Second, MaxRetries: 1000}
+		config.Logger = slog.New(slog.NewTextHandler(f.log, nil))
 		config.KeyBreakers = breaker.NewSet(breaker.SetConfig{Breaker: breaker.Config{SampleSize: 4, OpenFor: 10 * time.Second}})
 		config.BreakerKey = func(m delivery.Message) string { return m.Recipient }
 		var broken atomic.Bool
@@ -339,8 +341,16 @@ func TestBreakerForEachKeyPutsOffItsOwnMessagesOnly(t *testing.T) {
 		for i := range 20 {
 			assert.Equal(t, []int{1}, f.attempts(fmt.Sprint("good", i)))
 		}
+		open := func() float64 {
+			value, _ := f.collector.Value(metrics.BreakersOpen, metrics.LabelName, "")
+			return value
+		}
+		assert.InDelta(t, 1, open(), 0)
+		assert.Equal(t, 1, f.log.count(`msg="breaker open" key=bad`))
 		broken.Store(false)
 		wait(5 * time.Minute)
+		assert.Zero(t, open())
+		assert.Positive(t, f.log.count(`msg="breaker closed" key=bad`))
 		require.NoError(t, stop())
 		f.empty()
 		assert.Equal(t, 40, f.processed(metrics.OutcomeDelivered))

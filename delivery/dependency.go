@@ -19,7 +19,7 @@ const outageMost = 30 * time.Second
 // leave it alone then. It tells the log when that begins and ends, and the gauge.
 type dependency struct {
 	name   string
-	up     metrics.Gauge
+	up     func() metrics.Gauge // exported once it is known whether it is up
 	logger *slog.Logger
 	most   time.Duration // the longest wait
 	well   atomic.Bool   // it answered last
@@ -33,7 +33,7 @@ type dependency struct {
 func newDependency(name string, recorder metrics.Recorder, logger *slog.Logger) *dependency {
 	return &dependency{
 		name:   name,
-		up:     recorder.Gauge(metrics.DependencyUp, metrics.LabelDependency, name),
+		up:     sync.OnceValue(func() metrics.Gauge { return recorder.Gauge(metrics.DependencyUp, metrics.LabelDependency, name) }),
 		logger: logger,
 		most:   outageMost,
 	}
@@ -48,7 +48,7 @@ func (d *dependency) failed(ctx context.Context, err error) {
 	d.failures++
 	d.last = err
 	d.mu.Unlock()
-	d.up.Set(0)
+	d.up().Set(0)
 	if first {
 		d.logger.LogAttrs(ctx, slog.LevelWarn, "dependency is down", slog.String("dependency", d.name), errorAttr(err))
 	}
@@ -64,7 +64,7 @@ func (d *dependency) answered(ctx context.Context) {
 	d.failures, d.last, d.until = 0, nil, time.Time{}
 	d.well.Store(true)
 	d.mu.Unlock()
-	d.up.Set(1)
+	d.up().Set(1)
 	if failures > 0 {
 		d.logger.LogAttrs(ctx, slog.LevelInfo, "dependency is back", slog.String("dependency", d.name), slog.Int("failures", failures))
 	}

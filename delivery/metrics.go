@@ -75,9 +75,6 @@ type consumerMetrics struct {
 	attempts  metrics.TimedHistogram
 	running   metrics.Gauge
 	overdue   metrics.Gauge
-	depths    [4]metrics.Gauge // by level
-	oldest    [4]metrics.Gauge
-	transport metrics.Gauge
 }
 
 func newConsumerMetrics(recorder metrics.Recorder) *consumerMetrics {
@@ -91,7 +88,6 @@ func newConsumerMetrics(recorder metrics.Recorder) *consumerMetrics {
 		attempts:  metrics.TimedValues(recorder.Histogram(metrics.AttemptsToSuccess)),
 		running:   recorder.Gauge(metrics.HandlersRunning),
 		overdue:   recorder.Gauge(metrics.HandlersOverdue),
-		transport: recorder.Gauge(metrics.DependencyUp, metrics.LabelDependency, "transport"),
 	}
 	for _, outcome := range []string{
 		metrics.OutcomeDelivered, metrics.OutcomeRetried, metrics.OutcomeDeadLettered,
@@ -109,10 +105,6 @@ func newConsumerMetrics(recorder metrics.Recorder) *consumerMetrics {
 	m.claims = metrics.Timed(m.results[metrics.IdempotencyClaimed])
 	for _, class := range []retry.Class{retry.ClassRecoverable, retry.ClassTransient, retry.ClassPermanent} {
 		m.retries[class] = recorder.Counter(metrics.RetriesTotal, metrics.LabelClass, class.String())
-	}
-	for _, priority := range Priorities() {
-		m.depths[level(priority)] = recorder.Gauge(metrics.QueueDepth, metrics.LabelPriority, priority.String())
-		m.oldest[level(priority)] = recorder.Gauge(metrics.QueueOldestSeconds, metrics.LabelPriority, priority.String())
 	}
 	return m
 }
@@ -151,10 +143,9 @@ func (m *consumerMetrics) handlersRun(running, overdue int) {
 
 func (m *consumerMetrics) retried(class retry.Class) { m.retries[class].Add(1) }
 func (m *consumerMetrics) idempotency(result string) { m.results[result].Add(1) }
-func (m *consumerMetrics) transportUp(up bool)       { m.transport.Set(boolGauge(up)) }
 
 // watchDepth keeps the gauges of what waits in the transport, until ctx ends.
-func (m *consumerMetrics) watchDepth(ctx context.Context, depther Depther) {
+func (m *consumerMetrics) watchDepth(ctx context.Context, depther Depther, transport *dependency) {
 	for {
 		asking, done := context.WithTimeout(ctx, depthInterval)
 		depths, err := depther.Depth(asking)
@@ -162,9 +153,11 @@ func (m *consumerMetrics) watchDepth(ctx context.Context, depther Depther) {
 		if ctx.Err() != nil {
 			return
 		}
-		m.transportUp(err == nil)
-		for _, priority := range Priorities() {
-			if err == nil {
+		if err != nil {
+			transport.failed(ctx, err)
+		} else {
+			transport.answered(ctx)
+			for _, priority := range Priorities() {
 				m.depth(priority, depths[priority])
 			}
 		}
@@ -175,16 +168,19 @@ func (m *consumerMetrics) watchDepth(ctx context.Context, depther Depther) {
 }
 
 func (m *consumerMetrics) depth(priority Priority, depth Depth) {
-	m.depths[level(priority)].Set(float64(depth.Messages))
-	m.oldest[level(priority)].Set(depth.Oldest.Seconds())
+	m.recorder.Gauge(metrics.QueueDepth, metrics.LabelPriority, priority.String()).Set(float64(depth.Messages))
+	m.recorder.Gauge(metrics.QueueOldestSeconds, metrics.LabelPriority, priority.String()).Set(depth.Oldest.Seconds())
 }
 
 func (m *consumerMetrics) breakerState(name string, state breaker.State) {
 	m.recorder.Gauge(metrics.BreakerState, metrics.LabelName, name).Set(breakerGauge(state))
 }
 
+func (m *consumerMetrics) breakersOpen(name string, open int) {
+	m.recorder.Gauge(metrics.BreakersOpen, metrics.LabelName, name).Set(float64(open))
+}
+
 func (m *consumerMetrics) breakerChanged(change breaker.Change) {
-	m.breakerState(change.Name, change.To)
 	m.recorder.Counter(metrics.BreakerTransitionsTotal, metrics.LabelName, change.Name, metrics.LabelTo, change.To.String()).Add(1)
 }
 
@@ -197,11 +193,4 @@ func breakerGauge(state breaker.State) float64 {
 	default:
 		return metrics.BreakerClosed
 	}
-}
-
-func boolGauge(b bool) float64 {
-	if b {
-		return 1
-	}
-	return 0
 }

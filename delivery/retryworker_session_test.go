@@ -94,10 +94,10 @@ func TestQueuedIsHeldForAMinute(t *testing.T) {
 func TestALateConfirmationHoldsWhatWaits(t *testing.T) {
 	bubble(t, func(f *fixture) {
 		records := f.outboxed(delivery.PublisherConfig{PendingGrace: time.Hour})
-		end := f.workBesidePublisher(delivery.RetryWorkerConfig{})
 		var down atomic.Bool
 		down.Store(true)
 		refuseConfirmations(records, &down)
+		end := f.workBesidePublisher(delivery.RetryWorkerConfig{})
 		f.publish(to("a"))
 		wait(5 * time.Minute)
 		down.Store(false)

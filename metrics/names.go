@@ -39,6 +39,9 @@ const (
 	// BreakerState is the state of a circuit breaker, by LabelName:
 	// BreakerClosed, BreakerHalfOpen or BreakerOpen.
 	BreakerState = "barid_breaker_state"
+	// BreakersOpen is how many of the circuit breakers that share a name, one for
+	// each key, are open or half-open, by LabelName.
+	BreakersOpen = "barid_breakers_open"
 	// BreakerTransitionsTotal counts a circuit breaker's changes of state, by
 	// LabelName and LabelTo, the new state's name.
 	BreakerTransitionsTotal = "barid_breaker_transitions_total"
