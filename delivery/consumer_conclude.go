@@ -70,37 +70,22 @@ func (r *consumerRun) hold(ctx context.Context, m *inflight, p plan) {
 		// go on with the message meanwhile.
 		m.release(ctx)
 	}
-	held := r.beginHold(m)
+	held := r.order.hold(m)
 	r.workers.Go(func() {
 		timer := time.NewTimer(p.delay)
 		defer timer.Stop()
 		select {
 		case <-timer.C:
-			r.endHold(m, held)
+			r.order.endHold(m, held)
 			r.resume(ctx, m, p)
 		case <-held.aside:
-			r.endHold(m, held)
+			r.order.endHold(m, held)
 			r.stepAside(ctx, m, p)
 		case <-r.serving.Done():
-			r.endHold(m, held)
+			r.order.endHold(m, held)
 			r.giveBack(ctx, m)
 		}
 	})
-}
-
-func (r *consumerRun) beginHold(m *inflight) *hold {
-	if m.recipient != "" {
-		return r.order.hold(m)
-	}
-	return r.holds.begin(m)
-}
-
-func (r *consumerRun) endHold(m *inflight, held *hold) {
-	if m.recipient != "" {
-		r.order.endHold(m, held)
-		return
-	}
-	r.holds.end(held)
 }
 
 // resume has a message go on whose hold is over.
@@ -173,9 +158,6 @@ func (r *consumerRun) end(m *inflight) {
 
 // next lets the next message of m's recipient go.
 func (r *consumerRun) next(m *inflight) {
-	if r.order == nil {
-		return
-	}
 	if next := r.order.next(m); next != nil && !r.queue.push(next) {
 		r.giveBack(context.Background(), next)
 	}

@@ -16,9 +16,11 @@ const (
 
 // recipientOrder keeps the order of ordered mode: of each recipient one message is
 // under way, in the queue or in a goroutine's hands, and the others stand in line
-// behind it. Their number is bounded by what may be in hand.
+// behind it. Their number is bounded by what may be in hand. Without ordered mode
+// every message may go.
 type recipientOrder struct {
-	holds *holds
+	ordered bool
+	holds   *holds
 
 	mu    sync.Mutex
 	lines map[string]*recipientLine // of every recipient that has a message under way
@@ -30,13 +32,16 @@ type recipientLine struct {
 	held    *hold   // of the one under way, nil unless it is held
 }
 
-func newRecipientOrder(holds *holds) *recipientOrder {
-	return &recipientOrder{holds: holds, lines: make(map[string]*recipientLine)}
+func newRecipientOrder(ordered bool, holds *holds) *recipientOrder {
+	return &recipientOrder{ordered: ordered, holds: holds, lines: make(map[string]*recipientLine)}
 }
 
 // arrive takes messages in the order in which they came and returns those that
 // may go. What can't be decoded has no recipient and need not wait.
 func (o *recipientOrder) arrive(messages []*inflight) []*inflight {
+	if !o.ordered {
+		return messages
+	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	ready := messages[:0]
@@ -61,8 +66,11 @@ func (o *recipientOrder) arrive(messages []*inflight) []*inflight {
 	return ready
 }
 
-// hold holds the message under way, with those behind it.
+// hold holds a message, with those that stand in line behind it.
 func (o *recipientOrder) hold(m *inflight) *hold {
+	if m.recipient == "" {
+		return o.holds.begin(m)
+	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	held := []*inflight{m}
@@ -90,11 +98,14 @@ func (o *recipientOrder) endHold(m *inflight, held *hold) {
 // next takes the message under way out of its line, and returns the one that is
 // next, or nil: the first of the highest priority.
 func (o *recipientOrder) next(m *inflight) *inflight {
+	recipient := m.recipient
+	if recipient == "" {
+		return nil
+	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	recipient := m.recipient
 	line := o.lines[recipient]
-	if recipient == "" || line == nil {
+	if line == nil {
 		return nil
 	}
 	m.recipient = ""

@@ -225,3 +225,21 @@ func (p *planner) goesOn(m *inflight, o outcome, status Status, due time.Time) *
 	}
 	return &update
 }
+
+// attributes are what the log tells of a message that was settled.
+func (p *plan) attributes(m *inflight) []slog.Attr {
+	attributes := []slog.Attr{slog.String("message_id", m.id()), slog.Int("attempt", m.attempt())}
+	if p.letter != nil {
+		attributes = append(attributes, slog.String("dead_letter_id", p.letter.ID))
+	}
+	if p.outcome.reason != "" {
+		attributes = append(attributes, slog.String("reason", string(p.outcome.reason)))
+	}
+	if p.outcome.delay > 0 {
+		attributes = append(attributes, slog.Duration("delay", p.outcome.delay))
+	}
+	if p.outcome.err != nil {
+		attributes = append(attributes, errorAttr(p.outcome.err))
+	}
+	return attributes
+}

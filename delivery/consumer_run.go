@@ -28,14 +28,13 @@ type consumerRun struct {
 
 	queue   *queue
 	gates   *gates
-	holds   *holds
-	order   *recipientOrder // nil unless ordered
+	order   *recipientOrder
 	stages  *stages
 	planner *planner
 	settler *settler
 	workers sync.WaitGroup
-	running []runningHandler // by worker
-	inHand  atomic.Int64     // messages that are neither settled nor given back
+	watch   *handlerWatch
+	inHand  atomic.Int64 // messages that are neither settled nor given back
 
 	// serving ends when the drain begins: what is not running is given back.
 	serving context.Context
@@ -54,18 +53,15 @@ func newConsumerRun(ctx context.Context, c *Consumer) *consumerRun {
 		config:    &c.config,
 		transport: c.transport,
 		metrics:   c.metrics,
-		running:   make([]runningHandler, c.config.Concurrency),
 		queue:     queue,
 		gates:     newGates(queue),
-		holds:     newHolds(c.config.Prefetch),
-		stages:    &stages{config: &c.config, handler: c.handler, guard: c.guard, keys: keys, metrics: c.metrics, busy: make(chan struct{}, 1)},
+		order:     newRecipientOrder(c.config.Ordered, newHolds(c.config.Prefetch)),
+		stages:    newStages(c, keys),
 		planner:   planner,
 		settler:   &settler{config: &c.config, transport: c.transport, planner: planner, metrics: c.metrics},
 	}
+	r.watch = newHandlerWatch(&c.config, r.stages)
 	r.serving, r.stop = context.WithCancel(context.WithoutCancel(ctx))
-	if c.config.Ordered {
-		r.order = newRecipientOrder(r.holds)
-	}
 	return r
 }
 
@@ -74,10 +70,10 @@ func (r *consumerRun) until(ctx context.Context) error {
 	// Handlers outlive ctx, by the time of the drain.
 	work, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer cancel(nil)
-	for i := range r.running {
-		r.workers.Go(func() { r.serve(work, &r.running[i]) })
+	for i := range r.watch.running {
+		r.workers.Go(func() { r.serve(work, &r.watch.running[i]) })
 	}
-	handlersWatched := r.watchInBackground(work)
+	endWatch := r.watch.start(work)
 	watching, stopWatching := context.WithCancel(ctx)
 	var watchers sync.WaitGroup
 	if pauser, able := r.subscription.(Pauser); able {
@@ -95,19 +91,8 @@ func (r *consumerRun) until(ctx context.Context) error {
 	watchers.Wait()
 	drained := r.drain(cancel)
 	unwatch()
-	handlersWatched()
+	endWatch()
 	return errors.Join(received, drained)
-}
-
-// watchInBackground watches the handlers until stop is called.
-func (r *consumerRun) watchInBackground(ctx context.Context) (stop func()) {
-	watching, cancel := context.WithCancel(ctx)
-	var watcher sync.WaitGroup
-	watcher.Go(func() { r.watchHandlers(watching) })
-	return func() {
-		cancel()
-		watcher.Wait()
-	}
 }
 
 // receive moves what arrives into the queue, while messages flow. It returns nil
@@ -128,11 +113,8 @@ func (r *consumerRun) receive(ctx context.Context) error {
 				block[i] = inflight{incoming: incoming, now: now}
 				messages[i] = &block[i]
 			}
-			if r.order != nil {
-				messages = r.order.arrive(messages)
-			}
 			r.inHand.Add(int64(len(batch)))
-			r.queue.push(messages...)
+			r.queue.push(r.order.arrive(messages)...)
 		case ctx.Err() != nil:
 		case errors.Is(err, ErrClosed):
 			return err
@@ -177,11 +159,7 @@ func (r *consumerRun) drain(cancel context.CancelCauseFunc) error {
 		done()
 	}
 	r.stop()
-	waiting := r.queue.end()
-	if r.order != nil {
-		waiting = append(waiting, r.order.end()...)
-	}
-	for _, m := range waiting {
+	for _, m := range append(r.queue.end(), r.order.end()...) {
 		r.giveBack(context.Background(), m)
 	}
 	idle := make(chan struct{})

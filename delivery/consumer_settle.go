@@ -268,18 +268,3 @@ func (s *settler) ack(ctx context.Context, m *inflight) {
 		s.config.Logger.LogAttrs(ctx, p.severity, p.event, p.attributes(m)...)
 	}
 }
-
-// attributes are what the log tells of a message that was settled.
-func (p *plan) attributes(m *inflight) []slog.Attr {
-	attributes := []slog.Attr{slog.String("message_id", m.id()), slog.Int("attempt", m.attempt())}
-	if p.outcome.reason != "" {
-		attributes = append(attributes, slog.String("reason", string(p.outcome.reason)))
-	}
-	if p.outcome.delay > 0 {
-		attributes = append(attributes, slog.Duration("delay", p.outcome.delay))
-	}
-	if p.outcome.err != nil {
-		attributes = append(attributes, errorAttr(p.outcome.err))
-	}
-	return attributes
-}

@@ -35,6 +35,10 @@ type stages struct {
 	busy     chan struct{} // gets one when the first of them begins
 }
 
+func newStages(c *Consumer, keys *dependency) *stages {
+	return &stages{config: &c.config, handler: c.handler, guard: c.guard, keys: keys, metrics: c.metrics, busy: make(chan struct{}, 1)}
+}
+
 // process takes a message through the stages. A panic in one of the host's
 // functions is a failed attempt, unless the handler had succeeded before it.
 func (s *stages) process(ctx context.Context, m *inflight) (o outcome) {
