@@ -106,8 +106,8 @@ type ConsumerConfig struct {
 	// asks for one (Message.RequireAck) is awaited after the handler is done.
 	// Until it comes the message is sent, not delivered. Further attempts of such a
 	// message look its record up first, and do not run when it is acknowledged.
-	// Default 5 min. Negative: no acknowledgments, delivered when the handler is
-	// done; as without a Store.
+	// Default 5 min with a Store, without which it can't be set. Negative: no
+	// acknowledgments, delivered when the handler is done.
 	AckTimeout time.Duration
 
 	// DeadLetters keeps what is given up; dlq.NewManager makes one. If it is a
@@ -121,6 +121,8 @@ type ConsumerConfig struct {
 	Metrics metrics.Recorder
 	// Logger: nil discards. Bodies and recipients are never logged.
 	Logger *slog.Logger
+
+	settings error // what is wrong with the Settings that were put into it
 }
 
 func (c ConsumerConfig) withDefaults(transport Transport) ConsumerConfig {
@@ -146,7 +148,9 @@ func (c ConsumerConfig) withDefaults(transport Transport) ConsumerConfig {
 	setDuration(&c.DrainTimeout, 30*time.Second)
 	setDuration(&c.MaxRetryAfter, time.Hour)
 	setDuration(&c.MaxHold, 5*time.Minute)
-	setDuration(&c.AckTimeout, 5*time.Minute)
+	if c.Store != nil {
+		setDuration(&c.AckTimeout, 5*time.Minute)
+	}
 	setDuration(&c.IdempotencyLease, time.Minute)
 	setDuration(&c.IdempotencyWindow, 24*time.Hour)
 	if c.Retry == nil {
@@ -179,6 +183,12 @@ func (c ConsumerConfig) validate() error {
 	}
 	if c.Name == "" {
 		fault("Name is empty, and the transport has none of its own")
+	}
+	if c.settings != nil {
+		faults = append(faults, c.settings)
+	}
+	if c.AckTimeout > 0 && c.Store == nil {
+		fault("AckTimeout is %s, but Store is nil: acknowledgments are recorded there", c.AckTimeout)
 	}
 	positiveInt("Concurrency", c.Concurrency)
 	positiveInt("Prefetch", c.Prefetch)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -33,6 +34,7 @@ type stages struct {
 	metrics  *consumerMetrics
 	handlers atomic.Int64  // handlers running now
 	busy     chan struct{} // gets one when the first of them begins
+	warned   sync.Once     // of acknowledgments that are not awaited
 }
 
 func newStages(c *Consumer, keys *dependency) *stages {
@@ -102,7 +104,19 @@ func (s *stages) read(m *inflight) error {
 	}
 	m.envelope = envelope
 	s.metrics.waited(m)
+	if envelope.RequireAck && s.config.Store == nil {
+		s.warnOfAcks(m)
+	}
 	return nil
+}
+
+// warnOfAcks says once that an acknowledgment which was asked for is not awaited.
+func (s *stages) warnOfAcks(m *inflight) {
+	s.warned.Do(func() {
+		s.config.Logger.LogAttrs(context.Background(), slog.LevelWarn,
+			"acknowledgments are asked for, but ConsumerConfig.Store is nil: messages are delivered when their handler is done",
+			slog.String("message_id", m.id()))
+	})
 }
 
 // claim takes the message's idempotency key for this attempt.

@@ -2,6 +2,7 @@ package delivery_test
 
 import (
 	"context"
+	"log/slog"
 	"strconv"
 	"testing"
 	"testing/synctest"
@@ -11,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/esh3artech/barid/delivery"
+	"github.com/esh3artech/barid/delivery/memory"
 	"github.com/esh3artech/barid/idempotency"
 	"github.com/esh3artech/barid/metrics"
 )
@@ -176,6 +178,25 @@ func TestQueueDepthIsReported(t *testing.T) {
 		assert.InDelta(t, 1, depth, 0)
 		up, _ := f.collector.Value(metrics.DependencyUp, metrics.LabelDependency, "transport")
 		assert.InDelta(t, 1, up, 0)
+		require.NoError(t, stop())
+	})
+}
+
+func TestAcknowledgmentsWithoutAStore(t *testing.T) {
+	_, err := delivery.NewConsumer(memory.New(memory.Config{}), fine, delivery.ConsumerConfig{AckTimeout: time.Minute})
+	require.ErrorIs(t, err, delivery.ErrConfig)
+	require.ErrorContains(t, err, "ConsumerConfig.AckTimeout is 1m0s, but Store is nil")
+
+	bubble(t, func(f *fixture) {
+		config := f.config()
+		config.Logger = slog.New(slog.NewTextHandler(f.log, nil))
+		_, stop := f.consume(fine, config)
+		asks, other := to("a"), to("b")
+		asks.RequireAck, other.RequireAck = true, true
+		f.publish(asks, other)
+		wait(time.Second)
+		assert.Equal(t, 1, f.log.count("ConsumerConfig.Store is nil"), "once")
+		assert.Equal(t, 2, f.processed(metrics.OutcomeDelivered))
 		require.NoError(t, stop())
 	})
 }

@@ -45,8 +45,9 @@ func (s Settings) Breaker(base breaker.Config) breaker.Config {
 // Consumer is base with what s governs; every other field is left as it is.
 //
 // Retry becomes the policy of s, with the Jitter that base has if it is
-// a retry.Exponential. IdempotencyWindow and AckTimeout become those of s; the
-// stores must come from the host. Where base has neither Breaker nor KeyBreakers,
+// a retry.Exponential. IdempotencyWindow and, with a Store, AckTimeout become those
+// of s; the stores must come from the host. What Validate finds wrong with s
+// NewConsumer reports. Where base has neither Breaker nor KeyBreakers,
 // it gets breakers made by s: one for each key if it has a BreakerKey, else one.
 // The host's own breakers stay; make them with Settings.Breaker.
 //
@@ -59,12 +60,16 @@ func (s Settings) Consumer(base ConsumerConfig) ConsumerConfig {
 	if !s.Features.Idempotency {
 		base.Idempotency = nil
 	}
-	base.AckTimeout = s.ackTimeout()
+	base.settings = s.Validate()
 	base.Store = s.store(base.Store)
+	if base.Store != nil || !s.Features.Acknowledgment {
+		base.AckTimeout = s.ackTimeout()
+	}
 	own := s.Breaker(breaker.Config{
 		Name: base.Name,
 		// A probe is one run of the handler, and has a little time to report.
 		ProbeTimeout: max(breaker.DefaultProbeTimeout, base.HandlerTimeout+30*time.Second),
+		Logger:       base.Logger,
 	})
 	switch {
 	case !s.Features.CircuitBreaker:

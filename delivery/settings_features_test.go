@@ -233,3 +233,11 @@ func TestFeaturesOffLoseNothing(t *testing.T) {
 		assert.Len(t, f.sink.letters, 1, "no retries")
 	})
 }
+
+// Settings with faults, the zero value among them, are no silent switch that turns
+// everything off.
+func TestSettingsWithFaultsAreReported(t *testing.T) {
+	_, err := delivery.NewConsumer(memory.New(memory.Config{}), fine, delivery.Settings{}.Consumer(delivery.ConsumerConfig{}))
+	require.ErrorIs(t, err, delivery.ErrConfig)
+	require.ErrorContains(t, err, "MessageReliability.BatchSizeLimit is 0")
+}
