@@ -58,7 +58,7 @@ func NewAcknowledger(store Store, config AcknowledgerConfig) (*Acknowledger, err
 	return &Acknowledger{
 		store:   store,
 		config:  config,
-		seconds: metrics.OrDiscard(config.Metrics).Histogram(metrics.AckSeconds),
+		seconds: metrics.Guarded(config.Metrics).Histogram(metrics.AckSeconds),
 	}, nil
 }
 

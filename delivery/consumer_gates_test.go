@@ -97,7 +97,7 @@ func TestAwaitDependency(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				d := newDependency("d", metrics.OrDiscard(nil), slog.New(slog.DiscardHandler))
+				d := newDependency("d", metrics.Guarded(nil), slog.New(slog.DiscardHandler))
 				begin := time.Now()
 				awaitDependency(t.Context(), d, test.asked, down)
 				assert.Positive(t, time.Since(begin), "it is left alone for a while")

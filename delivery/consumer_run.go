@@ -80,7 +80,7 @@ func (r *consumerRun) until(ctx context.Context) error {
 		watchers.Go(func() { r.gates.pauseTransport(watching, pauser) })
 	}
 	if depther, able := r.transport.(Depther); able && r.config.Metrics != nil {
-		transport := newDependency("transport", r.config.Metrics, r.config.Logger)
+		transport := newDependency("transport", r.metrics.recorder, r.config.Logger)
 		watchers.Go(func() { r.metrics.watchDepth(watching, depther, transport) })
 	}
 	unwatch := watchBreakers(r.config, r.metrics)

@@ -257,7 +257,6 @@ func (s *settler) ack(ctx context.Context, m *inflight) {
 		// It will come again and be told as a duplicate.
 		s.config.Logger.LogAttrs(ctx, slog.LevelDebug, "ack failed", slog.String("message_id", m.id()), errorAttr(err))
 	}
-	defer func() { _ = recover() }() // what the host gave for metrics and log decides nothing
 	p := &m.settlement.plan
 	if p.success {
 		s.metrics.delivered(m)

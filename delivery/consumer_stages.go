@@ -266,15 +266,7 @@ func (s *stages) call(ctx context.Context, m *inflight) error {
 }
 
 // panicked says what a panic in one of the host's functions leads to.
-func (s *stages) panicked(ctx context.Context, m *inflight, failure *PanicError) (o outcome) {
-	defer func() {
-		if recover() != nil { // nothing that the host gave for the log or the metrics works
-			o = outcome{kind: outcomeAbandoned, err: failure}
-			if m.effective {
-				o = outcome{kind: outcomeDelivered}
-			}
-		}
-	}()
+func (s *stages) panicked(ctx context.Context, m *inflight, failure *PanicError) outcome {
 	s.config.Logger.LogAttrs(ctx, slog.LevelError, "panic",
 		slog.String("message_id", m.id()), slog.String("panic", fmt.Sprint(failure.Value)), slog.String("stack", string(failure.Stack)))
 	switch {

@@ -21,6 +21,16 @@ import (
 	"github.com/esh3artech/barid/retry"
 )
 
+// panickingMetrics is a recorder whose instruments panic.
+type panickingMetrics struct{}
+
+func (p panickingMetrics) Counter(string, ...string) metrics.Counter     { return p }
+func (p panickingMetrics) Histogram(string, ...string) metrics.Histogram { return p }
+func (p panickingMetrics) Gauge(string, ...string) metrics.Gauge         { return p }
+func (panickingMetrics) Add(int64)                                       { panic("Add") }
+func (panickingMetrics) Observe(float64)                                 { panic("Observe") }
+func (panickingMetrics) Set(float64)                                     { panic("Set") }
+
 // panicking is a host's code that panics from the moment in which it is armed: an
 // error, a retry policy, a rule, a recorder, a log handler.
 type panicking struct {
@@ -91,6 +101,15 @@ func TestPanicsOfTheHost(t *testing.T) {
 		"log": {
 			wire: func(config *delivery.ConsumerConfig, p *panicking) { config.Logger = slog.New(p) },
 			runs: 1,
+		},
+		"metrics": {
+			wire: func(config *delivery.ConsumerConfig, p *panicking) { config.Metrics = panickingMetrics{} },
+			runs: 1,
+		},
+		"metrics of a failure": {
+			wire: func(config *delivery.ConsumerConfig, p *panicking) { config.Metrics = panickingMetrics{} },
+			err:  func(*panicking) error { return failing },
+			runs: 4, letters: 1, reason: delivery.ReasonExhausted,
 		},
 		"log of a failure": {
 			wire: func(config *delivery.ConsumerConfig, p *panicking) { config.Logger = slog.New(p) },

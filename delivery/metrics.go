@@ -20,7 +20,7 @@ type publisherMetrics struct {
 }
 
 func newPublisherMetrics(recorder metrics.Recorder) publisherMetrics {
-	recorder = metrics.OrDiscard(recorder)
+	recorder = metrics.Guarded(recorder)
 	m := publisherMetrics{
 		outcomes: make(map[string][4]metrics.Counter),
 		seconds:  recorder.Histogram(metrics.PublishSeconds),
@@ -78,7 +78,7 @@ type consumerMetrics struct {
 }
 
 func newConsumerMetrics(recorder metrics.Recorder) *consumerMetrics {
-	recorder = metrics.OrDiscard(recorder)
+	recorder = metrics.Guarded(recorder)
 	m := &consumerMetrics{
 		recorder:  recorder,
 		processed: make(map[string]metrics.Counter),

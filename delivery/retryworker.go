@@ -78,7 +78,7 @@ func (c RetryWorkerConfig) withDefaults(transport Transport) RetryWorkerConfig {
 	if c.DeadLetters == nil {
 		c.DeadLetters, _ = transport.(DeadLetterer)
 	}
-	c.Metrics = metrics.OrDiscard(c.Metrics)
+	c.Metrics = metrics.Guarded(c.Metrics)
 	c.Logger = guardedLogger(c.Logger)
 	return c
 }

@@ -45,7 +45,7 @@ type Config struct {
 func (c Config) withDefaults() Config {
 	c.Lease = cmp.Or(c.Lease, DefaultLease)
 	c.BatchSize = cmp.Or(c.BatchSize, DefaultBatchSize)
-	c.Metrics = metrics.OrDiscard(c.Metrics)
+	c.Metrics = metrics.Guarded(c.Metrics)
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}

@@ -9,7 +9,7 @@
 // Reading the clock costs more than the rest of counting. A caller that has just
 // read it therefore passes the time on, see Timed.
 //
-// Without a Recorder nothing is kept: OrDiscard turns nil into Discard.
+// Without a Recorder nothing is kept: Guarded turns nil into Discard.
 //
 // # Names
 //

@@ -76,12 +76,16 @@ type Gauge interface {
 // Discard is a Recorder that keeps nothing and costs nothing.
 var Discard Recorder = discard{}
 
-// OrDiscard returns recorder, or Discard in place of nil.
-func OrDiscard(recorder Recorder) Recorder {
-	if recorder == nil {
+// Guarded returns a recorder whose panics do not reach its callers, and Discard in
+// place of nil. What counts and measures has no say in what is counted.
+func Guarded(recorder Recorder) Recorder {
+	switch recorder.(type) {
+	case nil:
 		return Discard
+	case *Collector, discard, guarded:
+		return recorder
 	}
-	return recorder
+	return guarded{recorder}
 }
 
 // discard is its own instrument of every kind.

@@ -11,7 +11,7 @@ import (
 )
 
 func TestDiscardAllocatesNothing(t *testing.T) {
-	recorder := metrics.OrDiscard(nil)
+	recorder := metrics.Guarded(nil)
 	assert.Equal(t, metrics.Discard, recorder)
 	counter, histogram, gauge := recorder.Counter("c", "k", "v"), recorder.Histogram("h"), recorder.Gauge("g")
 	allocations := testing.AllocsPerRun(100, func() {
@@ -24,9 +24,9 @@ func TestDiscardAllocatesNothing(t *testing.T) {
 	assert.Zero(t, allocations)
 }
 
-func TestOrDiscardKeepsARecorder(t *testing.T) {
+func TestGuardedKeepsARecorder(t *testing.T) {
 	collector := metrics.NewCollector(metrics.CollectorConfig{})
-	assert.Same(t, collector, metrics.OrDiscard(collector))
+	assert.Same(t, collector, metrics.Guarded(collector))
 }
 
 // plain has no use for the time.
