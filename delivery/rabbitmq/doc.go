@@ -84,8 +84,10 @@
 // still work on messages that another process has by then; the idempotency store
 // recognises such duplicates.
 //
-// A priority's prefetch is divided among its shards, with at least one message for
-// each. A subscription with shards is no delivery.Pauser: if it paused, another
+// A priority's prefetch is divided among its shards, with at least two messages for
+// each unless it is 1. Consumers leave half of what each shard may have in hand to
+// what can run (delivery.QueueTeller), so that a failing recipient of ordered mode
+// does not hold up its whole shard. A subscription with shards is no delivery.Pauser: if it paused, another
 // process would overtake what it has in hand.
 //
 // Another number of shards sends nearly every recipient to another queue. What
