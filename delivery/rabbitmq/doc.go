@@ -120,7 +120,10 @@
 // # Limits
 //
 // A message's body has at most Config.MaxBodyBytes, its headers at most 119 KiB in
-// all. A max_message_size of the broker's that is lower becomes known with the
+// all. Attempt and Generation are at most 2^31-1, and times are within the 64 bits
+// of Unix nanoseconds, those of the history as well. A received message that goes
+// beyond is malformed; what any received message holds can be sent again and stored
+// as a dead letter. A max_message_size of the broker's that is lower becomes known with the
 // first message that exceeds it. A handler that takes longer than the broker's
 // consumer_timeout (30 minutes by default) loses its message to a redelivery, and
 // with it all messages of its priority that are in hand.
