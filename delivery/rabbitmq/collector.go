@@ -57,10 +57,15 @@ func (c CollectorConfig) validate() error {
 // message of ours has the reason delivery.ReasonMalformed and its body in Raw.
 //
 // A letter that comes again has the same ID, so that the store replaces it. The ID
-// of a message of ours is made of its ID and generation, so that its copies are one
-// letter. That of a foreign message is made of all that the message consists of,
-// and of the time when it was dead-lettered, in whole seconds; two that are equal
-// in all of it are one letter.
+// of a message of ours is made of the message and its generation, so that its copies
+// are one letter, and another message with the same ID is another one. That of a
+// foreign message is made of all that the message consists of, and of the time when
+// it was dead-lettered, in whole seconds; two that are equal in all of it are one
+// letter.
+//
+// Nothing that was published to the work queues can pass for a letter of
+// Transport.DeadLetter. What is published to the dead-letter exchange can: allow it
+// to nobody but the processes that share the transport's name.
 //
 // Any number of Collectors may share the queue.
 type Collector struct {

@@ -258,6 +258,53 @@ func TestCollectorKeepsOwnAndForeignLetters(t *testing.T) {
 	assert.Contains(t, raws[""].Error, "does not say why")
 }
 
+// Whatever a message says of itself, it replaces no dead letter of another one, of
+// the pipeline or of the broker.
+func TestCollectorKeepsForeignMessagesApart(t *testing.T) {
+	t.Parallel()
+	c := light(t, shared.AMQP(t))
+	transport := open(t, c)
+	sink := newSink()
+	payment := func(id string) delivery.Envelope {
+		e := message(id)
+		e.Body = []byte("pay 100")
+		return e
+	}
+	require.NoError(t, sink.Manager.DeadLetter(t.Context(), delivery.DeadLetter{
+		ID: "letter", Envelope: payment("handled"), Reason: delivery.ReasonExhausted, Source: "payments", At: time.Unix(5, 0).UTC(),
+	}))
+	require.Nil(t, sendWithin(t, transport, time.Minute, payment("rejected")))
+	raw(t, c.URL, func(channel *amqp.Channel) {
+		d, ok, err := channel.Get(c.Name+".normal", false)
+		require.NoError(t, err)
+		require.True(t, ok)
+		require.NoError(t, d.Reject(false))
+		for _, xdeath := range []any{nil, "none", []any{}, []any{amqp.Table{"queue": c.Name + ".dlq", "reason": "rejected", "count": int64(1)}}} {
+			p := amqp.Publishing{
+				MessageId: "rejected", DeliveryMode: amqp.Persistent, Expiration: "1", Body: []byte("pay nothing"),
+				Headers: amqp.Table{headerRecipient: "you", headerDeadID: "letter", headerDeadReason: "exhausted"},
+			}
+			if xdeath != nil {
+				p.Headers["x-death"] = xdeath
+			}
+			publish(t, channel, Route{Exchange: c.Name, Key: "normal"}, p)
+		}
+	})
+	require.Eventually(t, func() bool { return waiting(t, transport) == 5 }, time.Minute, 10*time.Millisecond)
+	collect(t, transport, sink, CollectorConfig{})
+	require.Eventually(t, func() bool { return waiting(t, transport) == 0 }, time.Minute, 10*time.Millisecond)
+	page, err := sink.List(t.Context(), dlq.Query{})
+	require.NoError(t, err)
+	bodies := map[string]int{}
+	for _, entry := range page.Entries {
+		bodies[entry.Envelope.ID+": "+string(entry.Envelope.Body)]++
+		if entry.ID != "letter" {
+			assert.Equal(t, delivery.ReasonBroker, entry.Reason)
+		}
+	}
+	assert.Equal(t, map[string]int{"handled: pay 100": 1, "rejected: pay 100": 1, "rejected: pay nothing": 1}, bodies)
+}
+
 // letters puts n letters into the dead letter queue as the broker does.
 func letters(t *testing.T, transport *Transport, n int) {
 	t.Helper()

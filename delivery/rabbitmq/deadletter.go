@@ -74,8 +74,11 @@ func (l limits) encodeLetter(letter *delivery.DeadLetter, p *amqp.Publishing) {
 	putHistory(p.Headers, e.History, room) //nolint:errcheck // a history that can't be encoded is left out
 }
 
-// decodeLetter reads what encodeLetter wrote, and says no to anything else.
-// envelope is what could be read of the message.
+// decodeLetter reads what encodeLetter wrote, and says no to anything else. What the
+// broker dead-lettered is no letter of ours, whatever it says of itself: with the
+// headers of a letter, any message that anybody published would replace the letter
+// that it names. The broker writes x-death into all that it dead-letters, and
+// encodeLetter never does. envelope is what could be read of the message.
 func (l limits) decodeLetter(d *amqp.Delivery, envelope *delivery.Envelope) (letter delivery.DeadLetter, ok bool) {
 	text := func(name string) string {
 		text, _ := d.Headers[name].(string)
@@ -88,7 +91,7 @@ func (l limits) decodeLetter(d *amqp.Delivery, envelope *delivery.Envelope) (let
 		Error:    cut(text(headerDeadError), maxErrorBytes),
 		Source:   cut(text(headerDeadSource), maxShortBytes),
 	}
-	if letter.ID == "" || letter.Reason == "" || max(len(letter.ID), len(letter.Reason)) > maxShortBytes {
+	if _, found := d.Headers["x-death"]; found || letter.ID == "" || letter.Reason == "" || max(len(letter.ID), len(letter.Reason)) > maxShortBytes {
 		return letter, false
 	}
 	if nanos, ok := integer(d.Headers[headerDeadAt]); ok {
