@@ -57,7 +57,9 @@
 // consumer needs no other store for them. The broker's own dead letters go there
 // as well: what was rejected, has expired, or exceeded a queue's delivery limit or
 // length. A Collector moves all of them into a store, where they can be looked at
-// and requeued:
+// and requeued. It also takes delayed messages that found no queue when they were
+// due, because somebody had deleted it: until then they wait in <name>.unroutable,
+// which Transport.Waiting counts and Depth logs.
 //
 //	collector, err := rabbitmq.NewCollector(transport, manager, rabbitmq.CollectorConfig{})
 //	err = collector.Run(ctx)
@@ -87,17 +89,18 @@
 // A priority's prefetch is divided among its shards, with at least two messages for
 // each unless it is 1. Consumers leave half of what each shard may have in hand to
 // what can run (delivery.QueueTeller), so that a failing recipient of ordered mode
-// does not hold up its whole shard. A subscription with shards is no delivery.Pauser: if it paused, another
-// process would overtake what it has in hand.
+// does not hold up its whole shard. A subscription with shards is no
+// delivery.Pauser: if it paused, another process would overtake what it has in hand.
 //
 // Another number of shards sends nearly every recipient to another queue. What
 // waits in the old queues stays there, and is still fetched: Open looks for such
 // queues and logs each as rabbitmq_leftover_queue, and Depth counts them. So
 // nothing is lost. But there is no order between a recipient's messages in the old
 // and in the new queue, nor while processes with different numbers send. To keep
-// the order, stop the publishers, wait until Depth is 0 and nothing is delayed, and
-// change the number in all processes. An old queue can be deleted when it is empty
-// and no process uses its number any longer.
+// the order, stop the publishers, wait until Depth is 0 and Transport.Waiting tells
+// of nothing delayed, and change the number in all processes. An old queue can be
+// deleted when it is empty and no process uses its number any longer. What is still
+// delayed for it by then becomes a dead letter.
 //
 // Open does not look for old queues with Config.Passive. Otherwise it tries one
 // number after another, until a queue does not exist; for that one the broker logs
@@ -115,7 +118,8 @@
 // Each event is logged with its name as the message: rabbitmq_connected,
 // rabbitmq_connect_failed, rabbitmq_disconnected, rabbitmq_blocked,
 // rabbitmq_topology, rabbitmq_exchanges_missing, rabbitmq_body_limit,
-// rabbitmq_delivery_missed, rabbitmq_leftover_queue, rabbitmq_collect_failed.
+// rabbitmq_delivery_missed, rabbitmq_leftover_queue, rabbitmq_collect_failed,
+// rabbitmq_unroutable.
 //
 // # Limits
 //

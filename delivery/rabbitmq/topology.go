@@ -32,6 +32,9 @@ type Topology struct {
 	// DeadLetterQueue is where they wait for a Collector. If it is empty, there can
 	// be no Collector.
 	DeadLetterQueue string
+	// UnroutableQueue is where delayed messages wait for a Collector that found no
+	// queue when they were due, because somebody had deleted it. It may be empty.
+	UnroutableQueue string
 }
 
 // Exchange is a durable exchange.
