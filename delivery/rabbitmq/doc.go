@@ -49,7 +49,10 @@
 //
 // Delays pass in the broker, in the delay ladder: a row of queues that each hold
 // messages for a fixed time, see Quorum. It needs no plugin, and neither a
-// redelivery nor a lost consumer disturbs it.
+// redelivery nor a lost consumer disturbs it. When a node crashes, what was on its
+// way between two of these queues may come three minutes late: so long the broker
+// waits for its own confirm (dead_letter_worker_publisher_confirm_timeout in
+// advanced.config, 180 s by default).
 //
 // # Dead letters
 //
