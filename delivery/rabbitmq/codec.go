@@ -37,18 +37,6 @@ const (
 	headerDeadFacts  = "barid-dead-facts"
 )
 
-// The size of all headers is bounded by the frame that holds them: RabbitMQ's
-// frame_max, 128 KiB by default.
-const (
-	maxHeaderBytes = 120 << 10
-	// frameBytes is room for what else is in that frame: properties, of at most 255
-	// bytes each.
-	frameBytes = 4 << 10
-	// stateBytes is kept free for what the pipeline adds to a message from attempt to
-	// attempt, so that a message that was accepted once can always be sent again.
-	stateBytes = 1 << 10
-)
-
 // reserved says whether headers of that name mean something to the broker or to
 // this package. CC and BCC would send copies elsewhere (RabbitMQ: "Sender-selected
 // Distribution").
@@ -63,12 +51,6 @@ func hasPrefixFold(text, prefix string) bool {
 	return len(text) >= len(prefix) && strings.EqualFold(text[:len(prefix)], prefix)
 }
 
-// limits are the sizes that the broker takes.
-type limits struct {
-	headers int
-	body    int
-}
-
 // encode writes an envelope into p, whose Headers must be an empty table. It fails
 // with delivery.ErrInvalid if the message could not be read back, and with
 // delivery.ErrTooLarge if the broker would close the connection for it. p shares
@@ -80,14 +62,15 @@ func (l limits) encode(e *delivery.Envelope, due time.Time, p *amqp.Publishing) 
 	if len(e.Body) > l.body {
 		return &delivery.TooLargeError{Field: "Body", Size: len(e.Body), Limit: l.body}
 	}
-	if e.Attempt < 0 || e.Generation < 0 {
-		return &delivery.InvalidError{Field: "Attempt or Generation", Problem: "is negative"}
+	if least, most := min(e.Attempt, e.Generation), max(e.Attempt, e.Generation); least < 0 || most > maxCount {
+		problem := fmt.Sprintf("are %d and %d, want 0 to %d", e.Attempt, e.Generation, maxCount)
+		return &delivery.InvalidError{Field: "Attempt and Generation", Problem: problem}
 	}
-	fill(e, due, p)
-	size := headersBytes(p.Headers)
+	size := messageBytes(e)
 	if limit := l.headers - stateBytes; size > limit {
 		return &delivery.TooLargeError{Field: "Headers", Size: size, Limit: limit}
 	}
+	fill(e, due, p)
 	return putHistory(p.Headers, e.History, l.headers-size-stateBytes/2)
 }
 
@@ -131,6 +114,12 @@ func fill(e *delivery.Envelope, due time.Time, p *amqp.Publishing) {
 
 // putHistory adds the last failures, as many as fit into room bytes.
 func putHistory(headers amqp.Table, history []delivery.Failure, room int) error {
+	for i := range history {
+		if f := &history[i]; !validFailure(f) {
+			problem := fmt.Sprintf("has a failure of attempt %d in the year %d", f.Attempt, f.At.Year())
+			return &delivery.InvalidError{Field: "History", Problem: problem}
+		}
+	}
 	for ; len(history) > 0; history = history[1:] {
 		text, err := json.Marshal(history)
 		if err != nil {
@@ -162,29 +151,6 @@ func putTime(table amqp.Table, name string, value time.Time) {
 	}
 }
 
-// messageBytes is the size of a header in its frame (AMQP 0-9-1, 4.2.5.5), or 0 for
-// one that is not a part of the message itself.
-func messageBytes(name string, value any) int {
-	switch name {
-	case headerAttempt, headerGeneration, headerHistory, headerNotBefore, headerDue,
-		headerDeadID, headerDeadReason, headerDeadError, headerDeadSource, headerDeadAt, headerDeadFacts:
-		return 0
-	}
-	const lengthAndType = 2
-	if text, ok := value.(string); ok {
-		return len(name) + lengthAndType + 4 + len(text)
-	}
-	return len(name) + lengthAndType + 8
-}
-
-func headersBytes(headers amqp.Table) int {
-	size := 0
-	for name, value := range headers {
-		size += messageBytes(name, value)
-	}
-	return size
-}
-
 // appendString appends text with its length in front: "5:hello". Unlike the name
 // of a header, such a text may have any length and any bytes.
 func appendString(list []byte, text string) []byte {
@@ -204,7 +170,8 @@ func cutString(list string) (text, rest string, ok bool) {
 }
 
 // decode reads what the broker delivered. What encode could not have written, or
-// could not write again, is a *delivery.MalformedError. Headers of the broker
+// could not write again, is a *delivery.MalformedError, whose envelope any store of
+// dead letters can hold. Headers of the broker
 // (x-death and others) are ignored, whatever their type, and so are those of a
 // later version of this package.
 func (l limits) decode(d *amqp.Delivery) (*delivery.Envelope, error) {
@@ -217,23 +184,24 @@ func (l limits) decode(d *amqp.Delivery) (*delivery.Envelope, error) {
 	for name, value := range d.Headers {
 		r.header(name, value)
 	}
-	if e.CreatedAt.IsZero() && validTime(d.Timestamp) {
+	if e.CreatedAt.IsZero() && validTime(d.Timestamp) && d.Timestamp.Unix() > 0 {
 		e.CreatedAt = d.Timestamp.UTC()
 	}
 	switch {
 	case r.problem != "":
 	case len(e.Body) > l.body:
 		r.problem = fmt.Sprintf("body has %d bytes, at most %d are allowed", len(e.Body), l.body)
-	case r.size > l.headers-stateBytes:
-		r.problem = fmt.Sprintf("headers have %d bytes, at most %d are allowed", r.size, l.headers-stateBytes)
-	case e.Attempt < 0 || e.Generation < 0:
-		r.problem = "attempt or generation is negative"
+	case messageBytes(e) > l.headers-stateBytes:
+		r.problem = fmt.Sprintf("headers have %d bytes, at most %d are allowed", messageBytes(e), l.headers-stateBytes)
+	case !validCount(e.Attempt) || !validCount(e.Generation):
+		r.problem = fmt.Sprintf("attempt is %d and generation %d, want 0 to %d", e.Attempt, e.Generation, maxCount-1)
 	default:
 		if err := e.Validate(); err != nil {
-			r.problem = err.Error()
+			r.problem = cut(err.Error(), maxErrorBytes)
 		}
 	}
 	if r.problem != "" {
+		restrict(e)
 		return nil, &delivery.MalformedError{Problem: r.problem, Raw: d.Body, Envelope: *e}
 	}
 	return e, nil

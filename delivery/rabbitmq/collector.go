@@ -13,6 +13,9 @@ import (
 	"github.com/esh3artech/barid/delivery"
 )
 
+// unroutableLabel tells the source of what found no queue.
+const unroutableLabel = "unroutable"
+
 // maxCollectorBatch bounds CollectorConfig.Batch.
 const maxCollectorBatch = 1000
 
@@ -47,7 +50,9 @@ func (c CollectorConfig) validate() error {
 	return errors.Join(faults...)
 }
 
-// Collector moves dead letters from the dead-letter queue into a store. It acks a
+// Collector moves dead letters from the dead-letter queue into a store, and so it
+// does with delayed messages that found no queue when they were due
+// (Topology.UnroutableQueue), which it also logs as rabbitmq_unroutable. It acks a
 // message only when the store has confirmed its letter, so that nothing is lost
 // when the store, the broker or the process goes down.
 //
@@ -57,12 +62,17 @@ func (c CollectorConfig) validate() error {
 // message of ours has the reason delivery.ReasonMalformed and its body in Raw.
 //
 // A letter that comes again has the same ID, so that the store replaces it. The ID
-// of a message of ours is made of its ID and generation, so that its copies are one
-// letter. That of a foreign message is made of all that the message consists of,
-// and of the time when it was dead-lettered, in whole seconds; two that are equal
-// in all of it are one letter.
+// of a message of ours is made of the message and its generation, so that its copies
+// are one letter, and another message with the same ID is another one. That of a
+// foreign message is made of all that the message consists of, and of the time when
+// it was dead-lettered, in whole seconds; two that are equal in all of it are one
+// letter.
 //
-// Any number of Collectors may share the queue.
+// Nothing that was published to the work queues can pass for a letter of
+// Transport.DeadLetter. What is published to the dead-letter exchange can: allow it
+// to nobody but the processes that share the transport's name.
+//
+// Any number of Collectors may share the queues.
 type Collector struct {
 	transport *Transport
 	sink      delivery.DeadLetterer
@@ -107,11 +117,15 @@ func NewCollector(transport *Transport, sink delivery.DeadLetterer, config Colle
 	if config.Logger == nil {
 		config.Logger = transport.config.Logger
 	}
+	sources := []source{{queue: topology.DeadLetterQueue, label: "dead"}}
+	if topology.UnroutableQueue != "" {
+		sources = append(sources, source{queue: topology.UnroutableQueue, label: unroutableLabel})
+	}
 	return &Collector{
 		transport: transport,
 		sink:      sink,
 		config:    config,
-		sources:   []source{{queue: topology.DeadLetterQueue, label: "dead"}},
+		sources:   sources,
 	}, nil
 }
 
@@ -199,25 +213,37 @@ func fetch(ctx context.Context, subscription *subscription, held []*incoming) ([
 // store passes a batch to the sink, as dead letters.
 func (c *Collector) store(ctx context.Context, batch []*incoming) error {
 	letters := make([]delivery.DeadLetter, len(batch))
+	unroutable := 0
 	for i, in := range batch {
-		letters[i] = c.letter(in.channel.limits, &in.delivery)
+		foundNoQueue := in.channel.source.label == unroutableLabel
+		letters[i] = c.letter(in.channel.limits, &in.delivery, foundNoQueue)
+		if foundNoQueue {
+			unroutable++
+		}
 	}
-	ctx, cancel := context.WithTimeout(ctx, c.config.Timeout)
+	limited, cancel := context.WithTimeout(ctx, c.config.Timeout)
 	defer cancel()
-	return c.sink.DeadLetter(ctx, letters...)
+	err := c.sink.DeadLetter(limited, letters...)
+	if err == nil && unroutable > 0 {
+		c.config.Logger.LogAttrs(ctx, slog.LevelWarn, "rabbitmq_unroutable", slog.Int("letters", unroutable))
+	}
+	return err
 }
 
 // letter is the dead letter of a delivery.
-func (c *Collector) letter(l limits, d *amqp.Delivery) delivery.DeadLetter {
+func (c *Collector) letter(l limits, d *amqp.Delivery, foundNoQueue bool) delivery.DeadLetter {
 	envelope, err := l.decode(d)
 	var malformed *delivery.MalformedError
 	if errors.As(err, &malformed) {
 		envelope = &malformed.Envelope
 	}
-	if letter, ok := l.decodeLetter(d, envelope); ok {
+	if letter, ok := l.decodeLetter(d, envelope); ok && !foundNoQueue {
 		return letter
 	}
 	xdeath := parseXDeath(d.Headers)
+	if foundNoQueue {
+		xdeath = noQueue(d)
+	}
 	letter := delivery.DeadLetter{
 		Envelope: *envelope,
 		Reason:   delivery.ReasonBroker,

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -256,6 +258,113 @@ func TestCollectorKeepsOwnAndForeignLetters(t *testing.T) {
 	}
 	assert.Equal(t, delivery.ReasonBroker, raws[""].Reason)
 	assert.Contains(t, raws[""].Error, "does not say why")
+}
+
+// Whatever a message says of itself, it replaces no dead letter of another one, of
+// the pipeline or of the broker.
+func TestCollectorKeepsForeignMessagesApart(t *testing.T) {
+	t.Parallel()
+	c := light(t, shared.AMQP(t))
+	transport := open(t, c)
+	sink := newSink()
+	payment := func(id string) delivery.Envelope {
+		e := message(id)
+		e.Body = []byte("pay 100")
+		return e
+	}
+	require.NoError(t, sink.Manager.DeadLetter(t.Context(), delivery.DeadLetter{
+		ID: "letter", Envelope: payment("handled"), Reason: delivery.ReasonExhausted, Source: "payments", At: time.Unix(5, 0).UTC(),
+	}))
+	require.Nil(t, sendWithin(t, transport, time.Minute, payment("rejected")))
+	raw(t, c.URL, func(channel *amqp.Channel) {
+		d, ok, err := channel.Get(c.Name+".normal", false)
+		require.NoError(t, err)
+		require.True(t, ok)
+		require.NoError(t, d.Reject(false))
+		for _, xdeath := range []any{nil, "none", []any{}, []any{amqp.Table{"queue": c.Name + ".dlq", "reason": "rejected", "count": int64(1)}}} {
+			p := amqp.Publishing{
+				MessageId: "rejected", DeliveryMode: amqp.Persistent, Expiration: "1", Body: []byte("pay nothing"),
+				Headers: amqp.Table{headerRecipient: "you", headerDeadID: "letter", headerDeadReason: "exhausted"},
+			}
+			if xdeath != nil {
+				p.Headers["x-death"] = xdeath
+			}
+			publish(t, channel, Route{Exchange: c.Name, Key: "normal"}, p)
+		}
+	})
+	require.Eventually(t, func() bool { return waiting(t, transport) == 5 }, time.Minute, 10*time.Millisecond)
+	var stored atomic.Int64
+	sink.after = func() { stored.Add(1) }
+	collect(t, transport, sink, CollectorConfig{Batch: 1})
+	require.Eventually(t, func() bool { return stored.Load() == 5 }, time.Minute, 10*time.Millisecond)
+	page, err := sink.List(t.Context(), dlq.Query{})
+	require.NoError(t, err)
+	bodies := map[string]int{}
+	for _, entry := range page.Entries {
+		bodies[entry.Envelope.ID+": "+string(entry.Envelope.Body)]++
+		if entry.ID != "letter" {
+			assert.Equal(t, delivery.ReasonBroker, entry.Reason)
+		}
+	}
+	assert.Equal(t, map[string]int{"handled: pay 100": 1, "rejected: pay 100": 1, "rejected: pay nothing": 1}, bodies)
+}
+
+// A delayed message whose queue is gone when it is due is a dead letter: here one for
+// a shard that another number of shards left behind and that was deleted.
+func TestCollectorTakesWhatFindsNoQueue(t *testing.T) {
+	t.Parallel()
+	const n = 4
+	c := config(t, shared.AMQP(t))
+	split := c
+	split.Shards = 2
+	sender := open(t, split)
+	warned := make(chan struct{}, 1)
+	c.Logger = slog.New(slog.NewTextHandler(signalWriter{"rabbitmq_unroutable", warned}, nil))
+	transport := open(t, c)
+	raw(t, c.URL, func(channel *amqp.Channel) {
+		for _, shard := range sender.level(delivery.Normal).Shards {
+			_, err := channel.QueueDelete(shard.Queue, false, false, false)
+			require.NoError(t, err)
+		}
+		publish(t, channel, Route{Exchange: c.Name + ".due", Key: "nowhere"}, amqp.Publishing{
+			MessageId: "foreign", DeliveryMode: amqp.Persistent, Headers: amqp.Table{headerDeadID: "letter", headerDeadReason: "exhausted"},
+		})
+	})
+	batch := make([]delivery.Envelope, n)
+	for i := range batch {
+		batch[i] = forRecipient(fmt.Sprint(i), i)
+	}
+	require.Nil(t, sender.SendAfter(t.Context(), time.Hour, batch[:1]))
+	require.Nil(t, sender.SendAfter(t.Context(), time.Second, batch))
+	isWaiting := func(want Waiting) {
+		t.Helper()
+		require.Eventually(t, func() bool {
+			got, err := transport.Waiting(t.Context())
+			return assert.NoError(t, err) && got == want
+		}, time.Minute, 20*time.Millisecond)
+	}
+	isWaiting(Waiting{Delayed: 1, Unroutable: n + 1})
+	_, err := transport.Depth(t.Context())
+	require.NoError(t, err)
+	<-warned
+
+	sink := newSink()
+	collect(t, transport, sink, CollectorConfig{})
+	entries := sink.await(t, n+1)
+	for _, want := range batch {
+		entry := entries[want.ID]
+		assert.Equal(t, want, entry.Envelope)
+		assert.Equal(t, delivery.ReasonBroker, entry.Reason)
+		assert.Equal(t, "rabbitmq: dead-lettered by the broker: unroutable", entry.Error)
+		assert.Equal(t, map[string]string{
+			FactReason: "unroutable", FactExchange: c.Name + ".due", FactTime: entry.DeadAt.Format(time.RFC3339),
+			FactRoutingKeys: ladderKey(1, ladderLevels, sender.level(delivery.Normal).shardOf(want.Recipient).Address),
+		}, entry.Facts)
+	}
+	assert.Equal(t, delivery.ReasonMalformed, entries["foreign"].Reason)
+	assert.NotEqual(t, "letter", entries["foreign"].ID)
+	<-warned
+	isWaiting(Waiting{Delayed: 1})
 }
 
 // letters puts n letters into the dead letter queue as the broker does.

@@ -166,14 +166,14 @@ func (c Config) validate() error {
 func parseURL(url string) (amqp.URI, error) {
 	fault := func(problem string) (amqp.URI, error) {
 		return amqp.URI{}, fmt.Errorf("%w: URL %s, want amqp://user:password@host:port/vhost, "+
-			"with reserved characters of user and password percent-encoded", ErrConfig, problem)
+			"with reserved characters of user, password and vhost percent-encoded, an @ as %%40", ErrConfig, problem)
 	}
 	uri, err := amqp.ParseURI(url)
 	if err != nil {
 		return fault("can't be parsed")
 	}
-	// An @ behind the host ends a password with a bare / ? or #. The part before
-	// that was taken for the host.
+	// An @ behind the host ends a password with a bare / ? or #, and then the part
+	// before that was taken for the host. Or it belongs to the vhost.
 	_, rest, _ := strings.Cut(url, "://")
 	if end := strings.IndexAny(rest, "/?#"); end >= 0 && strings.Contains(rest[end:], "@") {
 		return fault("has an @ behind the host")

@@ -48,6 +48,7 @@ func TestConfigFaults(t *testing.T) {
 		"TLS is set":                             func(c *Config) { c.TLS = &tls.Config{} },
 		"auth_mechanism":                         func(c *Config) { c.URL += "?auth_mechanism=magic" },
 		"can't be parsed":                        func(c *Config) { c.URL = "http://localhost" },
+		"of user, password and vhost":            func(c *Config) { c.URL += "team@home" },
 	} {
 		t.Run(want, func(t *testing.T) {
 			c := Config{URL: "amqp://guest:secret@localhost/", Name: "orders"}

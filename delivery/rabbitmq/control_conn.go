@@ -90,7 +90,7 @@ func (t *Transport) Ping(ctx context.Context) error {
 }
 
 // Depth implements delivery.Depther. Delayed messages are not counted until they
-// are due, and the age of the oldest is not known. What waits in a queue that
+// are due, see Waiting, and the age of the oldest is not known. What waits in a queue that
 // several priorities share counts for the lowest of them.
 func (t *Transport) Depth(ctx context.Context) (map[delivery.Priority]delivery.Depth, error) {
 	depths := make(map[delivery.Priority]delivery.Depth)
@@ -111,10 +111,69 @@ func (t *Transport) Depth(ctx context.Context) (map[delivery.Priority]delivery.D
 			depth.Messages += int64(waiting)
 			depths[source.lowest()] = depth
 		}
+		t.watchUnroutable(conn)
 		return nil
 	})
 	if err != nil {
 		return nil, err
 	}
 	return depths, nil
+}
+
+// watchUnroutable logs how many messages wait that found no queue, whenever that
+// has changed. They wait for good where no Collector runs.
+func (t *Transport) watchUnroutable(conn *connection) {
+	queue := t.topology.UnroutableQueue
+	if queue == "" {
+		return
+	}
+	count, err := conn.messagesIn(queue)
+	if err != nil {
+		return // depths are known without it
+	}
+	if before := t.unroutable.Swap(int64(count)); count > 0 && before != int64(count) {
+		t.config.Logger.Warn("rabbitmq_unroutable", "queue", queue, "messages", count)
+	}
+}
+
+// Waiting is how many messages wait in the broker beside those that Depth counts.
+type Waiting struct {
+	Delayed     int64 // in the delay ladder, until they are due
+	DeadLetters int64 // in the dead-letter queue, for a Collector
+	Unroutable  int64 // in Topology.UnroutableQueue, for a Collector
+}
+
+// Waiting counts what waits beside the queues that are fetched from. It asks for
+// each queue of the delay ladder, so it takes some twenty round trips.
+func (t *Transport) Waiting(ctx context.Context) (Waiting, error) {
+	var waiting Waiting
+	err := t.ask(ctx, func(conn *connection) error {
+		waiting = Waiting{} // a failed try may have left something
+		return conn.inChannel(func(channel *amqp.Channel) error {
+			add := func(count *int64, queue string) error {
+				if queue == "" {
+					return nil
+				}
+				state, err := channel.QueueDeclarePassive(queue, true, false, false, false, nil)
+				if err != nil {
+					return newTopologyError("queue", queue, err)
+				}
+				*count += int64(state.Messages)
+				return nil
+			}
+			for _, queue := range t.topology.ladderQueues() {
+				if err := add(&waiting.Delayed, queue); err != nil {
+					return err
+				}
+			}
+			if err := add(&waiting.DeadLetters, t.topology.DeadLetterQueue); err != nil {
+				return err
+			}
+			return add(&waiting.Unroutable, t.topology.UnroutableQueue)
+		})
+	})
+	if err != nil {
+		return Waiting{}, err
+	}
+	return waiting, nil
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -36,12 +35,11 @@ func (t *Transport) DeadLetter(ctx context.Context, letters ...delivery.DeadLett
 const (
 	maxErrorBytes = 4 << 10 // the text of a dead letter's error
 	maxFactsBytes = 4 << 10 // its facts, which are left out if they are larger
-	marginBytes   = 2 << 10 // its other headers
 )
 
 // encodeLetter writes a letter into p. It never fails: of a letter that is too
-// large for the broker, it cuts the texts that describe it, and then leaves its
-// headers out.
+// large for the broker, it cuts the texts that describe it. Only of what encode
+// would not have taken it leaves the headers out.
 func (l limits) encodeLetter(letter *delivery.DeadLetter, p *amqp.Publishing) {
 	e := letter.Envelope
 	if letter.Raw != nil {
@@ -50,44 +48,37 @@ func (l limits) encodeLetter(letter *delivery.DeadLetter, p *amqp.Publishing) {
 	if e.ID == "" {
 		e.ID = letter.ID
 	}
-	for _, field := range []*string{&e.ID, &e.Type, &e.ContentType} {
-		*field = cut(*field, maxShortBytes)
-	}
-	for _, field := range []*string{&e.Recipient, &e.IdempotencyKey, &e.Subject} {
-		*field = cut(*field, maxErrorBytes)
-	}
-	for name := range e.Headers {
-		if len(name) > maxShortBytes {
-			e.Headers = nil // then it is no message of ours
-			break
-		}
-	}
-	room := l.headers - marginBytes - maxErrorBytes - maxFactsBytes
-	fill(&e, time.Time{}, p)
-	size := headersBytes(p.Headers)
-	if size > room {
-		clear(p.Headers)
+	restrict(&e)
+	if messageBytes(&e) > l.headers-stateBytes {
 		e.Headers = nil
-		fill(&e, time.Time{}, p)
-		size = headersBytes(p.Headers)
 	}
-	putHistory(p.Headers, e.History, room-size) //nolint:errcheck // a history that can't be encoded is left out
+	fill(&e, time.Time{}, p)
 	putString(p.Headers, headerDeadID, cut(letter.ID, maxShortBytes))
 	putString(p.Headers, headerDeadReason, cut(string(letter.Reason), maxShortBytes))
-	putString(p.Headers, headerDeadError, cut(letter.Error, maxErrorBytes))
 	putString(p.Headers, headerDeadSource, cut(letter.Source, maxShortBytes))
-	putTime(p.Headers, headerDeadAt, letter.At)
+	if validTime(letter.At) {
+		putTime(p.Headers, headerDeadAt, letter.At)
+	}
+	room := max(0, l.headers-stateBytes-messageBytes(&e))
+	text := cut(letter.Error, min(maxErrorBytes, room/2))
+	putString(p.Headers, headerDeadError, text)
+	room -= len(text)
 	var facts []byte
 	for name, value := range letter.Facts {
 		facts = appendString(appendString(facts, name), value)
 	}
-	if len(facts) <= maxFactsBytes {
+	if len(facts) <= min(maxFactsBytes, room) {
 		putString(p.Headers, headerDeadFacts, string(facts))
+		room -= len(facts)
 	}
+	putHistory(p.Headers, e.History, room) //nolint:errcheck // a history that can't be encoded is left out
 }
 
-// decodeLetter reads what encodeLetter wrote, and says no to anything else.
-// envelope is what could be read of the message.
+// decodeLetter reads what encodeLetter wrote, and says no to anything else. What the
+// broker dead-lettered is no letter of ours, whatever it says of itself: with the
+// headers of a letter, any message that anybody published would replace the letter
+// that it names. The broker writes x-death into all that it dead-letters, and
+// encodeLetter never does. envelope is what could be read of the message.
 func (l limits) decodeLetter(d *amqp.Delivery, envelope *delivery.Envelope) (letter delivery.DeadLetter, ok bool) {
 	text := func(name string) string {
 		text, _ := d.Headers[name].(string)
@@ -97,16 +88,17 @@ func (l limits) decodeLetter(d *amqp.Delivery, envelope *delivery.Envelope) (let
 		ID:       text(headerDeadID),
 		Envelope: *envelope,
 		Reason:   delivery.Reason(text(headerDeadReason)),
-		Error:    text(headerDeadError),
-		Source:   text(headerDeadSource),
+		Error:    cut(text(headerDeadError), maxErrorBytes),
+		Source:   cut(text(headerDeadSource), maxShortBytes),
 	}
-	if letter.ID == "" || letter.Reason == "" {
+	if _, found := d.Headers["x-death"]; found || letter.ID == "" || letter.Reason == "" || max(len(letter.ID), len(letter.Reason)) > maxShortBytes {
 		return letter, false
 	}
 	if nanos, ok := integer(d.Headers[headerDeadAt]); ok {
 		letter.At = time.Unix(0, nanos).UTC()
 	}
-	for list := text(headerDeadFacts); list != ""; {
+	list := text(headerDeadFacts)
+	for list != "" && len(list) <= maxFactsBytes {
 		name, rest, found := cutString(list)
 		value, rest, also := cutString(rest)
 		if !found || !also {
@@ -125,12 +117,4 @@ func (l limits) decodeLetter(d *amqp.Delivery, envelope *delivery.Envelope) (let
 		}
 	}
 	return letter, true
-}
-
-// cut shortens a text that is over the limit.
-func cut(text string, limit int) string {
-	if len(text) <= limit {
-		return text
-	}
-	return strings.ToValidUTF8(text[:limit], "")
 }

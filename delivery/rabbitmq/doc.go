@@ -49,7 +49,10 @@
 //
 // Delays pass in the broker, in the delay ladder: a row of queues that each hold
 // messages for a fixed time, see Quorum. It needs no plugin, and neither a
-// redelivery nor a lost consumer disturbs it.
+// redelivery nor a lost consumer disturbs it. When a node crashes, what was on its
+// way between two of these queues may come three minutes late: so long the broker
+// waits for its own confirm (dead_letter_worker_publisher_confirm_timeout in
+// advanced.config, 180 s by default).
 //
 // # Dead letters
 //
@@ -57,7 +60,9 @@
 // consumer needs no other store for them. The broker's own dead letters go there
 // as well: what was rejected, has expired, or exceeded a queue's delivery limit or
 // length. A Collector moves all of them into a store, where they can be looked at
-// and requeued:
+// and requeued. It also takes delayed messages that found no queue when they were
+// due, because somebody had deleted it: until then they wait in <name>.unroutable,
+// which Transport.Waiting counts and Depth logs.
 //
 //	collector, err := rabbitmq.NewCollector(transport, manager, rabbitmq.CollectorConfig{})
 //	err = collector.Run(ctx)
@@ -84,18 +89,21 @@
 // still work on messages that another process has by then; the idempotency store
 // recognises such duplicates.
 //
-// A priority's prefetch is divided among its shards, with at least one message for
-// each. A subscription with shards is no delivery.Pauser: if it paused, another
-// process would overtake what it has in hand.
+// A priority's prefetch is divided among its shards, with at least two messages for
+// each unless it is 1. Consumers leave half of what each shard may have in hand to
+// what can run (delivery.QueueTeller), so that a failing recipient of ordered mode
+// does not hold up its whole shard. A subscription with shards is no
+// delivery.Pauser: if it paused, another process would overtake what it has in hand.
 //
 // Another number of shards sends nearly every recipient to another queue. What
 // waits in the old queues stays there, and is still fetched: Open looks for such
 // queues and logs each as rabbitmq_leftover_queue, and Depth counts them. So
 // nothing is lost. But there is no order between a recipient's messages in the old
 // and in the new queue, nor while processes with different numbers send. To keep
-// the order, stop the publishers, wait until Depth is 0 and nothing is delayed, and
-// change the number in all processes. An old queue can be deleted when it is empty
-// and no process uses its number any longer.
+// the order, stop the publishers, wait until Depth is 0 and Transport.Waiting tells
+// of nothing delayed, and change the number in all processes. An old queue can be
+// deleted when it is empty and no process uses its number any longer. What is still
+// delayed for it by then becomes a dead letter.
 //
 // Open does not look for old queues with Config.Passive. Otherwise it tries one
 // number after another, until a queue does not exist; for that one the broker logs
@@ -113,12 +121,16 @@
 // Each event is logged with its name as the message: rabbitmq_connected,
 // rabbitmq_connect_failed, rabbitmq_disconnected, rabbitmq_blocked,
 // rabbitmq_topology, rabbitmq_exchanges_missing, rabbitmq_body_limit,
-// rabbitmq_delivery_missed, rabbitmq_leftover_queue, rabbitmq_collect_failed.
+// rabbitmq_delivery_missed, rabbitmq_leftover_queue, rabbitmq_collect_failed,
+// rabbitmq_unroutable.
 //
 // # Limits
 //
 // A message's body has at most Config.MaxBodyBytes, its headers at most 119 KiB in
-// all. A max_message_size of the broker's that is lower becomes known with the
+// all. Attempt and Generation are at most 2^31-1, and times are within the 64 bits
+// of Unix nanoseconds, those of the history as well. A received message that goes
+// beyond is malformed; what any received message holds can be sent again and stored
+// as a dead letter. A max_message_size of the broker's that is lower becomes known with the
 // first message that exceeds it. A handler that takes longer than the broker's
 // consumer_timeout (30 minutes by default) loses its message to a redelivery, and
 // with it all messages of its priority that are in hand.

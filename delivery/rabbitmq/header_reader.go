@@ -3,7 +3,6 @@ package rabbitmq
 import (
 	"encoding/json"
 	"fmt"
-	"math"
 	"time"
 
 	"github.com/esh3artech/barid/delivery"
@@ -12,15 +11,11 @@ import (
 // headerReader reads headers into an envelope, and keeps the first problem.
 type headerReader struct {
 	envelope *delivery.Envelope
-	size     int // of the headers that are part of the message itself
 	problem  string
 }
 
 func (r *headerReader) header(name string, value any) {
 	e := r.envelope
-	if !reserved(name) || hasPrefixFold(name, ownPrefix) {
-		r.size += messageBytes(name, value)
-	}
 	switch name {
 	case headerRecipient:
 		r.string(name, value, &e.Recipient)
@@ -110,6 +105,13 @@ func (r *headerReader) history(name string, value any) {
 		r.fault("header %s is no list of failures", name)
 	}
 	e.History = e.History[max(0, len(e.History)-delivery.MaxHistory):]
+	for i := range e.History {
+		f := &e.History[i]
+		if !validFailure(f) {
+			r.fault("header %s has a failure of attempt %d in the year %d", name, f.Attempt, f.At.UTC().Year())
+		}
+		f.At, f.Error = f.At.UTC(), cut(f.Error, maxFailureBytes)
+	}
 }
 
 func (r *headerReader) bool(name string, value any, field *bool) {
@@ -140,9 +142,6 @@ func (r *headerReader) time(name string, value any, field *time.Time) {
 		r.fault("header %s is a %T, want an integer", name, value)
 	}
 }
-
-// validTime says whether a time that another program wrote can be sent again.
-func validTime(t time.Time) bool { return t.Unix() > 0 && t.Unix() < math.MaxInt64/int64(time.Second) }
 
 // integer reads an integer of any of AMQP's widths.
 func integer(value any) (int64, bool) {

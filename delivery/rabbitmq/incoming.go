@@ -21,8 +21,20 @@ type incoming struct {
 	fault    error
 }
 
+var (
+	_ delivery.Incoming    = (*incoming)(nil)
+	_ delivery.QueueTeller = (*incoming)(nil)
+)
+
 // Priority implements delivery.Incoming.
 func (in *incoming) Priority() delivery.Priority { return in.priority }
+
+// Queue implements delivery.QueueTeller. With shards it is the shard's queue, and
+// levels that share a queue share its prefetch.
+func (in *incoming) Queue() (name string, prefetch int) {
+	source := in.channel.source
+	return source.queue, source.prefetch(in.channel.subscription.prefetch)
+}
 
 // Envelope implements delivery.Incoming.
 func (in *incoming) Envelope() (*delivery.Envelope, error) {

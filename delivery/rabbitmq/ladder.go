@@ -66,6 +66,17 @@ func ladderKey(seconds uint64, levels int, address string) string {
 	return key.String()
 }
 
+// ladderQueues are the queues in which delayed messages wait.
+func (t Topology) ladderQueues() []string {
+	var queues []string
+	for _, b := range t.Bindings {
+		if !b.ToExchange && slices.Contains(t.Delays, b.Source) {
+			queues = append(queues, b.Destination)
+		}
+	}
+	return queues
+}
+
 // longestDelay is the longest that the ladder can hold a message.
 func (t Topology) longestDelay() time.Duration {
 	return time.Duration(uint64(1)<<len(t.Delays)-1) * time.Second

@@ -2,6 +2,7 @@ package rabbitmq
 
 import (
 	"crypto/sha1"
+	"crypto/sha256"
 	"fmt"
 	"hash"
 	"maps"
@@ -20,9 +21,24 @@ import (
 var letterNamespace = uuid.MustParse("0a1f2e0e-8f0d-4a6b-9a53-6f5b8f0f3c11")
 
 // letterID is the ID of the dead letter of a message of ours. All copies of the
-// message in one generation have the same, so that they are one dead letter.
+// message in one generation have the same, so that they are one dead letter. It is
+// made of all that copies have in common, because whoever can publish can choose a
+// message's ID: what only says that it is the same message is another dead letter.
 func letterID(name string, e *delivery.Envelope) string {
-	return uuid.NewSHA1(letterNamespace, []byte("m"+name+"\x00"+e.ID+"\x00"+strconv.Itoa(e.Generation))).String()
+	digest := sha256.New()
+	for _, text := range []string{
+		name, e.ID, strconv.Itoa(e.Generation), e.IdempotencyKey, e.Recipient, e.Subject, e.Type, e.ContentType,
+		string(e.Body), e.Priority.String(), strconv.FormatBool(e.RequireAck),
+	} {
+		digest.Write(appendString(nil, text))
+	}
+	for _, at := range []time.Time{e.CreatedAt, e.ExpiresAt} {
+		digest.Write(appendString(nil, at.UTC().Format(time.RFC3339Nano)))
+	}
+	for _, key := range slices.Sorted(maps.Keys(e.Headers)) {
+		digest.Write(appendString(appendString(nil, key), e.Headers[key]))
+	}
+	return uuid.NewSHA1(letterNamespace, append([]byte("m"), digest.Sum(nil)...)).String()
 }
 
 // foreignID is the ID of the dead letter of a message that is not ours. It is

@@ -14,7 +14,8 @@ import (
 //	<name>.dlx, <name>.dlq        dead letters, routing key "failed"
 //	<name>.delay.0 ... .delay.19  the delay ladder: level i holds 2^i seconds
 //	<name>.due                    the end of the ladder: to the queues
-//	<name>.unroutable             delayed messages that found no queue when due
+//	<name>.unroutable             delayed messages that found no queue when due,
+//	                              for a Collector
 //
 // The delay ladder holds messages until they are due. A delay in whole seconds is
 // written as binary digits in front of the routing key, one digit for each level.
@@ -66,6 +67,7 @@ func newTopology(name string, server Version, deadLetters Queue) Topology {
 		},
 		DeadLetter:      deadLetter,
 		DeadLetterQueue: deadLetters.Name,
+		UnroutableQueue: unroutable(name),
 	}
 }
 

@@ -47,8 +47,9 @@ func (t Topology) sources() []source {
 // known.
 func (s *source) lowest() delivery.Priority { return s.levels[len(s.levels)-1].Priority }
 
-// prefetch is the source's share of a level's prefetch.
-func (s *source) prefetch(level int) int { return max(1, level/max(1, s.share)) }
+// prefetch is the source's share of a level's prefetch. It is at least 2 if the
+// level's is, because a consumer leaves half of it to what can run.
+func (s *source) prefetch(level int) int { return max(min(level, 2), level/max(1, s.share)) }
 
 // priorityOf is the priority of a delivery. Where levels share the queue, it is
 // read from our header, or from the AMQP priority of what is no message of ours.

@@ -44,7 +44,7 @@ func TestPriorityOfADelivery(t *testing.T) {
 
 func TestPrefetchOfShards(t *testing.T) {
 	for _, test := range []struct{ share, prefetch, want int }{
-		{0, 100, 100}, {1, 100, 100}, {4, 100, 25}, {3, 100, 33}, {64, 10, 1},
+		{0, 100, 100}, {1, 100, 100}, {4, 100, 25}, {3, 100, 33}, {64, 10, 2}, {4, 2, 2}, {4, 1, 1}, {0, 1, 1},
 	} {
 		assert.Equal(t, test.want, (&source{share: test.share}).prefetch(test.prefetch))
 	}

@@ -6,6 +6,9 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/esh3artech/barid/delivery"
 )
@@ -32,6 +35,9 @@ type Topology struct {
 	// DeadLetterQueue is where they wait for a Collector. If it is empty, there can
 	// be no Collector.
 	DeadLetterQueue string
+	// UnroutableQueue is where delayed messages wait for a Collector that found no
+	// queue when they were due, because somebody had deleted it. It may be empty.
+	UnroutableQueue string
 }
 
 // Exchange is a durable exchange.
@@ -141,5 +147,33 @@ func (t Topology) validate() error {
 	if len(t.Delays) > maxLadderLevels {
 		fault("Delays has %d levels, want at most %d", len(t.Delays), maxLadderLevels)
 	}
+	for _, e := range t.Exchanges {
+		checkDeclaration("Exchanges", e.Name, e.Arguments, fault)
+	}
+	for _, q := range t.Queues {
+		checkDeclaration("Queues", q.Name, q.Arguments, fault)
+	}
 	return errors.Join(faults...)
+}
+
+// checkDeclaration reports what the client could not send. It would end the
+// connection, which looks as if the broker had gone.
+func checkDeclaration(field, name string, arguments map[string]any, fault func(format string, args ...any)) {
+	if len(name) > maxShortBytes {
+		fault("%s has a name of %d bytes, want at most %d", field, len(name), maxShortBytes)
+	}
+	for _, key := range slices.Sorted(maps.Keys(arguments)) {
+		switch value := arguments[key].(type) {
+		case uint, uint64, uintptr, time.Duration:
+			fault("%s %q argument %q is a %T, want int64", field, name, key, value)
+		case int:
+			if int(int32(value)) != value { // the client sends its lower 32 bits
+				fault("%s %q argument %q is %d as an int, want int64", field, name, key, value)
+			}
+		default:
+			if amqp.Table(map[string]any{key: value}).Validate() != nil {
+				fault("%s %q argument %q is a %T, which AMQP has not", field, name, key, value)
+			}
+		}
+	}
 }

@@ -26,6 +26,8 @@ type Transport struct {
 	headers  int          // bound of a message's headers
 	maxBody  atomic.Int64 // bound of a body: ours, or the broker's if that is lower
 
+	unroutable atomic.Int64 // messages that found no queue, as last seen
+
 	publishConns publishConns
 	controlConn  controlConn
 	publishings  sync.Pool // of *amqp.Publishing, with an empty table

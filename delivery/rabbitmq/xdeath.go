@@ -10,9 +10,10 @@ import (
 
 // The names of the Facts of a message that the broker dead-lettered. Their values
 // are what the broker writes into the header x-death (RabbitMQ: "Dead Letter
-// Exchanges").
+// Exchanges"). Of a delayed message that found no queue, the reason is unroutable,
+// and the exchange and routing keys are those that led nowhere.
 const (
-	FactReason      = "reason"       // rejected, expired, maxlen or delivery_limit
+	FactReason      = "reason"       // rejected, expired, maxlen, delivery_limit; or unroutable
 	FactQueue       = "queue"        // the queue that it was dead-lettered from
 	FactCount       = "count"        // how often from that queue, for that reason
 	FactTime        = "time"         // when for the first time: RFC 3339, UTC, whole seconds
@@ -64,6 +65,17 @@ func parseXDeath(headers amqp.Table) xdeath {
 		keys = append(keys, text(key))
 	}
 	put(FactRoutingKeys, strings.Join(keys, ","))
+	return x
+}
+
+// noQueue is the xdeath of a delayed message that found no queue when it was due.
+func noQueue(d *amqp.Delivery) xdeath {
+	x := xdeath{at: parseXDeath(d.Headers).at, facts: map[string]string{
+		FactReason: "unroutable", FactExchange: d.Exchange, FactRoutingKeys: d.RoutingKey,
+	}}
+	if !x.at.IsZero() {
+		x.facts[FactTime] = x.at.Format(time.RFC3339)
+	}
 	return x
 }
 
