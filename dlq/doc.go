@@ -50,9 +50,11 @@
 //   - A job survives its process, if the store does, and another runner goes on
 //     with it: at once when its runner was stopped, and after Config.Lease when
 //     that died.
-//   - A job sends nothing that was given up after it began, so that it does not
-//     send for ever what fails again. Entry.DeadAt decides, so the clocks of
-//     the machines have to agree.
+//   - A job does not send what it sent once and what failed again: it passes the
+//     entries of the highest generation first, and what it sends is of the next
+//     one. The clocks of the machines have no say in it. (Of entries that were
+//     requeued 15 times or more it takes all at once. There it is Entry.DeadAt
+//     that decides, as it does on what others give up after the job began.)
 //   - Two jobs over the same entries send each of them once, as two calls of
 //     Requeue do. After a crash, a job's batch is as a call of Requeue. If the
 //     store is away for longer than the lease after a batch was sent, and

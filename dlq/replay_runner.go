@@ -26,8 +26,9 @@ var backoff = retry.Exponential{Base: 100 * time.Millisecond, Max: 30 * time.Sec
 // one of them, under a lease of Config.Lease. Another takes it over when that
 // one stops or dies.
 //
-// A job requeues its entries as Requeue does, from the oldest on, in batches of
-// Config.BatchSize at most. Its progress is stored with every batch, so that it
+// A job looks which generations there are, and requeues its entries as Requeue
+// does: those of the highest generation first, each from the oldest on, in batches
+// of Config.BatchSize at most. Its progress is stored with every batch, so that it
 // goes on from there after a restart.
 //
 //   - An entry that can't be sent, or that someone else is requeueing, is
@@ -198,14 +199,15 @@ func (r *replayRunner) newLease(job Job) *jobLease {
 func (r *replayRunner) newRun(lease *jobLease) *replayRun {
 	job := &lease.job
 	return &replayRun{
-		requeuer:   r.requeuer,
-		batchSize:  r.config.BatchSize,
-		filter:     job.Filter,
-		lease:      lease,
-		leaseUntil: job.LeaseUntil,
-		finisher:   &batchFinisher{store: r.requeuer.store, lease: lease, gauge: r.gauge},
-		after:      job.After,
-		limit:      newRateLimit(job.Rate, r.config.BatchSize, job.NextAt, time.Now()),
-		poison:     poisonCheck{tries: make(map[string]int)},
+		requeuer:    r.requeuer,
+		batchSize:   r.config.BatchSize,
+		filter:      job.Filter,
+		lease:       lease,
+		leaseUntil:  job.LeaseUntil,
+		finisher:    &batchFinisher{store: r.requeuer.store, lease: lease, gauge: r.gauge},
+		after:       job.After,
+		generations: generations(job.Generations),
+		limit:       newRateLimit(job.Rate, r.config.BatchSize, job.NextAt, time.Now()),
+		poison:      poisonCheck{tries: make(map[string]int)},
 	}
 }
