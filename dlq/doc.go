@@ -23,6 +23,9 @@
 // of the last error. Entries that failed in the same way have the same
 // fingerprint, whatever numbers, identifiers and names their errors mention.
 //
+// No letter is such that it could not be kept, and would be put for ever: see
+// Manager.DeadLetter.
+//
 // # Requeueing
 //
 // Manager.Requeue claims entries for a while, sends them as the next

@@ -74,6 +74,11 @@ func (m *Manager) Err() error {
 // DeadLetter implements delivery.DeadLetterer. It returns nil when all letters
 // are durable in the store. If one of them has no ID, it is ErrInvalid and
 // stores none. A letter without a time gets the present one.
+//
+// What is out of an Entry's bounds is cut to them. If the store refuses an entry
+// all the same, as ErrInvalid, the letter is put once more, stripped: with the
+// body as Raw, without its history and times, texts without anything odd, the
+// reason malformed, and its own reason in the fact FactReason.
 func (m *Manager) DeadLetter(ctx context.Context, letters ...delivery.DeadLetter) error {
 	if err := m.Err(); err != nil {
 		return err
@@ -89,7 +94,7 @@ func (m *Manager) DeadLetter(ctx context.Context, letters ...delivery.DeadLetter
 		}
 		entries[i] = newEntry(&letters[i], now)
 	}
-	if err := m.store.Put(ctx, entries...); err != nil {
+	if err := m.put(ctx, entries); err != nil {
 		return err
 	}
 	for i := range entries {
@@ -107,6 +112,35 @@ func (m *Manager) DeadLetter(ctx context.Context, letters ...delivery.DeadLetter
 	}
 	m.gauge.refresh(ctx)
 	return nil
+}
+
+// put puts entries in the store. Those that the store refuses for what they are
+// would be refused for ever, so they are put stripped instead.
+func (m *Manager) put(ctx context.Context, entries []Entry) error {
+	err := m.store.Put(ctx, entries...)
+	if !refused(err) {
+		return err
+	}
+	for i := range entries { // which of them it is, only single calls tell
+		if len(entries) > 1 {
+			err = m.store.Put(ctx, entries[i])
+		}
+		if refused(err) {
+			m.config.Logger.LogAttrs(ctx, slog.LevelWarn, "dead letter stripped",
+				slog.String("dead_letter_id", entries[i].ID), slog.String("message_id", entries[i].Envelope.ID), slog.Any("error", err))
+			entries[i] = entries[i].stripped(err)
+			err = m.store.Put(ctx, entries[i])
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// refused reports whether a store's error is an entry's fault.
+func refused(err error) bool {
+	return errors.Is(err, ErrInvalid) || errors.Is(err, delivery.ErrInvalid) || errors.Is(err, delivery.ErrTooLarge)
 }
 
 // List returns a page of entries, newest first unless the query says otherwise.
