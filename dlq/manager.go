@@ -54,6 +54,9 @@ func NewManager(store Store, sender Sender, config Config) *Manager {
 		m.stored[reason] = m.counter(reason)
 	}
 	m.gauge = newEntryGauge(store, &m.config)
+	if m.fault == nil {
+		m.gauge.refresh()
+	}
 	m.requeuer = &requeuer{store: store, sender: sender, lease: config.Lease}
 	m.replays = newReplayRunner(m.requeuer, m.gauge, &m.config)
 	return m
@@ -110,7 +113,7 @@ func (m *Manager) DeadLetter(ctx context.Context, letters ...delivery.DeadLetter
 			slog.String("fingerprint", entry.Fingerprint),
 			slog.String("source", entry.Source))
 	}
-	m.gauge.refresh(ctx)
+	m.gauge.refresh()
 	return nil
 }
 
@@ -212,7 +215,7 @@ func (m *Manager) Stats(ctx context.Context) (Stats, error) {
 	}
 	stats, err := m.store.Stats(ctx, topFingerprints)
 	if err == nil {
-		m.gauge.refresh(ctx)
+		m.gauge.set(stats.Total)
 	}
 	return stats, err
 }
@@ -235,7 +238,7 @@ func (m *Manager) Purge(ctx context.Context, olderThan time.Duration) (int, erro
 	}
 	m.config.Logger.LogAttrs(ctx, slog.LevelInfo, "dead letters purged",
 		slog.Int("count", purged), slog.Duration("older_than", olderThan))
-	m.gauge.refresh(ctx)
+	m.gauge.refresh()
 	return purged, nil
 }
 
@@ -269,7 +272,7 @@ func (m *Manager) inBatches(ctx context.Context, ids []string, event string, do 
 		}
 	}
 	if len(ids) > 0 {
-		m.gauge.refresh(ctx)
+		m.gauge.refresh()
 	}
 	results, errs := make([]delivery.Result, len(ids)), make([]error, len(ids))
 	for i, id := range ids {

@@ -104,14 +104,14 @@ func TestMetricsAndLogs(t *testing.T) {
 			count, _ := collector.Value(metrics.DeadLettersTotal, metrics.LabelReason, reason)
 			assert.InDelta(t, want, count, 0, reason)
 		}
-		assert.InDelta(t, 4, gauge(t, collector), 0)
+		assert.InDelta(t, 4, gaugeSoon(t, collector), 0)
 
 		_, err := manager.Requeue(ctx, "a", "c", "nobody")
 		require.Error(t, err)
-		assert.InDelta(t, 3, gauge(t, collector), 0)
+		assert.InDelta(t, 3, gaugeSoon(t, collector), 0)
 		_, err = manager.Delete(ctx, "b")
 		require.NoError(t, err)
-		assert.InDelta(t, 2, gauge(t, collector), 0)
+		assert.InDelta(t, 2, gaugeSoon(t, collector), 0)
 		purged, err := manager.Purge(ctx, time.Second)
 		require.NoError(t, err)
 		assert.Zero(t, purged, "the synthetic clock starts before noon")
@@ -119,7 +119,7 @@ func TestMetricsAndLogs(t *testing.T) {
 		purged, err = manager.Purge(ctx, time.Hour-time.Nanosecond)
 		require.NoError(t, err)
 		assert.Equal(t, 2, purged)
-		assert.InDelta(t, 0, gauge(t, collector), 0)
+		assert.InDelta(t, 0, gaugeSoon(t, collector), 0)
 
 		stored := func(id, reason string) map[string]any {
 			return map[string]any{

@@ -107,7 +107,6 @@ type batchFinisher struct {
 	gauge *entryGauge
 
 	claimsUntil time.Time // when the last claim ends that could not be released
-	refreshed   time.Time // when the gauge last was
 }
 
 // finish tries until ctx ends, because an entry that was sent must not be sent
@@ -133,18 +132,8 @@ func (f *batchFinisher) finish(ctx context.Context, b *replayBatch) error {
 	})
 	f.lease.logger.LogAttrs(ctx, slog.LevelDebug, "replay batch finished",
 		slog.Int("requeued", b.requeued), slog.Int("skipped", b.skipped), slog.Int("failed", b.failed))
-	if now := time.Now(); now.Sub(f.refreshed) >= time.Second {
-		f.refreshed = now
-		f.refreshGauge(ctx)
-	}
+	f.gauge.refresh()
 	return err
-}
-
-// refreshGauge is bounded, so that counting does not delay the job for long.
-func (f *batchFinisher) refreshGauge(ctx context.Context) {
-	bounded, cancel := f.lease.bounded(ctx)
-	defer cancel()
-	f.gauge.refresh(bounded)
 }
 
 // remove removes what was sent. It returns true when ctx ended before it could.

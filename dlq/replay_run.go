@@ -61,7 +61,6 @@ func (r *replayRun) run(stopping context.Context, stop context.CancelFunc) {
 		stop() // so that finishing ends
 	}
 	r.lease.giveBack(finishing, err, r.finisher.claimsUntil)
-	r.finisher.refreshGauge(finishing)
 }
 
 // withGrace returns a context that ends some time after ctx does, or when its

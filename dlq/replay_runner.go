@@ -125,6 +125,7 @@ func (r *replayRunner) leave(id string) {
 func (r *replayRunner) run(ctx context.Context) {
 	var running sync.WaitGroup
 	defer running.Wait()
+	running.Go(func() { r.recount(ctx) })
 	for failures := 0; ; {
 		wait := lookInterval
 		if err := r.takeJobs(ctx, &running); err == nil {
@@ -140,6 +141,13 @@ func (r *replayRunner) run(ctx context.Context) {
 		case <-r.started:
 		case <-time.After(wait):
 		}
+	}
+}
+
+// recount has the entries counted that others have put or deleted.
+func (r *replayRunner) recount(ctx context.Context) {
+	for retry.Wait(ctx.Done(), recountInterval) {
+		r.gauge.refresh()
 	}
 }
 

@@ -42,7 +42,8 @@ type Store interface {
 
 	// Count returns how many entries filter picks. It returns CheckFilter's error
 	// if there is one. It should read no bodies. A Manager with metrics calls it
-	// with the zero Filter after every change.
+	// with the zero Filter at the start and after changes, but no more than every
+	// few seconds.
 	Count(ctx context.Context, filter Filter) (int, error)
 
 	// Stats counts the entries. It returns at most top fingerprints, and
