@@ -37,8 +37,10 @@ type Config struct {
 	// every 5 s, and every minute in RunJobs, because of what other processes
 	// change. Stats sets it, too. Default none.
 	Metrics metrics.Recorder
-	// Logger gets an Error event for each dead letter, and an Info event for each
-	// batch requeued or deleted and for each purge. Default none.
+	// Logger gets a Debug event for each dead letter with its ID and its message's,
+	// because whoever gave the message up logs that itself. It is an Error event for
+	// what a broker gave up. Each batch requeued or deleted and each purge is an Info
+	// event. Default none.
 	Logger *slog.Logger
 }
 

@@ -72,7 +72,8 @@
 // in the call's order, and an error that is nil when all went well and
 // otherwise a *delivery.ResultsError, through which errors.Is finds the error
 // of any id. What can be matched is listed at ErrConfig. Errors and logs name
-// entries by their id and never contain a body or a recipient. Entry.Error,
+// entries by their ids and their messages', and never contain a body or a
+// recipient. Entry.Error,
 // which comes from the host's handler, is not logged either.
 //
 // # Metrics

@@ -107,14 +107,25 @@ func (m *Manager) DeadLetter(ctx context.Context, letters ...delivery.DeadLetter
 			counter = m.counter(entry.Reason)
 		}
 		counter.Add(1)
-		m.config.Logger.LogAttrs(ctx, slog.LevelError, "dead letter stored",
-			slog.String("id", entry.ID),
+		m.config.Logger.LogAttrs(ctx, severity(entry.Reason), "dead letter stored",
+			slog.String("dead_letter_id", entry.ID),
+			slog.String("message_id", entry.Envelope.ID),
 			slog.String("reason", string(entry.Reason)),
 			slog.String("fingerprint", entry.Fingerprint),
 			slog.String("source", entry.Source))
 	}
 	m.gauge.refresh()
 	return nil
+}
+
+// severity is that of the event that a letter was stored. The consumer or the retry
+// worker that gave a message up says so itself; what a broker gave up nobody else
+// tells of.
+func severity(reason delivery.Reason) slog.Level {
+	if reason == delivery.ReasonBroker {
+		return slog.LevelError
+	}
+	return slog.LevelDebug
 }
 
 // put puts entries in the store. Those that the store refuses for what they are
@@ -268,7 +279,7 @@ func (m *Manager) inBatches(ctx context.Context, ids []string, event string, do 
 			}
 		}
 		if len(done) > 0 {
-			m.config.Logger.LogAttrs(ctx, slog.LevelInfo, event, slog.Int("count", len(done)), slog.Any("ids", done))
+			m.config.Logger.LogAttrs(ctx, slog.LevelInfo, event, slog.Int("count", len(done)), slog.Any("dead_letter_ids", done))
 		}
 	}
 	if len(ids) > 0 {

@@ -96,17 +96,17 @@ func TestMetricsAndLogs(t *testing.T) {
 		sender := &sender{}
 		manager := dlq.NewManager(dlq.NewMemory(dlq.MemoryConfig{}), sender, dlq.Config{Metrics: collector, Logger: events.logger()})
 
-		malformed, foreign := letter("c"), letter("d")
-		malformed.Reason, foreign.Reason = delivery.ReasonMalformed, "of the host's own"
-		require.NoError(t, manager.DeadLetter(ctx, letter("a"), letter("b"), malformed, foreign))
+		byBroker, foreign := letter("c"), letter("d")
+		byBroker.Reason, foreign.Reason = delivery.ReasonBroker, "of the host's own"
+		require.NoError(t, manager.DeadLetter(ctx, letter("a"), letter("b"), byBroker, foreign))
 		require.NoError(t, manager.DeadLetter(ctx, letter("a")))
-		for reason, want := range map[string]float64{"exhausted": 3, "malformed": 1, "of the host's own": 1} {
+		for reason, want := range map[string]float64{"exhausted": 3, "broker": 1, "of the host's own": 1} {
 			count, _ := collector.Value(metrics.DeadLettersTotal, metrics.LabelReason, reason)
 			assert.InDelta(t, want, count, 0, reason)
 		}
 		assert.InDelta(t, 4, gaugeSoon(t, collector), 0)
 
-		_, err := manager.Requeue(ctx, "a", "c", "nobody")
+		_, err := manager.Requeue(ctx, "a", "nobody")
 		require.Error(t, err)
 		assert.InDelta(t, 3, gaugeSoon(t, collector), 0)
 		_, err = manager.Delete(ctx, "b")
@@ -122,16 +122,20 @@ func TestMetricsAndLogs(t *testing.T) {
 		assert.InDelta(t, 0, gaugeSoon(t, collector), 0)
 
 		stored := func(id, reason string) map[string]any {
+			level := "DEBUG"
+			if reason == "broker" {
+				level = "ERROR"
+			}
 			return map[string]any{
-				"level": "ERROR", "msg": "dead letter stored", "id": id, "reason": reason,
+				"level": level, "msg": "dead letter stored", "dead_letter_id": id, "message_id": "message of " + id, "reason": reason,
 				"fingerprint": dlq.Fingerprint("secret-error 2"), "source": "consumer",
 			}
 		}
 		assert.Equal(t, []map[string]any{
-			stored("a", "exhausted"), stored("b", "exhausted"), stored("c", "malformed"), stored("d", "of the host's own"),
+			stored("a", "exhausted"), stored("b", "exhausted"), stored("c", "broker"), stored("d", "of the host's own"),
 			stored("a", "exhausted"),
-			{"level": "INFO", "msg": "dead letters requeued", "count": 1.0, "ids": []any{"a"}},
-			{"level": "INFO", "msg": "dead letters deleted", "count": 1.0, "ids": []any{"b"}},
+			{"level": "INFO", "msg": "dead letters requeued", "count": 1.0, "dead_letter_ids": []any{"a"}},
+			{"level": "INFO", "msg": "dead letters deleted", "count": 1.0, "dead_letter_ids": []any{"b"}},
 			{"level": "INFO", "msg": "dead letters purged", "count": 0.0, "older_than": float64(time.Second)},
 			{"level": "INFO", "msg": "dead letters purged", "count": 2.0, "older_than": float64(time.Hour - time.Nanosecond)},
 		}, events.events(t))

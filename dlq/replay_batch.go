@@ -142,7 +142,7 @@ func (f *batchFinisher) remove(ctx context.Context, b *replayBatch) bool {
 	for failures := 0; len(ids) > 0; failures++ {
 		if failures > 0 && !retry.Wait(ctx.Done(), backoff.Delay(failures-1)) {
 			f.lease.logger.LogAttrs(ctx, slog.LevelWarn, "replayed entries not removed",
-				slog.Any("ids", ids), slog.Any("error", b.lastErr))
+				slog.Any("dead_letter_ids", ids), slog.Any("error", b.lastErr))
 			return true
 		}
 		bounded, cancel := f.lease.bounded(ctx)

@@ -147,7 +147,7 @@ func TestReplayTellsOfAStoreThatTakesNoChanges(t *testing.T) {
 			case "replay waits for its store":
 				waits++
 			case "replayed entries not removed":
-				told = append(told, event["ids"].([]any)...)
+				told = append(told, event["dead_letter_ids"].([]any)...)
 			}
 		}
 		assert.Positive(t, waits)
