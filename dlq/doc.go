@@ -73,8 +73,8 @@
 // otherwise a *delivery.ResultsError, through which errors.Is finds the error
 // of any id. What can be matched is listed at ErrConfig. Errors and logs name
 // entries by their ids and their messages', and never contain a body or a
-// recipient. Entry.Error,
-// which comes from the host's handler, is not logged either.
+// recipient. Entry.Error, which comes from the host's handler, is not logged
+// either.
 //
 // # Metrics
 //
