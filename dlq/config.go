@@ -39,8 +39,8 @@ type Config struct {
 	Metrics metrics.Recorder
 	// Logger gets a Debug event for each dead letter with its ID and its message's,
 	// because whoever gave the message up logs that itself. It is an Error event for
-	// what a broker gave up. Each batch requeued or deleted and each purge is an Info
-	// event. Default none.
+	// what a broker gave up. Each batch requeued or deleted, and each purge that
+	// deleted any, is an Info event. Default none.
 	Logger *slog.Logger
 }
 

@@ -233,8 +233,10 @@ func (m *Manager) Stats(ctx context.Context) (Stats, error) {
 
 // Purge deletes for good all entries that were given up longer ago than
 // olderThan, except for those that are being requeued. It returns how many it
-// deleted. A host that wants a retention calls it regularly. An olderThan that
-// is not more than 0 is ErrInvalid.
+// deleted, with an error, too. A host that wants a retention calls it regularly.
+// Stores delete in batches of a thousand at most, so that others need not wait
+// long. If ctx ends in between, the next call goes on. An olderThan that is not
+// more than 0 is ErrInvalid.
 func (m *Manager) Purge(ctx context.Context, olderThan time.Duration) (int, error) {
 	if err := m.Err(); err != nil {
 		return 0, err
@@ -244,13 +246,12 @@ func (m *Manager) Purge(ctx context.Context, olderThan time.Duration) (int, erro
 	}
 	now := time.Now()
 	purged, err := m.store.Purge(ctx, now.Add(-olderThan), now)
-	if err != nil {
-		return purged, err
+	if purged > 0 {
+		m.config.Logger.LogAttrs(ctx, slog.LevelInfo, "dead letters purged",
+			slog.Int("count", purged), slog.Duration("older_than", olderThan))
+		m.gauge.refresh()
 	}
-	m.config.Logger.LogAttrs(ctx, slog.LevelInfo, "dead letters purged",
-		slog.Int("count", purged), slog.Duration("older_than", olderThan))
-	m.gauge.refresh()
-	return purged, nil
+	return purged, err
 }
 
 // inBatches calls do with ids in batches, each id once. It logs an event with

@@ -3,6 +3,7 @@ package dlq_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -136,7 +137,6 @@ func TestMetricsAndLogs(t *testing.T) {
 			stored("a", "exhausted"),
 			{"level": "INFO", "msg": "dead letters requeued", "count": 1.0, "dead_letter_ids": []any{"a"}},
 			{"level": "INFO", "msg": "dead letters deleted", "count": 1.0, "dead_letter_ids": []any{"b"}},
-			{"level": "INFO", "msg": "dead letters purged", "count": 0.0, "older_than": float64(time.Second)},
 			{"level": "INFO", "msg": "dead letters purged", "count": 2.0, "older_than": float64(time.Hour - time.Nanosecond)},
 		}, events.events(t))
 	})
@@ -176,6 +176,30 @@ func TestGetAndDeleteTellOfEveryID(t *testing.T) {
 	require.ErrorIs(t, err, context.Canceled)
 	assert.Len(t, results, 3)
 	assert.Len(t, kept(t, manager), 3)
+}
+
+// What was purged before a purge failed is told of.
+func TestPurgeThatIsInterrupted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var events log
+		memory := dlq.NewMemory(dlq.MemoryConfig{})
+		for i := range 1500 {
+			require.NoError(t, memory.Put(t.Context(), dlq.Entry{ID: fmt.Sprint(i), DeadAt: time.Now().Add(-time.Hour)}))
+		}
+		collector := metrics.NewCollector(metrics.CollectorConfig{})
+		manager := dlq.NewManager(memory, nil, dlq.Config{Metrics: collector, Logger: events.logger()})
+		assert.InDelta(t, 1500, gaugeSoon(t, collector), 0)
+		purged, err := manager.Purge(&endsAfter{Context: t.Context(), calls: 1}, time.Minute)
+		require.ErrorIs(t, err, context.Canceled)
+		assert.Equal(t, 1000, purged)
+		assert.Equal(t, []map[string]any{{
+			"level": "INFO", "msg": "dead letters purged", "count": 1000.0, "older_than": float64(time.Minute),
+		}}, events.events(t))
+		assert.InDelta(t, 500, gaugeSoon(t, collector), 0)
+		purged, err = manager.Purge(t.Context(), time.Minute)
+		require.NoError(t, err)
+		assert.Equal(t, 500, purged, "the next one goes on")
+	})
 }
 
 func TestPurgeWantsAnAge(t *testing.T) {

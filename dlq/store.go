@@ -71,6 +71,8 @@ type Store interface {
 	Delete(ctx context.Context, now time.Time, ids ...string) []error
 
 	// Purge deletes all entries whose DeadAt is before the time given, except
-	// for those whose claim ends after now. It returns how many it deleted.
+	// for those whose claim ends after now. It returns how many it deleted, also
+	// with an error. It deletes in batches, so that others need not wait long, and
+	// ends with ctx.
 	Purge(ctx context.Context, before, now time.Time) (int, error)
 }
