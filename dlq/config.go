@@ -31,14 +31,16 @@ type Config struct {
 	// is running. Default DefaultBatchSize, from 1 to MaxBatchSize.
 	BatchSize int
 	// Metrics gets metrics.DeadLettersTotal and metrics.DeadLetters. The first
-	// counts every letter stored, a repeated one included. The second is set anew
-	// after each change that this Manager makes, unless the call's context has
-	// ended by then. Where several processes share the store, call Stats from
-	// time to time: it sets the second to what others have changed, too. Default
-	// none.
+	// counts every letter stored, a repeated one included. The second is there as
+	// soon as the entries have been counted for the first time. That is done in the
+	// background: when the Manager is made, after changes that it makes, at most
+	// every 5 s, and every minute in RunJobs, because of what other processes
+	// change. Stats sets it, too. Default none.
 	Metrics metrics.Recorder
-	// Logger gets an Error event for each dead letter, and an Info event for each
-	// batch requeued or deleted and for each purge. Default none.
+	// Logger gets a Debug event for each dead letter with its ID and its message's,
+	// because whoever gave the message up logs that itself. It is an Error event for
+	// what a broker gave up. Each batch requeued or deleted, and each purge that
+	// deleted any, is an Info event. Default none.
 	Logger *slog.Logger
 }
 

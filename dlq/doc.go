@@ -23,6 +23,9 @@
 // of the last error. Entries that failed in the same way have the same
 // fingerprint, whatever numbers, identifiers and names their errors mention.
 //
+// No letter is such that it could not be kept, and would be put for ever: see
+// Manager.DeadLetter.
+//
 // # Requeueing
 //
 // Manager.Requeue claims entries for a while, sends them as the next
@@ -50,9 +53,11 @@
 //   - A job survives its process, if the store does, and another runner goes on
 //     with it: at once when its runner was stopped, and after Config.Lease when
 //     that died.
-//   - A job sends nothing that was given up after it began, so that it does not
-//     send for ever what fails again. Entry.DeadAt decides, so the clocks of
-//     the machines have to agree.
+//   - A job does not send what it sent once and what failed again: it passes the
+//     entries of the highest generation first, and what it sends is of the next
+//     one. The clocks of the machines have no say in it. (Of entries that were
+//     requeued 15 times or more it takes all at once. There it is Entry.DeadAt
+//     that decides, as it does on what others give up after the job began.)
 //   - Two jobs over the same entries send each of them once, as two calls of
 //     Requeue do. After a crash, a job's batch is as a call of Requeue. If the
 //     store is away for longer than the lease after a batch was sent, and
@@ -67,8 +72,9 @@
 // in the call's order, and an error that is nil when all went well and
 // otherwise a *delivery.ResultsError, through which errors.Is finds the error
 // of any id. What can be matched is listed at ErrConfig. Errors and logs name
-// entries by their id and never contain a body or a recipient. Entry.Error,
-// which comes from the host's handler, is not logged either.
+// entries by their ids and their messages', and never contain a body or a
+// recipient. Entry.Error, which comes from the host's handler, is not logged
+// either.
 //
 // # Metrics
 //

@@ -41,8 +41,8 @@ type Entry struct {
 	DeadAt time.Time
 }
 
-// newEntry returns the entry of letter. A letter that has no time was given up
-// now.
+// newEntry returns the entry of letter, bounded as every store can keep it. A
+// letter that has no time was given up now.
 func newEntry(letter *delivery.DeadLetter, now time.Time) Entry {
 	if !letter.At.IsZero() {
 		now = letter.At
@@ -58,8 +58,9 @@ func newEntry(letter *delivery.DeadLetter, now time.Time) Entry {
 		Facts:       letter.Facts,
 		DeadAt:      microseconds(now),
 	}
+	entry.bound()
 	entry.FirstFailedAt = entry.DeadAt
-	for _, failure := range letter.Envelope.History {
+	for _, failure := range entry.Envelope.History {
 		if at := microseconds(failure.At); !failure.At.IsZero() && at.Before(entry.FirstFailedAt) {
 			entry.FirstFailedAt = at
 		}

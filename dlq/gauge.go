@@ -2,67 +2,109 @@ package dlq
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"sync"
+	"time"
 
 	"github.com/esh3artech/barid/metrics"
 )
 
-// entryGauge sets metrics.DeadLetters to the number of entries. Whoever has
-// changed something calls refresh. At most one call counts, and one more waits
-// for its turn. The count of that one covers all others, so that many dead
-// letters at once don't cause as many counts.
+const (
+	// countInterval is the least time between two counts.
+	countInterval = 5 * time.Second
+	// countTimeout bounds a count.
+	countTimeout = 10 * time.Second
+	// recountInterval is how often RunJobs counts what others have changed.
+	recountInterval = time.Minute
+)
+
+// entryGauge sets metrics.DeadLetters to the number of entries. It counts in the
+// background, once after the Manager was made, and then some time after something
+// has changed, so that many dead letters don't cause as many counts, and nobody
+// waits for one. Between two counts there is no goroutine that would have to be
+// ended.
 type entryGauge struct {
 	store    Store
 	logger   *slog.Logger
-	gauge    metrics.Gauge // nil without metrics
-	counting chan struct{} // full while a call counts
+	recorder metrics.Recorder // nil when nobody looks
 
-	mu      sync.Mutex
-	waiting bool // a call waits for its turn
+	mu        sync.Mutex
+	gauge     metrics.Gauge // nil until there is a number: an unknown one is not 0
+	scheduled bool          // a count waits for its time, or is on its way
+	counting  bool          // it is on its way
+	changed   bool          // and something has changed since it began
+	last      time.Time     // when the last count ended
 }
 
 func newEntryGauge(store Store, config *Config) *entryGauge {
 	g := &entryGauge{store: store, logger: config.Logger}
 	if config.Metrics != metrics.Discard {
-		g.gauge = config.Metrics.Gauge(metrics.DeadLetters)
-		g.counting = make(chan struct{}, 1)
+		g.recorder = config.Metrics
 	}
 	return g
 }
 
-func (g *entryGauge) refresh(ctx context.Context) {
-	if g.gauge == nil || !g.awaitTurn(ctx) {
+// refresh has the entries counted soon.
+func (g *entryGauge) refresh() {
+	if g.recorder == nil {
 		return
 	}
-	defer func() { <-g.counting }()
-	count, err := g.store.Count(ctx, Filter{})
-	if err != nil {
-		g.logger.LogAttrs(ctx, slog.LevelWarn, "dead letters not counted", slog.Any("error", err))
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.scheduled {
+		g.changed = g.counting
 		return
 	}
-	g.gauge.Set(float64(count))
+	g.schedule()
 }
 
-// awaitTurn returns false when another call waits already, or when ctx has
-// ended.
-func (g *entryGauge) awaitTurn(ctx context.Context) bool {
+func (g *entryGauge) schedule() {
+	g.scheduled, g.changed = true, false
+	time.AfterFunc(max(0, countInterval-time.Since(g.last)), g.count)
+}
+
+func (g *entryGauge) count() {
 	g.mu.Lock()
-	covered := g.waiting
-	g.waiting = true
+	g.counting = true
 	g.mu.Unlock()
-	if covered {
-		return false
+
+	ctx, cancel := context.WithTimeout(context.Background(), countTimeout)
+	defer cancel()
+	count, err := g.ask(ctx)
+	if err == nil {
+		g.set(count)
+	} else {
+		g.logger.LogAttrs(ctx, slog.LevelWarn, "dead letters not counted", slog.Any("error", err))
 	}
+
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.counting, g.scheduled, g.last = false, false, time.Now()
+	if g.changed {
+		g.schedule()
+	}
+}
+
+// ask counts. A panic of the host's store must not end the process, because
+// nobody has called.
+func (g *entryGauge) ask(ctx context.Context) (count int, err error) {
 	defer func() {
-		g.mu.Lock()
-		g.waiting = false
-		g.mu.Unlock()
+		if value := recover(); value != nil {
+			err = fmt.Errorf("dlq: store panicked: %v", value)
+		}
 	}()
-	select {
-	case g.counting <- struct{}{}:
-		return true
-	case <-ctx.Done():
-		return false
+	return g.store.Count(ctx, Filter{})
+}
+
+func (g *entryGauge) set(count int) {
+	if g.recorder == nil {
+		return
 	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.gauge == nil {
+		g.gauge = g.recorder.Gauge(metrics.DeadLetters)
+	}
+	g.gauge.Set(float64(count))
 }

@@ -3,7 +3,6 @@ package dlq_test
 import (
 	"context"
 	"errors"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -17,91 +16,165 @@ import (
 	"github.com/esh3artech/barid/metrics"
 )
 
+// gaugeSoon is the gauge after the next count.
+func gaugeSoon(t *testing.T, collector *metrics.Collector) float64 {
+	t.Helper()
+	time.Sleep(5 * time.Second)
+	synctest.Wait()
+	return gauge(t, collector)
+}
+
+// After a restart there are dead letters that nobody puts or touches.
+func TestTheGaugeIsKnownAfterARestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := &slowCount{Store: filled(t, 7), proceed: make(chan struct{})}
+		collector := metrics.NewCollector(metrics.CollectorConfig{})
+		dlq.NewManager(store, nil, dlq.Config{Metrics: collector})
+		synctest.Wait()
+		_, known := collector.Value(metrics.DeadLetters)
+		assert.False(t, known, "unknown is not 0")
+		close(store.proceed)
+		synctest.Wait()
+		assert.InDelta(t, 7, gauge(t, collector), 0)
+	})
+}
+
 func TestStatsLearnsOfChangesMadeElsewhere(t *testing.T) {
-	ctx := context.Background()
-	store := dlq.NewMemory(dlq.MemoryConfig{})
-	collector := metrics.NewCollector(metrics.CollectorConfig{})
-	manager := dlq.NewManager(store, nil, dlq.Config{Metrics: collector})
-	all, _ := letters(3)
-	require.NoError(t, dlq.NewManager(store, nil, dlq.Config{}).DeadLetter(ctx, all...))
-	assert.Zero(t, gauge(t, collector))
-	stats, err := manager.Stats(ctx)
-	require.NoError(t, err)
-	assert.Equal(t, dlq.Stats{
-		Total: 3, Oldest: noon, ByReason: map[delivery.Reason]int{"exhausted": 3}, ByType: map[string]int{"sms": 3},
-		Fingerprints: []dlq.FingerprintCount{{Fingerprint: dlq.Fingerprint("secret-error 2"), Count: 3, Example: "secret-error 2"}},
-	}, stats)
-	assert.InDelta(t, 3, gauge(t, collector), 0)
+	synctest.Test(t, func(t *testing.T) {
+		store := &broken{Store: dlq.NewMemory(dlq.MemoryConfig{}), count: errors.New("down")}
+		collector := metrics.NewCollector(metrics.CollectorConfig{})
+		manager := dlq.NewManager(store, nil, dlq.Config{Metrics: collector})
+		all, _ := letters(3)
+		require.NoError(t, dlq.NewManager(store, nil, dlq.Config{}).DeadLetter(t.Context(), all...))
+		stats, err := manager.Stats(t.Context())
+		require.NoError(t, err)
+		assert.Equal(t, dlq.Stats{
+			Total: 3, Oldest: noon, ByReason: map[delivery.Reason]int{"exhausted": 3}, ByType: map[string]int{"sms": 3},
+			Fingerprints: []dlq.FingerprintCount{{Fingerprint: dlq.Fingerprint("secret-error 2"), Count: 3, Example: "secret-error 2"}},
+		}, stats)
+		assert.InDelta(t, 3, gauge(t, collector), 0)
+	})
+}
+
+func TestRunJobsLearnsOfChangesMadeElsewhere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := &slowCount{Store: dlq.NewMemory(dlq.MemoryConfig{}), proceed: make(chan struct{})}
+		close(store.proceed)
+		collector := metrics.NewCollector(metrics.CollectorConfig{})
+		jobs := struct {
+			dlq.Store
+			dlq.JobStore
+		}{store, dlq.NewMemory(dlq.MemoryConfig{})}
+		defer running(t, dlq.NewManager(jobs, &sender{}, dlq.Config{Metrics: collector}))()
+		all, _ := letters(3)
+		require.NoError(t, dlq.NewManager(store, nil, dlq.Config{}).DeadLetter(t.Context(), all...))
+		time.Sleep(time.Minute)
+		assert.InDelta(t, 3, gaugeSoon(t, collector), 0)
+		time.Sleep(time.Hour)
+		assert.LessOrEqual(t, store.counts.Load(), int32(62))
+	})
 }
 
 func TestNobodyCountsWhatNobodyLooksAt(t *testing.T) {
-	store := &broken{Store: dlq.NewMemory(dlq.MemoryConfig{})}
-	for _, recorder := range []metrics.Recorder{nil, metrics.Discard} {
-		manager := dlq.NewManager(store, nil, dlq.Config{Metrics: recorder})
-		require.NoError(t, manager.DeadLetter(context.Background(), letter("a")))
-	}
-	assert.Zero(t, store.counts.Load())
+	synctest.Test(t, func(t *testing.T) {
+		store := &broken{Store: dlq.NewMemory(dlq.MemoryConfig{})}
+		for _, recorder := range []metrics.Recorder{nil, metrics.Discard} {
+			manager := dlq.NewManager(store, nil, dlq.Config{Metrics: recorder})
+			require.NoError(t, manager.DeadLetter(t.Context(), letter("a")))
+			_, err := manager.Stats(t.Context())
+			require.NoError(t, err)
+		}
+		time.Sleep(time.Minute)
+		assert.Zero(t, store.counts.Load())
+	})
 }
 
+// A count that fails is told of, and made anew after the next change.
 func TestACountThatFailsIsLogged(t *testing.T) {
-	var events log
-	store := &broken{Store: dlq.NewMemory(dlq.MemoryConfig{}), count: errors.New("down")}
-	manager := dlq.NewManager(store, nil, dlq.Config{Metrics: metrics.NewCollector(metrics.CollectorConfig{}), Logger: events.logger()})
-	require.NoError(t, manager.DeadLetter(context.Background(), letter("a")))
-	assert.Equal(t, map[string]any{"level": "WARN", "msg": "dead letters not counted", "error": "down"}, events.events(t)[1])
+	synctest.Test(t, func(t *testing.T) {
+		var events log
+		store := &slowCount{Store: dlq.NewMemory(dlq.MemoryConfig{}), proceed: make(chan struct{})}
+		close(store.proceed)
+		down := errors.New("down")
+		store.fail.Store(&down)
+		collector := metrics.NewCollector(metrics.CollectorConfig{})
+		manager := dlq.NewManager(store, nil, dlq.Config{Metrics: collector, Logger: events.logger()})
+		time.Sleep(time.Hour)
+		assert.Equal(t, []map[string]any{{"level": "WARN", "msg": "dead letters not counted", "error": "down"}}, events.events(t))
+		store.fail.Store(nil)
+		require.NoError(t, manager.DeadLetter(t.Context(), letter("a")))
+		assert.InDelta(t, 1, gaugeSoon(t, collector), 0)
+	})
 }
 
-// slowCount lets a count begin only when the test says so.
+func TestACountThatPanicsEndsNoProcess(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var events log
+		collector := metrics.NewCollector(metrics.CollectorConfig{})
+		dlq.NewManager(panicking{}, nil, dlq.Config{Metrics: collector, Logger: events.logger()})
+		synctest.Wait()
+		assert.Equal(t, "dlq: store panicked: no", events.events(t)[0]["error"])
+	})
+}
+
+type panicking struct{ dlq.Store }
+
+func (panicking) Count(context.Context, dlq.Filter) (int, error) { panic("no") }
+
+// slowCount lets a count go on only when the test says so.
 type slowCount struct {
 	dlq.Store
-	began, proceed chan struct{}
-	counts         atomic.Int32
+	proceed chan struct{}
+	counts  atomic.Int32
+	fail    atomic.Pointer[error]
 }
 
 func (s *slowCount) Count(ctx context.Context, filter dlq.Filter) (int, error) {
 	s.counts.Add(1)
-	s.began <- struct{}{}
-	<-s.proceed
+	select {
+	case <-s.proceed:
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	}
+	if err := s.fail.Load(); err != nil {
+		return 0, *err
+	}
 	return s.Store.Count(ctx, filter)
 }
 
 func TestAFloodOfDeadLettersIsNoFloodOfCounts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		ctx := context.Background()
-		store := &slowCount{Store: dlq.NewMemory(dlq.MemoryConfig{}), began: make(chan struct{}), proceed: make(chan struct{})}
+		store := &slowCount{Store: dlq.NewMemory(dlq.MemoryConfig{}), proceed: make(chan struct{})}
+		close(store.proceed)
 		collector := metrics.NewCollector(metrics.CollectorConfig{})
 		manager := dlq.NewManager(store, nil, dlq.Config{Metrics: collector})
-		all, _ := letters(50)
-		var group sync.WaitGroup
+		all, _ := letters(600)
 		for i := range all {
-			group.Go(func() { assert.NoError(t, manager.DeadLetter(ctx, all[i])) })
+			require.NoError(t, manager.DeadLetter(t.Context(), all[i]))
+			time.Sleep(100 * time.Millisecond)
 		}
-		<-store.began
-		synctest.Wait() // the others are stored; one waits to count, the rest is done
-		close(store.proceed)
-		<-store.began
-		group.Wait()
-		assert.Equal(t, int32(2), store.counts.Load())
-		assert.InDelta(t, 50, gauge(t, collector), 0)
+		assert.InDelta(t, 600, gaugeSoon(t, collector), 0)
+		assert.InDelta(t, 12, store.counts.Load(), 2, "one in 5 s")
+		time.Sleep(time.Hour)
+		assert.InDelta(t, 12, store.counts.Load(), 2, "nothing has changed")
 	})
 }
 
-func TestACounterThatGivesUpWaitingHoldsNobodyUp(t *testing.T) {
+// Nobody waits for a count, and what changes meanwhile is counted afterwards.
+func TestACountThatHangsHoldsNobodyUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		store := &slowCount{Store: dlq.NewMemory(dlq.MemoryConfig{}), began: make(chan struct{}), proceed: make(chan struct{})}
+		store := &slowCount{Store: dlq.NewMemory(dlq.MemoryConfig{}), proceed: make(chan struct{})}
 		collector := metrics.NewCollector(metrics.CollectorConfig{})
 		manager := dlq.NewManager(store, nil, dlq.Config{Metrics: collector})
-		var group sync.WaitGroup
-		group.Go(func() { assert.NoError(t, manager.DeadLetter(context.Background(), letter("a"))) })
-		<-store.began
-		short, cancel := context.WithTimeout(context.Background(), time.Second)
-		defer cancel()
-		require.NoError(t, manager.DeadLetter(short, letter("b")), "it is stored, whether counted or not")
+		synctest.Wait()
+		require.Equal(t, int32(1), store.counts.Load())
+		begin := time.Now()
+		require.NoError(t, manager.DeadLetter(t.Context(), letter("a"), letter("b")))
+		_, err := manager.Delete(t.Context(), "a")
+		require.NoError(t, err)
+		assert.Equal(t, begin, time.Now())
 		close(store.proceed)
-		group.Wait()
-		group.Go(func() { <-store.began })
-		require.NoError(t, manager.DeadLetter(context.Background(), letter("c")))
-		group.Wait()
-		assert.InDelta(t, 3, gauge(t, collector), 0)
+		assert.InDelta(t, 1, gaugeSoon(t, collector), 0)
+		assert.Equal(t, int32(2), store.counts.Load())
 	})
 }

@@ -54,6 +54,9 @@ func NewManager(store Store, sender Sender, config Config) *Manager {
 		m.stored[reason] = m.counter(reason)
 	}
 	m.gauge = newEntryGauge(store, &m.config)
+	if m.fault == nil {
+		m.gauge.refresh()
+	}
 	m.requeuer = &requeuer{store: store, sender: sender, lease: config.Lease}
 	m.replays = newReplayRunner(m.requeuer, m.gauge, &m.config)
 	return m
@@ -74,6 +77,11 @@ func (m *Manager) Err() error {
 // DeadLetter implements delivery.DeadLetterer. It returns nil when all letters
 // are durable in the store. If one of them has no ID, it is ErrInvalid and
 // stores none. A letter without a time gets the present one.
+//
+// What is out of an Entry's bounds is cut to them. If the store refuses an entry
+// all the same, as ErrInvalid, the letter is put once more, stripped: with the
+// body as Raw, without its history and times, texts without anything odd, the
+// reason malformed, and its own reason in the fact FactReason.
 func (m *Manager) DeadLetter(ctx context.Context, letters ...delivery.DeadLetter) error {
 	if err := m.Err(); err != nil {
 		return err
@@ -89,7 +97,7 @@ func (m *Manager) DeadLetter(ctx context.Context, letters ...delivery.DeadLetter
 		}
 		entries[i] = newEntry(&letters[i], now)
 	}
-	if err := m.store.Put(ctx, entries...); err != nil {
+	if err := m.put(ctx, entries); err != nil {
 		return err
 	}
 	for i := range entries {
@@ -99,14 +107,54 @@ func (m *Manager) DeadLetter(ctx context.Context, letters ...delivery.DeadLetter
 			counter = m.counter(entry.Reason)
 		}
 		counter.Add(1)
-		m.config.Logger.LogAttrs(ctx, slog.LevelError, "dead letter stored",
-			slog.String("id", entry.ID),
+		m.config.Logger.LogAttrs(ctx, severity(entry.Reason), "dead letter stored",
+			slog.String("dead_letter_id", entry.ID),
+			slog.String("message_id", entry.Envelope.ID),
 			slog.String("reason", string(entry.Reason)),
 			slog.String("fingerprint", entry.Fingerprint),
 			slog.String("source", entry.Source))
 	}
-	m.gauge.refresh(ctx)
+	m.gauge.refresh()
 	return nil
+}
+
+// severity is that of the event that a letter was stored. The consumer or the retry
+// worker that gave a message up says so itself; what a broker gave up nobody else
+// tells of.
+func severity(reason delivery.Reason) slog.Level {
+	if reason == delivery.ReasonBroker {
+		return slog.LevelError
+	}
+	return slog.LevelDebug
+}
+
+// put puts entries in the store. Those that the store refuses for what they are
+// would be refused for ever, so they are put stripped instead.
+func (m *Manager) put(ctx context.Context, entries []Entry) error {
+	err := m.store.Put(ctx, entries...)
+	if !refused(err) {
+		return err
+	}
+	for i := range entries { // which of them it is, only single calls tell
+		if len(entries) > 1 {
+			err = m.store.Put(ctx, entries[i])
+		}
+		if refused(err) {
+			m.config.Logger.LogAttrs(ctx, slog.LevelWarn, "dead letter stripped",
+				slog.String("dead_letter_id", entries[i].ID), slog.String("message_id", entries[i].Envelope.ID), slog.Any("error", err))
+			entries[i] = entries[i].stripped(err)
+			err = m.store.Put(ctx, entries[i])
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// refused reports whether a store's error is an entry's fault.
+func refused(err error) bool {
+	return errors.Is(err, ErrInvalid) || errors.Is(err, delivery.ErrInvalid) || errors.Is(err, delivery.ErrTooLarge)
 }
 
 // List returns a page of entries, newest first unless the query says otherwise.
@@ -178,15 +226,17 @@ func (m *Manager) Stats(ctx context.Context) (Stats, error) {
 	}
 	stats, err := m.store.Stats(ctx, topFingerprints)
 	if err == nil {
-		m.gauge.refresh(ctx)
+		m.gauge.set(stats.Total)
 	}
 	return stats, err
 }
 
 // Purge deletes for good all entries that were given up longer ago than
 // olderThan, except for those that are being requeued. It returns how many it
-// deleted. A host that wants a retention calls it regularly. An olderThan that
-// is not more than 0 is ErrInvalid.
+// deleted, with an error, too. A host that wants a retention calls it regularly.
+// Stores delete in batches of a thousand at most, so that others need not wait
+// long. If ctx ends in between, the next call goes on. An olderThan that is not
+// more than 0 is ErrInvalid.
 func (m *Manager) Purge(ctx context.Context, olderThan time.Duration) (int, error) {
 	if err := m.Err(); err != nil {
 		return 0, err
@@ -196,13 +246,12 @@ func (m *Manager) Purge(ctx context.Context, olderThan time.Duration) (int, erro
 	}
 	now := time.Now()
 	purged, err := m.store.Purge(ctx, now.Add(-olderThan), now)
-	if err != nil {
-		return purged, err
+	if purged > 0 {
+		m.config.Logger.LogAttrs(ctx, slog.LevelInfo, "dead letters purged",
+			slog.Int("count", purged), slog.Duration("older_than", olderThan))
+		m.gauge.refresh()
 	}
-	m.config.Logger.LogAttrs(ctx, slog.LevelInfo, "dead letters purged",
-		slog.Int("count", purged), slog.Duration("older_than", olderThan))
-	m.gauge.refresh(ctx)
-	return purged, nil
+	return purged, err
 }
 
 // inBatches calls do with ids in batches, each id once. It logs an event with
@@ -231,11 +280,11 @@ func (m *Manager) inBatches(ctx context.Context, ids []string, event string, do 
 			}
 		}
 		if len(done) > 0 {
-			m.config.Logger.LogAttrs(ctx, slog.LevelInfo, event, slog.Int("count", len(done)), slog.Any("ids", done))
+			m.config.Logger.LogAttrs(ctx, slog.LevelInfo, event, slog.Int("count", len(done)), slog.Any("dead_letter_ids", done))
 		}
 	}
 	if len(ids) > 0 {
-		m.gauge.refresh(ctx)
+		m.gauge.refresh()
 	}
 	results, errs := make([]delivery.Result, len(ids)), make([]error, len(ids))
 	for i, id := range ids {

@@ -3,6 +3,7 @@ package dlq_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -96,22 +97,22 @@ func TestMetricsAndLogs(t *testing.T) {
 		sender := &sender{}
 		manager := dlq.NewManager(dlq.NewMemory(dlq.MemoryConfig{}), sender, dlq.Config{Metrics: collector, Logger: events.logger()})
 
-		malformed, foreign := letter("c"), letter("d")
-		malformed.Reason, foreign.Reason = delivery.ReasonMalformed, "of the host's own"
-		require.NoError(t, manager.DeadLetter(ctx, letter("a"), letter("b"), malformed, foreign))
+		byBroker, foreign := letter("c"), letter("d")
+		byBroker.Reason, foreign.Reason = delivery.ReasonBroker, "of the host's own"
+		require.NoError(t, manager.DeadLetter(ctx, letter("a"), letter("b"), byBroker, foreign))
 		require.NoError(t, manager.DeadLetter(ctx, letter("a")))
-		for reason, want := range map[string]float64{"exhausted": 3, "malformed": 1, "of the host's own": 1} {
+		for reason, want := range map[string]float64{"exhausted": 3, "broker": 1, "of the host's own": 1} {
 			count, _ := collector.Value(metrics.DeadLettersTotal, metrics.LabelReason, reason)
 			assert.InDelta(t, want, count, 0, reason)
 		}
-		assert.InDelta(t, 4, gauge(t, collector), 0)
+		assert.InDelta(t, 4, gaugeSoon(t, collector), 0)
 
-		_, err := manager.Requeue(ctx, "a", "c", "nobody")
+		_, err := manager.Requeue(ctx, "a", "nobody")
 		require.Error(t, err)
-		assert.InDelta(t, 3, gauge(t, collector), 0)
+		assert.InDelta(t, 3, gaugeSoon(t, collector), 0)
 		_, err = manager.Delete(ctx, "b")
 		require.NoError(t, err)
-		assert.InDelta(t, 2, gauge(t, collector), 0)
+		assert.InDelta(t, 2, gaugeSoon(t, collector), 0)
 		purged, err := manager.Purge(ctx, time.Second)
 		require.NoError(t, err)
 		assert.Zero(t, purged, "the synthetic clock starts before noon")
@@ -119,20 +120,23 @@ func TestMetricsAndLogs(t *testing.T) {
 		purged, err = manager.Purge(ctx, time.Hour-time.Nanosecond)
 		require.NoError(t, err)
 		assert.Equal(t, 2, purged)
-		assert.InDelta(t, 0, gauge(t, collector), 0)
+		assert.InDelta(t, 0, gaugeSoon(t, collector), 0)
 
 		stored := func(id, reason string) map[string]any {
+			level := "DEBUG"
+			if reason == "broker" {
+				level = "ERROR"
+			}
 			return map[string]any{
-				"level": "ERROR", "msg": "dead letter stored", "id": id, "reason": reason,
+				"level": level, "msg": "dead letter stored", "dead_letter_id": id, "message_id": "message of " + id, "reason": reason,
 				"fingerprint": dlq.Fingerprint("secret-error 2"), "source": "consumer",
 			}
 		}
 		assert.Equal(t, []map[string]any{
-			stored("a", "exhausted"), stored("b", "exhausted"), stored("c", "malformed"), stored("d", "of the host's own"),
+			stored("a", "exhausted"), stored("b", "exhausted"), stored("c", "broker"), stored("d", "of the host's own"),
 			stored("a", "exhausted"),
-			{"level": "INFO", "msg": "dead letters requeued", "count": 1.0, "ids": []any{"a"}},
-			{"level": "INFO", "msg": "dead letters deleted", "count": 1.0, "ids": []any{"b"}},
-			{"level": "INFO", "msg": "dead letters purged", "count": 0.0, "older_than": float64(time.Second)},
+			{"level": "INFO", "msg": "dead letters requeued", "count": 1.0, "dead_letter_ids": []any{"a"}},
+			{"level": "INFO", "msg": "dead letters deleted", "count": 1.0, "dead_letter_ids": []any{"b"}},
 			{"level": "INFO", "msg": "dead letters purged", "count": 2.0, "older_than": float64(time.Hour - time.Nanosecond)},
 		}, events.events(t))
 	})
@@ -172,6 +176,30 @@ func TestGetAndDeleteTellOfEveryID(t *testing.T) {
 	require.ErrorIs(t, err, context.Canceled)
 	assert.Len(t, results, 3)
 	assert.Len(t, kept(t, manager), 3)
+}
+
+// What was purged before a purge failed is told of.
+func TestPurgeThatIsInterrupted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var events log
+		memory := dlq.NewMemory(dlq.MemoryConfig{})
+		for i := range 1500 {
+			require.NoError(t, memory.Put(t.Context(), dlq.Entry{ID: fmt.Sprint(i), DeadAt: time.Now().Add(-time.Hour)}))
+		}
+		collector := metrics.NewCollector(metrics.CollectorConfig{})
+		manager := dlq.NewManager(memory, nil, dlq.Config{Metrics: collector, Logger: events.logger()})
+		assert.InDelta(t, 1500, gaugeSoon(t, collector), 0)
+		purged, err := manager.Purge(&endsAfter{Context: t.Context(), calls: 1}, time.Minute)
+		require.ErrorIs(t, err, context.Canceled)
+		assert.Equal(t, 1000, purged)
+		assert.Equal(t, []map[string]any{{
+			"level": "INFO", "msg": "dead letters purged", "count": 1000.0, "older_than": float64(time.Minute),
+		}}, events.events(t))
+		assert.InDelta(t, 500, gaugeSoon(t, collector), 0)
+		purged, err = manager.Purge(t.Context(), time.Minute)
+		require.NoError(t, err)
+		assert.Equal(t, 500, purged, "the next one goes on")
+	})
 }
 
 func TestPurgeWantsAnAge(t *testing.T) {

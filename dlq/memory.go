@@ -33,7 +33,7 @@ type Memory struct {
 
 	mu    sync.RWMutex
 	items map[string]*item
-	order []*item // by position, oldest first
+	order itemOrder
 	jobs  map[string]Job
 }
 
@@ -112,15 +112,12 @@ func (m *Memory) put(entry Entry) {
 		m.drop(old)
 	}
 	m.items[entry.ID] = next
-	at, _ := slices.BinarySearchFunc(m.order, positionOf(&entry), compareItem)
-	m.order = slices.Insert(m.order, at, next)
+	m.order.insert(next)
 }
 
 func (m *Memory) drop(old *item) {
 	delete(m.items, old.entry.ID)
-	if at, found := slices.BinarySearchFunc(m.order, positionOf(&old.entry), compareItem); found {
-		m.order = slices.Delete(m.order, at, at+1)
-	}
+	m.order.remove(old)
 }
 
 // each calls do for every id that has an entry, under the lock, and returns the
@@ -177,8 +174,16 @@ func (m *Memory) List(ctx context.Context, query Query) (Page, error) {
 	}
 	page := Page{Entries: []Entry{}}
 	m.mu.RLock()
-	for at, step := m.begin(&scan); at >= 0 && at < len(m.order); at += step {
-		entry := &m.order[at].entry
+	step := m.order.previous
+	if scan.Order == OldestFirst {
+		step = m.order.next
+	}
+	for at := m.begin(&scan); ; at = step(at) {
+		it := m.order.item(at)
+		if it == nil {
+			break
+		}
+		entry := &it.entry
 		if !scan.Match(entry) {
 			continue
 		}
@@ -193,21 +198,22 @@ func (m *Memory) List(ctx context.Context, query Query) (Page, error) {
 	return page, nil
 }
 
-// begin returns the index in m.order from which the scan goes on, and its
-// direction.
-func (m *Memory) begin(scan *Scan) (at, step int) {
-	first := scan.After.ID == ""
-	at, found := slices.BinarySearchFunc(m.order, scan.After, compareItem)
-	switch {
-	case scan.Order == NewestFirst && first:
-		return len(m.order) - 1, -1
-	case scan.Order == NewestFirst:
-		return at - 1, -1
-	case found:
-		return at + 1, 1
-	default:
-		return at, 1
+// begin returns the place from which the scan goes on.
+func (m *Memory) begin(scan *Scan) place {
+	if scan.After.ID == "" {
+		if scan.Order == NewestFirst {
+			return m.order.previous(m.order.end())
+		}
+		return place{}
 	}
+	at, found := m.order.find(scan.After)
+	switch {
+	case scan.Order == NewestFirst:
+		return m.order.previous(at)
+	case found:
+		return m.order.next(at)
+	}
+	return at
 }
 
 // Count implements Store.
@@ -224,7 +230,7 @@ func (m *Memory) Count(ctx context.Context, filter Filter) (int, error) {
 		return len(m.items), nil
 	}
 	count := 0
-	for _, it := range m.order {
+	for it := range m.order.all {
 		if filter.Match(&it.entry) {
 			count++
 		}
@@ -243,11 +249,11 @@ func (m *Memory) Stats(ctx context.Context, top int) (Stats, error) {
 	stats := Stats{ByReason: make(map[delivery.Reason]int), ByType: make(map[string]int)}
 	groups := make(map[string]*FingerprintCount)
 	m.mu.RLock()
-	stats.Total = len(m.order)
+	stats.Total = len(m.items)
 	if stats.Total > 0 {
-		stats.Oldest = m.order[0].entry.DeadAt
+		stats.Oldest = m.order.item(place{}).entry.DeadAt
 	}
-	for _, it := range m.order {
+	for it := range m.order.all {
 		stats.ByReason[it.entry.Reason]++
 		stats.ByType[it.entry.Envelope.Type]++
 		group := groups[it.entry.Fingerprint]
@@ -324,20 +330,49 @@ func (m *Memory) Delete(ctx context.Context, now time.Time, ids ...string) []err
 	})
 }
 
-// Purge implements Store.
+// purgeChunk is how many entries Purge looks at before it lets others go on.
+const purgeChunk = 1000
+
+// Purge implements Store. It deletes up to a thousand at a time, so that others
+// need not wait long. When ctx ends, it returns how many it has deleted until
+// then.
 func (m *Memory) Purge(ctx context.Context, before, now time.Time) (int, error) {
-	if err := m.usable(ctx); err != nil {
-		return 0, err
+	purged, after, more := 0, delivery.Position{}, true
+	for more {
+		if err := m.usable(ctx); err != nil {
+			return purged, err
+		}
+		var count int
+		count, after, more = m.purgeSome(after, before, now)
+		purged += count
 	}
+	return purged, nil
+}
+
+// purgeSome looks at the entries behind after, and returns whether there are more.
+func (m *Memory) purgeSome(after delivery.Position, before, now time.Time) (purged int, last delivery.Position, more bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	total := len(m.order)
-	m.order = slices.DeleteFunc(m.order, func(it *item) bool {
-		if !it.entry.DeadAt.Before(before) || it.claimed(now) {
-			return false
+	var old []*item
+	at := place{}
+	if after.ID != "" {
+		at = m.begin(&Scan{Order: OldestFirst, After: after})
+	}
+	for seen := 0; ; seen++ {
+		it := m.order.item(at)
+		if it == nil || !it.entry.DeadAt.Before(before) {
+			break
 		}
-		delete(m.items, it.entry.ID)
-		return true
-	})
-	return total - len(m.order), nil
+		if more = seen == purgeChunk; more {
+			break
+		}
+		if last = positionOf(&it.entry); !it.claimed(now) {
+			old = append(old, it)
+		}
+		at = m.order.next(at)
+	}
+	for _, it := range old {
+		m.drop(it)
+	}
+	return len(old), last, more
 }

@@ -56,6 +56,45 @@ func TestMemoryConfigFaultIsToldByEveryUse(t *testing.T) {
 	require.ErrorContains(t, manager.Err(), "MaxEntries")
 }
 
+// A purge lets others go on, and ends with its context.
+func TestMemoryPurgesInParts(t *testing.T) {
+	const count = 2500
+	fill := func() *dlq.Memory {
+		memory := dlq.NewMemory(dlq.MemoryConfig{})
+		for i := range count {
+			require.NoError(t, memory.Put(t.Context(), dlq.Entry{ID: fmt.Sprint(i), DeadAt: noon.Add(time.Duration(i%7) * time.Second)}))
+		}
+		return memory
+	}
+	memory := fill()
+	_, errs := memory.Claim(t.Context(), dlq.Claim{Token: "token", Now: noon, Lease: time.Hour}, "0", "1000", "2499")
+	require.Empty(t, errs)
+	purged, err := memory.Purge(t.Context(), noon.Add(time.Minute), noon)
+	require.NoError(t, err)
+	assert.Equal(t, count-3, purged)
+
+	memory = fill()
+	purged, err = memory.Purge(&endsAfter{Context: t.Context(), calls: 2}, noon.Add(time.Minute), noon)
+	require.ErrorIs(t, err, context.Canceled)
+	assert.Equal(t, 2000, purged)
+	left, err := memory.Count(t.Context(), dlq.Filter{})
+	require.NoError(t, err)
+	assert.Equal(t, count-purged, left)
+}
+
+// endsAfter is a context that has ended when it was asked some times.
+type endsAfter struct {
+	context.Context //nolint:containedctx // it is one
+	calls           int
+}
+
+func (c *endsAfter) Err() error {
+	if c.calls--; c.calls < 0 {
+		return context.Canceled
+	}
+	return nil
+}
+
 func BenchmarkMemoryPut(b *testing.B) {
 	ctx := context.Background()
 	memory := dlq.NewMemory(dlq.MemoryConfig{})

@@ -20,11 +20,14 @@ type replayBatch struct {
 	ids       []string
 	positions []delivery.Position
 	errs      []error // of each id; nil when it was sent and confirmed
-	last      bool    // no entry of the job is behind it
+	read      bool    // its page of entries was read
+	last      bool    // no entry of the generation is behind it
 	probe     bool    // see unclearFailures
 
 	claimedUntil time.Time
-	next         time.Time // when the batch after it may be sent
+	next         time.Time         // when the batch after it may be sent
+	end          delivery.Position // of the last entry that was looked at
+	generations  generations       // to be passed
 
 	// What follows from errs, see conclude.
 	passed   delivery.Position // of the last entry that the job is finished with
@@ -66,6 +69,11 @@ func (b *replayBatch) conclude() {
 	}
 	if b.retryErr != nil {
 		b.lastErr = b.retryErr
+		return
+	}
+	b.passed = b.end
+	if lower := b.generations.lower(); b.last && lower != 0 {
+		b.generations, b.passed = lower, delivery.Position{} // from the oldest on again
 	}
 }
 
@@ -99,7 +107,6 @@ type batchFinisher struct {
 	gauge *entryGauge
 
 	claimsUntil time.Time // when the last claim ends that could not be released
-	refreshed   time.Time // when the gauge last was
 }
 
 // finish tries until ctx ends, because an entry that was sent must not be sent
@@ -121,21 +128,12 @@ func (f *batchFinisher) finish(ctx context.Context, b *replayBatch) error {
 	err := f.lease.persist(ctx, func(job *Job) {
 		job.Requeued, job.Skipped, job.Failed = progress.Requeued, progress.Skipped, progress.Failed
 		job.LastError, job.After, job.NextAt = progress.LastError, b.passed, b.next
+		job.Generations = uint16(b.generations)
 	})
 	f.lease.logger.LogAttrs(ctx, slog.LevelDebug, "replay batch finished",
 		slog.Int("requeued", b.requeued), slog.Int("skipped", b.skipped), slog.Int("failed", b.failed))
-	if now := time.Now(); now.Sub(f.refreshed) >= time.Second {
-		f.refreshed = now
-		f.refreshGauge(ctx)
-	}
+	f.gauge.refresh()
 	return err
-}
-
-// refreshGauge is bounded, so that counting does not delay the job for long.
-func (f *batchFinisher) refreshGauge(ctx context.Context) {
-	bounded, cancel := f.lease.bounded(ctx)
-	defer cancel()
-	f.gauge.refresh(bounded)
 }
 
 // remove removes what was sent. It returns true when ctx ended before it could.
@@ -144,7 +142,7 @@ func (f *batchFinisher) remove(ctx context.Context, b *replayBatch) bool {
 	for failures := 0; len(ids) > 0; failures++ {
 		if failures > 0 && !retry.Wait(ctx.Done(), backoff.Delay(failures-1)) {
 			f.lease.logger.LogAttrs(ctx, slog.LevelWarn, "replayed entries not removed",
-				slog.Any("ids", ids), slog.Any("error", b.lastErr))
+				slog.Any("dead_letter_ids", ids), slog.Any("error", b.lastErr))
 			return true
 		}
 		bounded, cancel := f.lease.bounded(ctx)

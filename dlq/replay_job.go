@@ -26,8 +26,8 @@ const (
 type Job struct {
 	ID string
 	// Filter picks the entries. Its Until is CreatedAt at the latest. So the job
-	// does not pick what is given up after it began, nor what it sent and what
-	// failed again.
+	// comes to an end while more is given up. See Generations for what it sent
+	// and what failed again.
 	Filter Filter
 	// Rate is how many entries are sent per second at most. 0 is no limit.
 	Rate   float64
@@ -51,6 +51,13 @@ type Job struct {
 	// After is the position of the last entry that the job has passed, the oldest
 	// being the first. An empty After.ID means none.
 	After delivery.Position
+	// Generations are those that the job has to pass, as bits: bit n stands for
+	// generation n, and bit 15 for all from 15 on. The job passes the highest one
+	// first, each from the oldest entry on. What it sent and what failed again is
+	// of the next generation, which the job has passed by then, so that it sends
+	// nothing twice, whatever the clocks say. 0 means that it has not looked yet
+	// which there are. The last one stays.
+	Generations uint16
 	// NextAt is when the next entry may be sent according to Rate, so that the
 	// rate holds over a change of runners. It is zero without a Rate, and before
 	// the first batch.

@@ -35,6 +35,7 @@ type unclearFailures struct {
 	end     delivery.Position // of that batch
 	probing bool              // the next batch is a probe
 	after   delivery.Position // where that begins
+	found   bool              // there are entries behind end
 	probed  []string          // entries that failed in probes since others were sent
 }
 
@@ -58,7 +59,7 @@ func (p *poisonCheck) judge(b *replayBatch) {
 	if len(p.tries) > maxRemembered { // someone else has dealt with some of them
 		clear(p.tries)
 	}
-	unclear := unclearFailures{end: b.positions[len(b.positions)-1], after: p.unclear.after, probed: p.unclear.probed}
+	unclear := unclearFailures{end: b.end, after: p.unclear.after, found: p.unclear.found, probed: p.unclear.probed}
 	for i, id := range b.ids {
 		switch err := b.errs[i]; {
 		case outcomeOf(err) != outcomeRetry:
@@ -76,7 +77,7 @@ func (p *poisonCheck) judge(b *replayBatch) {
 	if p.unclear = unclear; !unclear.probing {
 		p.unclear = unclearFailures{}
 	} else if unclear.after.Compare(unclear.end) < 0 {
-		p.unclear.after = unclear.end
+		p.unclear.after, p.unclear.found = unclear.end, false
 	}
 }
 
@@ -89,14 +90,14 @@ func (p *poisonCheck) learn(b *replayBatch, others bool) {
 			unclear.probed = append(unclear.probed, b.ids[i])
 		}
 	}
-	last := len(b.ids) == 0 && unclear.after == unclear.end
+	last := len(b.ids) == 0 && !unclear.found
 	for _, id := range unclear.ids {
 		if others || last && p.tries[id] > 0 {
 			p.tries[id]++
 		}
 	}
 	if !others && len(b.ids) > 0 {
-		unclear.after = b.positions[len(b.positions)-1]
+		unclear.after, unclear.found = b.end, true
 		return
 	}
 	if others {
@@ -104,7 +105,17 @@ func (p *poisonCheck) learn(b *replayBatch, others bool) {
 			p.tries[id]++
 		}
 	}
-	unclear.after, unclear.probed = delivery.Position{}, nil
+	unclear.after, unclear.found, unclear.probed = delivery.Position{}, false, nil
+}
+
+// foundNothing is learn for a probe whose page had no entry to be sent. The next
+// one goes on behind it, if there is more.
+func (p *poisonCheck) foundNothing(b *replayBatch) {
+	if b.last {
+		p.learn(b, false)
+		return
+	}
+	p.unclear.after, p.unclear.probing = b.end, true
 }
 
 // temporary reports whether err is a failure of the transport or the store, and

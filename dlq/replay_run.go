@@ -33,10 +33,11 @@ type replayRun struct {
 	leaseUntil time.Time // of the job, as far as this goroutine knows
 	ended      error     // errStopped, errCancelled or errLost, once and for all
 
-	after    delivery.Position // where the next batch begins
-	limit    rateLimit
-	failures int // batches in a row that have to be tried again
-	poison   poisonCheck
+	generations generations       // to be passed
+	after       delivery.Position // where the next batch begins
+	limit       rateLimit
+	failures    int // batches in a row that have to be tried again
+	poison      poisonCheck
 }
 
 // run returns when the job is done or cancelled, or when stopping ends. stop
@@ -49,7 +50,10 @@ func (r *replayRun) run(stopping context.Context, stop context.CancelFunc) {
 	finishing, finished := withGrace(stopping, 2*finishTimeout)
 	defer finished()
 
-	err := r.sendBatches(stopping, sending, finishing)
+	err := r.survey(stopping)
+	if err == nil && r.generations != 0 {
+		err = r.sendBatches(stopping, sending, finishing)
+	}
 	if late := r.awaitFinished(); err == nil {
 		err = late
 	}
@@ -57,7 +61,6 @@ func (r *replayRun) run(stopping context.Context, stop context.CancelFunc) {
 		stop() // so that finishing ends
 	}
 	r.lease.giveBack(finishing, err, r.finisher.claimsUntil)
-	r.finisher.refreshGauge(finishing)
 }
 
 // withGrace returns a context that ends some time after ctx does, or when its
@@ -82,8 +85,8 @@ func (r *replayRun) sendBatches(stopping, sending, finishing context.Context) er
 		if stopping.Err() != nil {
 			return errStopped
 		}
-		if b.probe && b.last && len(b.ids) == 0 {
-			r.poison.learn(b, false)
+		if b.probe && b.read && len(b.ids) == 0 {
+			r.poison.foundNothing(b)
 			continue
 		}
 		if len(b.ids) > 0 {
@@ -93,6 +96,7 @@ func (r *replayRun) sendBatches(stopping, sending, finishing context.Context) er
 			}
 			r.send(sending, b)
 		}
+		before := b.generations
 		b.conclude()
 		b.next = microseconds(r.limit.next)
 		err := r.awaitFinished()
@@ -109,7 +113,7 @@ func (r *replayRun) sendBatches(stopping, sending, finishing context.Context) er
 			if again := time.Now().Add(r.retryDelay(stopping, b)); again.After(at) {
 				at = again
 			}
-		case b.last:
+		case b.last && b.generations == before:
 			return r.awaitFinished()
 		default:
 			r.failures = 0
@@ -177,36 +181,58 @@ func (r *replayRun) endsRun(err error) bool {
 // read reads the next batch. It keeps no entries, because claiming returns them
 // as they are by then.
 func (r *replayRun) read(ctx context.Context) *replayBatch {
-	b := &replayBatch{passed: r.after}
+	b := &replayBatch{passed: r.after, generations: r.generations}
 	from := r.after
 	if position, ok := r.poison.nextProbe(); ok {
 		from, b.probe = position, true
 	}
-	query := Query{Filter: r.filter, Order: OldestFirst, Limit: r.limit.groupSize(r.batchSize)}
-	scan, err := query.Scan()
+	group := r.limit.groupSize(r.batchSize)
+	page, err := r.list(ctx, from, r.pageSize(group))
 	if err != nil {
 		b.retryErr = err
 		return b
 	}
-	if from.ID != "" {
-		query.Cursor = scan.Cursor(&Entry{ID: from.ID, DeadAt: from.At})
-	}
-	bounded, cancel := context.WithTimeout(ctx, r.lease.duration)
-	defer cancel()
-	page, err := r.requeuer.store.List(bounded, query)
-	if err != nil {
-		b.retryErr = err
-		return b
-	}
-	b.last = page.Next == "" || len(page.Entries) == 0
+	b.read, b.end, b.last = true, from, page.Next == ""
 	for i := range page.Entries {
-		b.ids = append(b.ids, page.Entries[i].ID)
-		b.positions = append(b.positions, positionOf(&page.Entries[i]))
+		entry := &page.Entries[i]
+		if generationOf(entry) == r.generations.highest() {
+			if len(b.ids) == group {
+				b.last = false
+				break
+			}
+			b.ids = append(b.ids, entry.ID)
+			b.positions = append(b.positions, positionOf(entry))
+		}
+		b.end = positionOf(entry)
 	}
 	if b.probe {
 		b.retryErr = r.poison.unclear.cause
 	}
 	return b
+}
+
+// pageSize is more than a group where entries of other generations are to be
+// expected between those that are picked.
+func (r *replayRun) pageSize(group int) int {
+	if r.generations.lower() == 0 {
+		return group
+	}
+	return r.batchSize
+}
+
+// list reads a page of the job's entries, of whatever generation.
+func (r *replayRun) list(ctx context.Context, after delivery.Position, limit int) (Page, error) {
+	query := Query{Filter: r.filter, Order: OldestFirst, Limit: limit}
+	scan, err := query.Scan()
+	if err != nil {
+		return Page{}, err
+	}
+	if after.ID != "" {
+		query.Cursor = scan.Cursor(&Entry{ID: after.ID, DeadAt: after.At})
+	}
+	bounded, cancel := context.WithTimeout(ctx, r.lease.duration)
+	defer cancel()
+	return r.requeuer.store.List(bounded, query)
 }
 
 // send claims and sends the batch.
@@ -219,7 +245,7 @@ func (r *replayRun) send(ctx context.Context, b *replayBatch) {
 	cancel()
 	claimed := slices.ContainsFunc(errs, func(err error) bool { return err == nil })
 	for i := range entries {
-		if errs[i] == nil && !r.filter.Match(&entries[i]) {
+		if errs[i] == nil && (!r.filter.Match(&entries[i]) || generationOf(&entries[i]) != b.generations.highest()) {
 			errs[i] = errNotPicked
 		}
 	}
@@ -233,7 +259,7 @@ func (r *replayRun) send(ctx context.Context, b *replayBatch) {
 
 // startFinishing finishes a batch in the background.
 func (r *replayRun) startFinishing(ctx context.Context, b *replayBatch) {
-	r.after = b.passed
+	r.after, r.generations = b.passed, b.generations
 	finishing := make(chan error, 1)
 	r.finishing = finishing
 	go func() { finishing <- r.finisher.finish(ctx, b) }()

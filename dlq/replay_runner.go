@@ -26,8 +26,9 @@ var backoff = retry.Exponential{Base: 100 * time.Millisecond, Max: 30 * time.Sec
 // one of them, under a lease of Config.Lease. Another takes it over when that
 // one stops or dies.
 //
-// A job requeues its entries as Requeue does, from the oldest on, in batches of
-// Config.BatchSize at most. Its progress is stored with every batch, so that it
+// A job looks which generations there are, and requeues its entries as Requeue
+// does: those of the highest generation first, each from the oldest on, in batches
+// of Config.BatchSize at most. Its progress is stored with every batch, so that it
 // goes on from there after a restart.
 //
 //   - An entry that can't be sent, or that someone else is requeueing, is
@@ -124,6 +125,7 @@ func (r *replayRunner) leave(id string) {
 func (r *replayRunner) run(ctx context.Context) {
 	var running sync.WaitGroup
 	defer running.Wait()
+	running.Go(func() { r.recount(ctx) })
 	for failures := 0; ; {
 		wait := lookInterval
 		if err := r.takeJobs(ctx, &running); err == nil {
@@ -139,6 +141,13 @@ func (r *replayRunner) run(ctx context.Context) {
 		case <-r.started:
 		case <-time.After(wait):
 		}
+	}
+}
+
+// recount has the entries counted that others have put or deleted.
+func (r *replayRunner) recount(ctx context.Context) {
+	for retry.Wait(ctx.Done(), recountInterval) {
+		r.gauge.refresh()
 	}
 }
 
@@ -198,14 +207,15 @@ func (r *replayRunner) newLease(job Job) *jobLease {
 func (r *replayRunner) newRun(lease *jobLease) *replayRun {
 	job := &lease.job
 	return &replayRun{
-		requeuer:   r.requeuer,
-		batchSize:  r.config.BatchSize,
-		filter:     job.Filter,
-		lease:      lease,
-		leaseUntil: job.LeaseUntil,
-		finisher:   &batchFinisher{store: r.requeuer.store, lease: lease, gauge: r.gauge},
-		after:      job.After,
-		limit:      newRateLimit(job.Rate, r.config.BatchSize, job.NextAt, time.Now()),
-		poison:     poisonCheck{tries: make(map[string]int)},
+		requeuer:    r.requeuer,
+		batchSize:   r.config.BatchSize,
+		filter:      job.Filter,
+		lease:       lease,
+		leaseUntil:  job.LeaseUntil,
+		finisher:    &batchFinisher{store: r.requeuer.store, lease: lease, gauge: r.gauge},
+		after:       job.After,
+		generations: generations(job.Generations),
+		limit:       newRateLimit(job.Rate, r.config.BatchSize, job.NextAt, time.Now()),
+		poison:      poisonCheck{tries: make(map[string]int)},
 	}
 }

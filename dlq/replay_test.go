@@ -90,6 +90,7 @@ func TestJobsAreBounded(t *testing.T) {
 			if i == 0 {
 				first = job
 			}
+			<-time.After(time.Second) // of jobs of the same time, IDs say which is newest
 		}
 		_, err := manager.StartReplay(ctx, dlq.Filter{}, dlq.ReplayConfig{})
 		require.ErrorIs(t, err, dlq.ErrTooManyJobs)

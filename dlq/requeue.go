@@ -114,6 +114,9 @@ func nextEnvelope(entry *Entry, now time.Time) (delivery.Envelope, error) {
 	if entry.Reason == delivery.ReasonMalformed {
 		return delivery.Envelope{}, fmt.Errorf("%w: it is malformed", ErrNotReplayable)
 	}
+	if entry.Envelope.Generation >= MaxCounter {
+		return delivery.Envelope{}, fmt.Errorf("%w: it was requeued %d times, the most that can be counted", ErrNotReplayable, entry.Envelope.Generation)
+	}
 	envelope := entry.next(now)
 	// Checked here, because a sender refuses a whole batch for one invalid
 	// envelope.

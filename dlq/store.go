@@ -42,7 +42,8 @@ type Store interface {
 
 	// Count returns how many entries filter picks. It returns CheckFilter's error
 	// if there is one. It should read no bodies. A Manager with metrics calls it
-	// with the zero Filter after every change.
+	// with the zero Filter at the start and after changes, but no more than every
+	// few seconds.
 	Count(ctx context.Context, filter Filter) (int, error)
 
 	// Stats counts the entries. It returns at most top fingerprints, and
@@ -70,6 +71,8 @@ type Store interface {
 	Delete(ctx context.Context, now time.Time, ids ...string) []error
 
 	// Purge deletes all entries whose DeadAt is before the time given, except
-	// for those whose claim ends after now. It returns how many it deleted.
+	// for those whose claim ends after now. It returns how many it deleted, also
+	// with an error. It deletes in batches, so that others need not wait long, and
+	// ends with ctx.
 	Purge(ctx context.Context, before, now time.Time) (int, error)
 }

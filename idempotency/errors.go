@@ -28,8 +28,7 @@ var (
 	ErrUnrecorded = errors.New("idempotency: work succeeded but is not recorded as done")
 	// ErrUnavailable: the store could not be asked. See UnavailableError.
 	ErrUnavailable = errors.New("idempotency: store unavailable")
-	// ErrFull: the store has no room for another key and forgets none before its
-	// time.
+	// ErrFull: the store has no room for another key and none that it may forget.
 	ErrFull = errors.New("idempotency: store is full")
 	// ErrClosed: the store was closed before.
 	ErrClosed = errors.New("idempotency: store is closed")

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
+	"log/slog"
 	"math"
 	"math/bits"
 	"runtime"
@@ -15,13 +16,18 @@ import (
 // MemoryConfig bounds a Memory. The zero value is usable.
 type MemoryConfig struct {
 	// MaxKeys bounds how many keys are known at once: leased, fenced and done ones
-	// together. A key takes about 120 bytes, however long it is. A token of more than
-	// 42 bytes takes its own length in addition. Default 1,000,000.
+	// together. It has to be more than the keys that come within a window: the
+	// default has room for 11.6 keys a second over 24 hours, and 100 a second need
+	// 8,640,000. A key takes about 140 bytes, however long it is. A token of more
+	// than 42 bytes takes its own length in addition. Default 1,000,000.
 	MaxKeys int
 	// Shards is the number of parts, each with a lock of its own, that the keys are
 	// spread over. It is rounded up to a power of two; at most 65,536. Default: four
 	// for each processor, or more where a part would get over 65,536 keys.
 	Shards int
+	// Logger gets a warning when four fifths of MaxKeys are known, and at most once a
+	// minute how many keys were forgotten before their time. Nil discards.
+	Logger *slog.Logger
 }
 
 const (
@@ -35,6 +41,9 @@ const (
 func (c MemoryConfig) withDefaults() MemoryConfig {
 	if c.MaxKeys == 0 {
 		c.MaxKeys = defaultMaxKeys
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
 	}
 	if c.Shards == 0 {
 		c.Shards = min(max(4*runtime.GOMAXPROCS(0), c.MaxKeys/shardKeys), maxShards)
@@ -58,9 +67,11 @@ func (c MemoryConfig) validate() error {
 // expired count as absent, and each new key removes a few of them.
 //
 // It is bounded. When MaxKeys keys are known and none of them has expired, Claim of a
-// new key returns an error that matches ErrFull and ErrUnavailable. To forget a key
-// before its time would let its duplicate run, so Memory fails closed. Known keys go
-// on working.
+// new key forgets the key that has been done for the longest time, although its
+// window has not ended, because otherwise all work would stand still. A copy of that
+// work that comes so late runs once more. Forgotten counts such keys, and Logger is
+// told of them. Keys that are leased or fenced are never forgotten. Where there are
+// no others, Claim returns an error that matches ErrFull and ErrUnavailable.
 //
 // Keys themselves are not kept, but a hash of 128 bits with secret seeds. Two keys
 // with the same hash would be taken for one. With n keys known, the chance that there
@@ -75,7 +86,18 @@ type Memory struct {
 	shards []shard
 	_      [64]byte // separates what all claims read from what they write, by a cache line
 	known  atomic.Int64
+	pressure
 }
+
+// pressure is what a Memory tells of its lack of room.
+type pressure struct {
+	completed atomic.Int64 // numbers the keys that became done
+	forgotten atomic.Int64
+	filling   atomic.Bool  // somebody was told
+	told      atomic.Int64 // when somebody was told of forgotten keys, 0: never
+}
+
+const forgottenInterval = time.Minute
 
 var _ Store = (*Memory)(nil)
 
@@ -108,6 +130,15 @@ func (m *Memory) Len() int {
 	return int(m.known.Load())
 }
 
+// Forgotten is how many done keys were forgotten before their time, because there
+// was no room. It is 0 as long as MaxKeys is enough.
+func (m *Memory) Forgotten() int64 {
+	if m == nil {
+		return 0
+	}
+	return m.forgotten.Load()
+}
+
 // Claim implements Store.
 func (m *Memory) Claim(ctx context.Context, key, token string, attempt int, lease time.Duration) (Answer, error) {
 	if err := m.usable(ctx, "claim", key, token, lease); err != nil {
@@ -115,10 +146,10 @@ func (m *Memory) Claim(ctx context.Context, key, token string, attempt int, leas
 	}
 	d, now := m.digest(key), m.now()
 	answer, room := m.claim(d, now, token, attempt, lease)
-	if !room && m.sweep(now) {
-		// Another claim may take the room first. Then it is full all the same.
+	for !room && (m.sweep(now) || m.forget(now)) { // another claim may take the room first
 		answer, room = m.claim(d, now, token, attempt, lease)
 	}
+	m.tell(ctx, now)
 	if !room {
 		return Answer{}, &UnavailableError{Op: "claim", Err: fmt.Errorf("%w: MaxKeys is %d", ErrFull, m.config.MaxKeys)}
 	}
@@ -184,7 +215,7 @@ func (m *Memory) Complete(ctx context.Context, key, token string, window time.Du
 	switch {
 	case found == nil:
 		m.known.Add(1 - int64(s.sweep(now, 2, 8)))
-		s.insert(d, done, token, after(now, window))
+		s.link(s.insert(d, done, token, after(now, window)), m.completed.Add(1))
 		return Late, nil
 	case found.status == done:
 		return InTime, nil
@@ -192,6 +223,7 @@ func (m *Memory) Complete(ctx context.Context, key, token string, window time.Du
 		return 0, ErrLost
 	}
 	s.set(found, done, token, after(now, window))
+	s.link(found, m.completed.Add(1))
 	return InTime, nil
 }
 
@@ -288,4 +320,54 @@ func (m *Memory) sweep(now int64) bool {
 	}
 	m.known.Add(-int64(removed))
 	return removed > 0
+}
+
+// forget removes the key that has been done for the longest time, and says whether
+// there was any. It costs a look at each shard.
+func (m *Memory) forget(now int64) bool {
+	var from *shard
+	first := int64(math.MaxInt64)
+	for i := range m.shards {
+		s := &m.shards[i]
+		s.mu.Lock()
+		if r := s.oldestDone(); r != nil && r.order < first {
+			from, first = s, r.order
+		}
+		s.mu.Unlock()
+	}
+	if from == nil {
+		return false
+	}
+	from.mu.Lock()
+	defer from.mu.Unlock()
+	// Another claim may have taken it. Then it has made room, too.
+	if r := from.oldestDone(); r != nil && r.order == first {
+		if r.expires > now {
+			m.forgotten.Add(1)
+		}
+		from.remove(r)
+		m.known.Add(-1)
+	}
+	return true
+}
+
+// tell warns of a lack of room: before it is there, and while keys are forgotten.
+func (m *Memory) tell(ctx context.Context, now int64) {
+	known, limit := m.known.Load(), int64(m.config.MaxKeys)
+	switch filling := m.filling.Load(); {
+	case filling && known < limit/2:
+		m.filling.Store(false)
+	case !filling && known >= limit-limit/5 && m.filling.CompareAndSwap(false, true):
+		m.warn(ctx, "idempotency keys fill up", slog.Int64("keys", known), slog.Int64("max_keys", limit))
+	}
+	forgotten, told := m.forgotten.Load(), m.told.Load()
+	if forgotten > 0 && (told == 0 || now-told >= int64(forgottenInterval)) && m.told.CompareAndSwap(told, max(now, 1)) {
+		m.warn(ctx, "idempotency keys forgotten before their time", slog.Int64("forgotten", forgotten), slog.Int64("max_keys", limit))
+	}
+}
+
+// warn does not let the host's handler decide the outcome of a claim.
+func (m *Memory) warn(ctx context.Context, event string, attributes ...slog.Attr) {
+	defer func() { _ = recover() }()
+	m.config.Logger.LogAttrs(ctx, slog.LevelWarn, event, attributes...)
 }

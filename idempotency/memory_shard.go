@@ -14,12 +14,15 @@ type shard struct {
 	count uint32
 	// soonest is a heap: the record that is due first is the first.
 	soonest []turn
+	// oldest and newest are the ends of the list of done records, in the order in
+	// which they became done: a number plus 1, or 0 when there is none.
+	oldest, newest uint32
 	// long has the tokens that do not fit into their records.
 	long map[digest]string
 	_    [64]byte // keeps the locks of two shards out of one cache line
 }
 
-// pageRecords is how many records share one allocation, of 5 KiB.
+// pageRecords is how many records share one allocation, of 6 KiB.
 const pageRecords = 64
 
 // digest stands for a key. See Memory.
@@ -36,12 +39,16 @@ type record struct {
 	turn    uint32
 	status  status
 	length  uint8 // of the token, or longToken
-	token   [inlineToken]byte
+	// Of a done record: its place among all of the Memory's, and its neighbours in
+	// the shard's list, as in shard.oldest.
+	order        int64
+	older, newer uint32
+	token        [inlineToken]byte
 }
 
 const (
 	// inlineToken is the longest token that a record holds itself: the guard's
-	// have 22 bytes, UUIDs 36. It makes a record of 80 bytes.
+	// have 22 bytes, UUIDs 36. It makes a record of 96 bytes.
 	inlineToken = 42
 	longToken   = inlineToken + 1
 )
@@ -75,7 +82,7 @@ func (s *shard) find(d digest) *record {
 	return s.record(number)
 }
 
-func (s *shard) insert(d digest, status status, token string, expires int64) {
+func (s *shard) insert(d digest, status status, token string, expires int64) *record {
 	number := s.count
 	s.count++
 	if int(number) == len(s.pages)*pageRecords {
@@ -86,6 +93,7 @@ func (s *shard) insert(d digest, status status, token string, expires int64) {
 	s.index.insert(d.tag(), number)
 	s.soonest = append(s.soonest, turn{})
 	s.up(len(s.soonest)-1, turn{due: expires, number: number})
+	return s.record(number)
 }
 
 func (s *shard) set(r *record, status status, token string, expires int64) {
@@ -131,6 +139,9 @@ func (s *shard) remove(r *record) {
 	at := int(r.turn)
 	number := s.soonest[at].number
 	s.setToken(r, "")
+	if r.status == done {
+		s.unlink(r)
+	}
 	s.index.remove(r.digest.tag(), number)
 
 	end := len(s.soonest) - 1
@@ -146,8 +157,46 @@ func (s *shard) remove(r *record) {
 		*r = *s.record(last)
 		s.index.renumber(r.digest.tag(), last, number)
 		s.soonest[r.turn].number = number
+		if r.status == done {
+			*s.olderLink(r), *s.newerLink(r) = number+1, number+1
+		}
 	}
 	s.shrink()
+}
+
+// link makes a record that has become done the newest of the list.
+func (s *shard) link(r *record, order int64) {
+	r.order, r.older, r.newer = order, s.newest, 0
+	number := s.soonest[r.turn].number
+	*s.olderLink(r), *s.newerLink(r) = number+1, number+1
+}
+
+func (s *shard) unlink(r *record) {
+	*s.olderLink(r), *s.newerLink(r) = r.newer, r.older
+}
+
+// olderLink is what refers to a done record from the side of the older ones.
+func (s *shard) olderLink(r *record) *uint32 {
+	if r.older == 0 {
+		return &s.oldest
+	}
+	return &s.record(r.older - 1).newer
+}
+
+// newerLink is what refers to it from the side of the newer ones.
+func (s *shard) newerLink(r *record) *uint32 {
+	if r.newer == 0 {
+		return &s.newest
+	}
+	return &s.record(r.newer - 1).older
+}
+
+// oldestDone is nil when no record is done.
+func (s *shard) oldestDone() *record {
+	if s.oldest == 0 {
+		return nil
+	}
+	return s.record(s.oldest - 1)
 }
 
 // shrink frees memory. One page more than needed is kept, so that a record that

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math"
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -104,9 +106,7 @@ func TestMemoryIsBounded(t *testing.T) {
 
 		// What is known goes on working.
 		require.NoError(t, claim(7, time.Minute))
-		completion, err := memory.Complete(ctx, "7", "token", time.Hour)
-		require.NoError(t, err)
-		require.Equal(t, idempotency.InTime, completion)
+		require.NoError(t, memory.Schedule(ctx, "7", "token", 1, time.Hour))
 
 		// A key given back makes room for one.
 		require.NoError(t, memory.Release(ctx, "8", "token"))
@@ -121,11 +121,129 @@ func TestMemoryIsBounded(t *testing.T) {
 		require.ErrorIs(t, claim(2000, time.Minute), idempotency.ErrFull)
 
 		// Done work is marked even without room.
-		completion, err = memory.Complete(ctx, "9", "token", time.Hour)
+		completion, err := memory.Complete(ctx, "9", "token", time.Hour)
 		require.NoError(t, err)
 		assert.Equal(t, idempotency.Late, completion)
+		assert.Zero(t, memory.Forgotten())
 	})
 }
+
+// Where there is no room, what has been done for the longest time is forgotten, in
+// whichever shard it is, and nothing that is leased or fenced.
+func TestMemoryForgetsTheOldestDone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const limit = 100
+		ctx := t.Context()
+		memory := idempotency.NewMemory(idempotency.MemoryConfig{MaxKeys: limit, Shards: 16})
+		claim := func(key int) idempotency.State {
+			answer, err := memory.Claim(ctx, strconv.Itoa(key), "token", 0, time.Hour)
+			require.NoError(t, err)
+			return answer.State
+		}
+		for key := range limit {
+			require.Equal(t, idempotency.Claimed, claim(key))
+		}
+		require.NoError(t, memory.Schedule(ctx, "99", "token", 1, time.Hour))
+		for i := range 90 { // in another order, with windows that end in another
+			key := i * 7 % 90
+			_, err := memory.Complete(ctx, strconv.Itoa(key), "token", time.Duration(100-i)*time.Hour)
+			require.NoError(t, err)
+		}
+		for i := range 90 {
+			require.Equal(t, idempotency.Claimed, claim(1000+i))
+			require.EqualValues(t, i+1, memory.Forgotten())
+			require.Equal(t, limit, memory.Len())
+			if i < 89 {
+				require.Equal(t, idempotency.Done, claim((i+1)*7%90), "the next one is still known")
+			}
+		}
+		_, err := memory.Claim(ctx, "no room", "token", 0, time.Hour)
+		require.ErrorIs(t, err, idempotency.ErrFull)
+		answer, err := memory.Claim(ctx, "99", "another", 0, time.Hour)
+		require.NoError(t, err)
+		assert.Equal(t, idempotency.Stale, answer.State)
+		assert.Equal(t, idempotency.Claimed, claim(95))
+		assert.EqualValues(t, 90, memory.Forgotten())
+	})
+}
+
+// More work than there is room for does not stand still, however long the window.
+func TestMemoryThatIsFullGoesOn(t *testing.T) {
+	memory := idempotency.NewMemory(idempotency.MemoryConfig{MaxKeys: 1000})
+	guard := idempotency.NewGuard(memory, idempotency.GuardConfig{})
+	var runs atomic.Int64
+	var workers sync.WaitGroup
+	for worker := range 8 {
+		workers.Go(func() {
+			for i := range 1000 {
+				key := idempotency.Key{ID: fmt.Sprint(worker, "/", i)}
+				assert.NoError(t, guard.Do(t.Context(), key, func(context.Context) error {
+					runs.Add(1)
+					return nil
+				}))
+			}
+		})
+	}
+	workers.Wait()
+	assert.EqualValues(t, 8000, runs.Load())
+	assert.EqualValues(t, 7000, memory.Forgotten())
+	assert.Equal(t, 1000, memory.Len())
+}
+
+func TestMemoryWarnsBeforeItIsFull(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var text strings.Builder
+		logger := slog.New(slog.NewTextHandler(&text, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+			if a.Key == slog.TimeKey {
+				return slog.Attr{}
+			}
+			return a
+		}}))
+		memory := idempotency.NewMemory(idempotency.MemoryConfig{MaxKeys: 100, Logger: logger})
+		run := func(from, to int) {
+			for key := from; key < to; key++ {
+				_, err := memory.Claim(t.Context(), strconv.Itoa(key), "token", 0, time.Minute)
+				require.NoError(t, err)
+				_, err = memory.Complete(t.Context(), strconv.Itoa(key), "token", time.Hour)
+				require.NoError(t, err)
+			}
+		}
+		run(0, 79)
+		require.Empty(t, text.String())
+		run(79, 100)
+		require.Equal(t, "level=WARN msg=\"idempotency keys fill up\" keys=80 max_keys=100\n", text.String())
+		text.Reset()
+		run(100, 150)
+		require.Equal(t, "level=WARN msg=\"idempotency keys forgotten before their time\" forgotten=1 max_keys=100\n", text.String())
+		text.Reset()
+		time.Sleep(time.Minute + time.Second)
+		run(150, 200)
+		require.Equal(t, "level=WARN msg=\"idempotency keys forgotten before their time\" forgotten=51 max_keys=100\n", text.String())
+		text.Reset()
+
+		// When there was room again, the next time is told of, too.
+		time.Sleep(time.Hour)
+		for key := range 1000 { // each new key removes expired ones
+			_, err := memory.Claim(t.Context(), strconv.Itoa(key), "token", 0, time.Minute)
+			require.NoError(t, err)
+			require.NoError(t, memory.Release(t.Context(), strconv.Itoa(key), "token"))
+		}
+		require.Zero(t, memory.Len())
+		run(1000, 1080)
+		require.Contains(t, text.String(), "fill up")
+	})
+}
+
+func TestMemoryWithALoggerThatPanics(t *testing.T) {
+	memory := idempotency.NewMemory(idempotency.MemoryConfig{MaxKeys: 1, Logger: slog.New(panicking{slog.DiscardHandler})})
+	answer, err := memory.Claim(t.Context(), "key", "token", 0, time.Minute)
+	require.NoError(t, err)
+	assert.Equal(t, idempotency.Claimed, answer.State)
+}
+
+type panicking struct{ slog.Handler }
+
+func (panicking) Enabled(context.Context, slog.Level) bool { panic("no") }
 
 // Keys that expire are cleared away by those that come, without anybody
 // asking for them.
@@ -183,6 +301,7 @@ type memoryModel struct {
 	token   string
 	attempt int
 	expires time.Time
+	order   int // in which it became done
 }
 
 func TestMemoryAgainstModel(t *testing.T) {
@@ -211,6 +330,15 @@ func TestMemoryAgainstModel(t *testing.T) {
 				}
 				return n
 			}
+			completed, forgotten := 0, 0
+			oldest := func() (oldest string) {
+				for key := range model {
+					if live(key).state == "done" && (oldest == "" || model[key].order < model[oldest].order) {
+						oldest = key
+					}
+				}
+				return oldest
+			}
 			t.Repeat(map[string]func(*rapid.T){
 				"advance": func(t *rapid.T) { time.Sleep(durations.Draw(t, "by")) },
 				"claim": func(t *rapid.T) {
@@ -219,9 +347,13 @@ func TestMemoryAgainstModel(t *testing.T) {
 					known := live(key)
 					answer, err := memory.Claim(ctx, key, token, attempt, d)
 					switch {
-					case known.state == "" && alive() >= 4:
+					case known.state == "" && alive() >= 4 && oldest() == "":
 						require.ErrorIs(t, err, idempotency.ErrFull)
 						return
+					case known.state == "" && alive() >= 4:
+						delete(model, oldest())
+						model[key] = memoryModel{state: "leased", token: token, expires: time.Now().Add(d)}
+						forgotten++
 					case known.state == "done":
 						require.Equal(t, idempotency.Answer{State: idempotency.Done, Holder: known.token}, answer)
 					case known.state == "leased" && known.token != token:
@@ -263,7 +395,8 @@ func TestMemoryAgainstModel(t *testing.T) {
 					}
 					require.NoError(t, err)
 					require.Equal(t, known.state == "", completion == idempotency.Late)
-					model[key] = memoryModel{state: "done", token: token, expires: time.Now().Add(d)}
+					completed++
+					model[key] = memoryModel{state: "done", token: token, expires: time.Now().Add(d), order: completed}
 				},
 				"schedule": func(t *rapid.T) {
 					key, token, d := keys.Draw(t, "key"), tokens.Draw(t, "token"), durations.Draw(t, "ttl")
@@ -294,6 +427,7 @@ func TestMemoryAgainstModel(t *testing.T) {
 				"": func(t *rapid.T) {
 					require.GreaterOrEqual(t, memory.Len(), alive())
 					require.LessOrEqual(t, alive(), 4)
+					require.EqualValues(t, forgotten, memory.Forgotten())
 				},
 			})
 		})

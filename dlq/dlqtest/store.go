@@ -30,6 +30,7 @@ func TestStore(t *testing.T, open func(t *testing.T) dlq.Store) {
 		{"Isolation", testIsolation},
 		{"Delete", testDelete},
 		{"Purge", testPurge},
+		{"PurgeInBatches", testPurgeInBatches},
 		{"Stats", testStats},
 		{"ContextEnded", testContextEnded},
 
@@ -299,6 +300,42 @@ func testPurge(t *testing.T, store dlq.Store) {
 	if err != nil || stats.Total != 2 || !stats.Oldest.Equal(entry(3).DeadAt) || stats.ByType["sms"] != 2 {
 		t.Errorf("Stats after a purge is %+v, %v", stats, err)
 	}
+}
+
+// testPurgeInBatches purges more than any batch has, with claimed entries in
+// between, and ends its context in the middle.
+func testPurgeInBatches(t *testing.T, store dlq.Store) {
+	const many = 2500
+	all := entries(many)
+	for i := range all {
+		all[i].DeadAt = start.Add(time.Duration(i/50) * time.Second) // many have the same
+	}
+	put(t, store, all...)
+	claim(t, store, "token", later, "entry-0000", "entry-1000", "entry-2499")
+	short, cancel := context.WithCancel(context.Background())
+	go func() {
+		for count := many; count == many; {
+			var err error
+			if count, err = store.Count(context.Background(), dlq.Filter{}); err != nil {
+				break
+			}
+		}
+		cancel()
+	}()
+	first, err := store.Purge(short, later, later)
+	if err != nil && !errors.Is(err, context.Canceled) {
+		t.Errorf("Purge whose context ends: %v, want context.Canceled", err)
+	}
+	<-short.Done()
+	count, err := store.Count(context.Background(), dlq.Filter{})
+	if err != nil || count > many-first {
+		t.Errorf("after a purge of %d there are %d, %v", first, count, err)
+	}
+	rest, err := store.Purge(context.Background(), later, later)
+	if rest != count-3 || err != nil {
+		t.Errorf("Purge of the rest is %d, %v, want %d", rest, err, count-3)
+	}
+	wantKept(t, store, "entry-0000", "entry-1000", "entry-2499")
 }
 
 func testStats(t *testing.T, store dlq.Store) {
