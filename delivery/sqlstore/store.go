@@ -65,8 +65,10 @@ func Open(ctx context.Context, db *sql.DB, config Config) (*Store, error) {
 	s.claim = newOperation("claim", 30, s.records.runClaims, s.watchers.claimsCommitted)
 	s.claimRest = newOperation("claim", 0, s.records.runClaims, s.watchers.claimsCommitted)
 	s.claimRest.alone = true
+	s.claimRest.ifLocked = newOperation("claim", 0, s.records.runFreeClaims, s.watchers.claimsCommitted)
 	s.renew = newOperation("renew", 0, s.records.runRenewals, s.watchers.renewalsCommitted)
 	s.renew.alone = true
+	s.renew.ifLocked = newOperation("renew", 0, s.records.runFreeRenewals, s.watchers.renewalsCommitted)
 	s.purge = newOperation("purge", 40, s.records.runPurges, nil)
 	s.keys = newKeyTable(d, config.TablePrefix)
 	s.letters = newDeadLetterTables(d, config.TablePrefix)
