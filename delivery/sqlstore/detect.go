@@ -77,6 +77,8 @@ func detectDialect(ctx context.Context, db *sql.DB, config Config) (*dialect, er
 		postgres := db.QueryRowContext(ctx, "SELECT version()").Scan(&version)
 		if postgres == nil {
 			kind = PostgreSQL
+		} else if cause := causeOf(postgres); cause == connectionLost || cause == denied {
+			return nil, asDatabaseError(ctx, "asking what the server is", postgres)
 		} else if err := db.QueryRowContext(ctx, "SELECT sqlite_version()").Scan(&version); err == nil {
 			kind = SQLite
 		} else {

@@ -73,7 +73,9 @@
 //
 // # Schema
 //
-// Open migrates the schema, and several processes may do so at once. With
+// Open migrates the schema in one transaction, and several processes may do so
+// at once. It looks for the tables in all schemas of PostgreSQL's search path, and
+// then goes by the one that has them, whatever is ahead of it later. With
 // MigrateCheck it only checks the version: Migrations returns the SQL for hosts
 // that migrate by themselves. A schema of a version that the code does not know
 // is refused (ErrMigrationMissing, ErrMigrationNewer).
@@ -87,7 +89,7 @@
 // # Errors
 //
 // Failures of the database are *DatabaseError. They match delivery.ErrStoreDown,
-// have the driver's error in their chain, and match ErrReadOnly, ErrDiskFull or
-// ErrLocked when the database reported one of these. After Close, the error is
-// delivery.ErrClosed.
+// have the driver's error in their chain, and match ErrReadOnly, ErrDiskFull,
+// ErrDenied or ErrLocked when the database reported one of these. After Close,
+// the error is delivery.ErrClosed.
 package sqlstore

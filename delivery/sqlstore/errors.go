@@ -28,6 +28,9 @@ var (
 	// ErrDiskFull says that there is no room for the write. Errors that match it
 	// match delivery.ErrStoreDown.
 	ErrDiskFull = errors.New("sqlstore: disk is full")
+	// ErrDenied says that the user may not do what the store needs, or may not
+	// connect. Errors that match it match delivery.ErrStoreDown.
+	ErrDenied = errors.New("sqlstore: permission denied")
 	// ErrLocked says that another transaction has kept rows locked, or on SQLite the
 	// database, for as long as the call may wait. Errors that match it match
 	// delivery.ErrStoreDown.
@@ -65,8 +68,8 @@ func (e *MigrationNewerError) Error() string {
 func (e *MigrationNewerError) Is(target error) bool { return target == ErrMigrationNewer }
 
 // DatabaseError is a failure of the database, with the driver's error in its
-// chain. It matches delivery.ErrStoreDown, and ErrReadOnly, ErrDiskFull or
-// ErrLocked when the database reported one of these.
+// chain. It matches delivery.ErrStoreDown, and ErrReadOnly, ErrDiskFull,
+// ErrDenied or ErrLocked when the database reported one of these.
 type DatabaseError struct {
 	// Doing is what the store was doing.
 	Doing string
@@ -89,6 +92,8 @@ func (e *DatabaseError) Is(target error) bool {
 		return causeOf(e.Err) == readOnly
 	case ErrDiskFull:
 		return causeOf(e.Err) == diskFull
+	case ErrDenied:
+		return causeOf(e.Err) == denied
 	case ErrLocked:
 		return causeOf(e.Err) == locked
 	}

@@ -56,10 +56,11 @@ func Open(ctx context.Context, db *sql.DB, config Config) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := migrate(ctx, db, d, config); err != nil {
+	tables, err := migrate(ctx, db, d, config)
+	if err != nil {
 		return nil, err
 	}
-	s := &Store{dialect: d, prefix: config.TablePrefix, config: config, records: newRecordTables(d, config.TablePrefix), watchers: newWatchers()}
+	s := &Store{dialect: d, prefix: config.TablePrefix, config: config, records: newRecordTables(d, tables), watchers: newWatchers()}
 	s.save = newOperation("save", 10, s.records.runSaves, s.watchers.savesCommitted)
 	s.update = newOperation("update", 20, s.records.runUpdates, s.watchers.updatesCommitted)
 	s.claim = newOperation("claim", 30, s.records.runClaims, s.watchers.claimsCommitted)
@@ -70,9 +71,9 @@ func Open(ctx context.Context, db *sql.DB, config Config) (*Store, error) {
 	s.renew.alone = true
 	s.renew.ifLocked = newOperation("renew", 0, s.records.runFreeRenewals, s.watchers.renewalsCommitted)
 	s.purge = newOperation("purge", 40, s.records.runPurges, nil)
-	s.keys = newKeyTable(d, config.TablePrefix)
-	s.letters = newDeadLetterTables(d, config.TablePrefix)
-	s.jobs = newJobTable(d, config.TablePrefix)
+	s.keys = newKeyTable(d, tables)
+	s.letters = newDeadLetterTables(d, tables)
+	s.jobs = newJobTable(d, tables)
 	s.writer = newWriter(db, d, config)
 	s.reader = &reader{db: db, dialect: d, timeout: config.Timeout}
 	s.gets = newGetBatcher(s)
