@@ -41,7 +41,14 @@ func causeOf(err error) cause {
 		return unknown
 	case errors.As(err, new(*noAnswerError)):
 		return noAnswer
+	case errors.Is(err, errStandby):
+		return readOnly
 	case errors.As(err, &state):
+		// A standby does not support a transaction that writes. Other features that a
+		// server lacks are not needed to begin one.
+		if state.SQLState() == "0A000" && errors.As(err, new(*beginError)) {
+			return readOnly
+		}
 		return causeOfState(state.SQLState())
 	case errors.As(err, &code):
 		return causeOfCode(code.Code())

@@ -45,6 +45,20 @@ func (d *dialect) begin(lockWait time.Duration) string {
 	return fmt.Sprintf("%s; SET LOCAL lock_timeout = %d", d.beginWrite, lockWait.Milliseconds())
 }
 
+// ping returns nil when the database answers, and may take writes.
+func (d *dialect) ping(ctx context.Context, q querier) error {
+	text := "SELECT false"
+	if d.kind == PostgreSQL {
+		text = "SELECT pg_is_in_recovery()"
+	}
+	var standby bool
+	err := query(ctx, q, func(answer scanner) error { return answer.Scan(&standby) }, text)
+	if err == nil && standby {
+		err = errStandby
+	}
+	return err
+}
+
 // maxIdle makes the server end a transaction whose client is silent for 10 s.
 // Otherwise the transaction of a client that is cut off would keep its locks
 // until TCP gives up. It is set for the transaction only, because a pooler may

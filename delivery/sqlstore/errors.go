@@ -37,6 +37,10 @@ var (
 	ErrLocked = errors.New("sqlstore: locked by another transaction")
 )
 
+// errStandby is what a PostgreSQL in recovery is found to be. It answers all
+// questions, and takes no writes.
+var errStandby = errors.New("it is a standby")
+
 // MigrationMissingError says which version the schema has, and which it needs.
 // It matches ErrMigrationMissing.
 type MigrationMissingError struct {

@@ -39,7 +39,8 @@ var (
 //
 // It fails with ErrConfig when config or the connection's settings can't be
 // used, with ErrMigrationMissing or ErrMigrationNewer when the schema can't,
-// and with delivery.ErrStoreDown when the database does not answer.
+// and with delivery.ErrStoreDown when the database does not answer or, which is
+// ErrReadOnly too, PostgreSQL is a standby.
 func Open(ctx context.Context, db *sql.DB, config Config) (*Store, error) {
 	config, err := config.withDefaults()
 	if err != nil {
@@ -92,8 +93,7 @@ func (s *Store) Close() error {
 }
 
 // Ping implements delivery.Pinger. It returns nil when the database answered.
+// PostgreSQL must not be a standby, which is ErrReadOnly.
 func (s *Store) Ping(ctx context.Context) error {
-	return s.reader.read(ctx, "ping", func(q querier) error {
-		return query(ctx, q, func(answer scanner) error { return answer.Scan(new(int)) }, "SELECT 1")
-	})
+	return s.reader.read(ctx, "ping", func(q querier) error { return s.dialect.ping(ctx, q) })
 }

@@ -260,8 +260,10 @@ func (w *writeWorker) runOnce(calls []*call) error {
 	return err
 }
 
-// mayBeBroken returns whether err leaves the connection in an unknown state.
+// mayBeBroken returns whether err leaves the connection in an unknown state, or
+// shows that it leads to the wrong server: after a switchover, a new connection
+// may find the one that takes writes.
 func mayBeBroken(err error) bool {
 	cause := causeOf(err)
-	return cause == connectionLost || cause == noAnswer || cause == unknown
+	return cause == connectionLost || cause == noAnswer || cause == readOnly || cause == unknown
 }
