@@ -59,11 +59,13 @@ func (d *dialect) ping(ctx context.Context, q querier) error {
 	return err
 }
 
-// maxIdle makes the server end a transaction whose client is silent for 10 s.
-// Otherwise the transaction of a client that is cut off would keep its locks
-// until TCP gives up. It is set for the transaction only, because a pooler may
-// give each transaction another connection.
-const maxIdle = "; SET LOCAL idle_in_transaction_session_timeout = 10000"
+// settings are those of every transaction. They are set for the transaction
+// only, because a pooler may give each transaction another connection.
+//
+// The server ends a transaction whose client is silent for 10 s. Otherwise one
+// of a client that is cut off would keep its locks until TCP gives up. Byte
+// strings are answered in hexadecimal digits, which pgx always understands.
+const settings = "; SET LOCAL idle_in_transaction_session_timeout = 10000; SET LOCAL bytea_output = hex"
 
 // postgreSQL finds rows by key or index only where it writes, and keeps the
 // plans for that. By default the server would plan for the tables as they are
@@ -74,8 +76,8 @@ func postgreSQL() *dialect {
 	return &dialect{
 		kind: PostgreSQL,
 		beginWrite: "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL plan_cache_mode = force_generic_plan; " +
-			"SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off" + maxIdle,
-		beginRead:      "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL plan_cache_mode = force_custom_plan" + maxIdle,
+			"SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off" + settings,
+		beginRead:      "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL plan_cache_mode = force_custom_plan" + settings,
 		waitsForServer: true,
 		rowLocks:       " FOR UPDATE",
 		skipLocked:     " FOR UPDATE SKIP LOCKED",
