@@ -44,13 +44,16 @@ type Message struct {
 	Headers map[string]string
 	// Priority is Normal when not set.
 	Priority Priority
-	// CreatedAt is set by Publish when zero.
+	// CreatedAt is set by Publish when zero. It, NotBefore and ExpiresAt are of the
+	// years 1678 to 2261, which is what nanoseconds in 64 bits reach.
 	CreatedAt time.Time
 	// NotBefore holds the message back until then; zero means at once. It needs
 	// a message store and a RetryWorker, or a Transport that is a Delayer.
 	NotBefore time.Time
 	// ExpiresAt is when the message loses its use: a consumer that gets it later
-	// puts it into the dead letters with the reason expired. Zero means never.
+	// puts it into the dead letters with the reason expired. Zero means never, and
+	// so does a later time than can be kept, the year 9999 for instance, which a
+	// Publisher sets to zero.
 	ExpiresAt time.Time
 	// RequireAck says that the end user's acknowledgment makes it delivered,
 	// not the handler's return.

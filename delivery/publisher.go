@@ -373,6 +373,9 @@ func envelopesOf(messages []Message, now time.Time) []Envelope {
 		if batch[i].CreatedAt.IsZero() {
 			batch[i].CreatedAt = now
 		}
+		if batch[i].ExpiresAt.After(latest) {
+			batch[i].ExpiresAt = time.Time{} // never
+		}
 	}
 	return batch
 }

@@ -22,10 +22,11 @@ func TestPublishFillsDefaults(t *testing.T) {
 			got = m
 			return nil
 		}, f.config())
-		message := delivery.Message{Recipient: "r"}
+		message := delivery.Message{Recipient: "r", ExpiresAt: time.Date(9999, 12, 31, 0, 0, 0, 0, time.UTC)}
 		f.publish(message)
 		wait(time.Second)
 		assert.Empty(t, message.ID, "the caller's copy is as it was")
+		assert.Zero(t, got.ExpiresAt, "never")
 		assert.Len(t, got.ID, 36)
 		assert.Equal(t, delivery.Normal, got.Priority)
 		assert.WithinDuration(t, time.Now(), got.CreatedAt, 2*time.Second)
@@ -40,6 +41,9 @@ func TestPublishRejectsBeforeAnythingIsSent(t *testing.T) {
 		large.Body = make([]byte, delivery.DefaultMaxBody+1)
 		key := to("key")
 		key.Headers = map[string]string{strings.Repeat("k", 256): ""}
+		beyond := to("beyond")
+		beyond.NotBefore = time.Date(9999, 12, 31, 0, 0, 0, 0, time.UTC)
+		require.ErrorIs(t, f.publisher.Publish(f.t.Context(), beyond), delivery.ErrInvalid, "never sent is not published")
 		err := f.publisher.Publish(f.t.Context(), to("good"), delivery.Message{ID: "nobody"}, large, key)
 		var failed *delivery.ResultsError
 		require.ErrorAs(t, err, &failed)
@@ -54,7 +58,7 @@ func TestPublishRejectsBeforeAnythingIsSent(t *testing.T) {
 		assert.Equal(t, delivery.TooLargeError{Field: "Body", Size: 16<<20 + 1, Limit: 16 << 20}, *tooLarge)
 		f.empty()
 		rejected, _ := f.collector.Value(metrics.MessagesPublishedTotal, metrics.LabelPriority, "normal", metrics.LabelOutcome, metrics.PublishRejected)
-		assert.InDelta(t, 4, rejected, 0)
+		assert.InDelta(t, 5, rejected, 0)
 	})
 }
 

@@ -14,7 +14,8 @@ type cause int
 
 const (
 	unknown        cause = iota
-	transient            // the next try may succeed: a lock, a deadlock, a server that restarts
+	transient            // the next try may succeed: a deadlock
+	locked               // another transaction holds a lock that is needed
 	connectionLost       // the connection is lost
 	noAnswer             // there was no answer in time, or the server gave up
 	readOnly             // the database takes no writes
@@ -40,7 +41,14 @@ func causeOf(err error) cause {
 		return unknown
 	case errors.As(err, new(*noAnswerError)):
 		return noAnswer
+	case errors.Is(err, errStandby):
+		return readOnly
 	case errors.As(err, &state):
+		// A standby does not support a transaction that writes. Other features that a
+		// server lacks are not needed to begin one.
+		if state.SQLState() == "0A000" && errors.As(err, new(*beginError)) {
+			return readOnly
+		}
 		return causeOfState(state.SQLState())
 	case errors.As(err, &code):
 		return causeOfCode(code.Code())
@@ -53,8 +61,10 @@ func causeOf(err error) cause {
 
 func causeOfState(state string) cause {
 	switch state {
-	case "40001", "40P01", "55P03": // serialization, deadlock, lock not available
+	case "40001", "40P01": // serialization, deadlock
 		return transient
+	case "55P03": // lock not available
+		return locked
 	case "25006":
 		return readOnly
 	case "53100":
@@ -79,7 +89,7 @@ func causeOfState(state string) cause {
 func causeOfCode(code int) cause {
 	switch code & 0xff { // the primary code of an extended one
 	case 5, 6: // SQLITE_BUSY, SQLITE_LOCKED
-		return transient
+		return locked
 	case 3, 23: // SQLITE_PERM, SQLITE_AUTH
 		return denied
 	case 8: // SQLITE_READONLY

@@ -10,7 +10,7 @@ import (
 
 func TestCauses(t *testing.T) {
 	for state, want := range map[string]cause{
-		"40001": transient, "40P01": transient, "55P03": transient, "25006": readOnly, "53100": diskFull,
+		"40001": transient, "40P01": transient, "55P03": locked, "25006": readOnly, "53100": diskFull,
 		"57P01": connectionLost, "57P03": connectionLost, "53300": connectionLost, "08003": connectionLost, "22001": refusedValues, "23505": refusedValues, "54000": refusedValues, "42P01": unknown,
 	} {
 		assert.Equal(t, want, causeOf(sqlState(state)), state)

@@ -17,6 +17,7 @@ type claimCall struct {
 	rest   [][]byte // when not nil, the keys that are claimed if they are still due
 	taken  []claimedRecord
 	missed [][]byte // the keys of records that are due, but locked by others
+	free   bool     // of rest, only what is not locked is claimed
 }
 
 // claimedRecord is a record with the time at which it was due.
@@ -28,8 +29,9 @@ type claimedRecord struct {
 // Claim implements delivery.Store.
 //
 // On PostgreSQL it first takes the records that nobody else is changing at the
-// moment. If they are fewer than the limit, it waits for the others, and takes
-// those that are still due then.
+// moment. If they are fewer than the limit, it waits for the others as long as a
+// commit takes, and takes those that are still due then. Records that are locked
+// for longer are left to a later claim.
 func (s *Store) Claim(ctx context.Context, claim delivery.Claim) ([]delivery.Record, error) {
 	if err := claim.Validate(); err != nil {
 		return nil, err
@@ -68,6 +70,14 @@ func (t *recordTables) runClaims(ctx context.Context, q querier, calls []*claimC
 	return nil
 }
 
+// runFreeClaims claims those of the rest that nobody has locked.
+func (t *recordTables) runFreeClaims(ctx context.Context, q querier, calls []*claimCall) error {
+	for _, c := range calls {
+		c.free = true
+	}
+	return t.runClaims(ctx, q, calls)
+}
+
 func (t *recordTables) runClaim(ctx context.Context, q querier, c *claimCall) error {
 	c.taken, c.missed = nil, nil
 	isDue := fmt.Sprintf("SELECT id, due_at FROM %s WHERE status = '%s' AND due_at <= %s", t.progress.name, c.claim.Status, t.dialect.param(1))
@@ -85,7 +95,11 @@ func (t *recordTables) runClaim(ctx context.Context, q querier, c *claimCall) er
 	if c.rest != nil {
 		// Waiting for locks is safe only in the order of IDs, and only in a
 		// transaction that holds no other lock.
-		err = query(ctx, q, take, isDue+" AND id = ANY($2) ORDER BY id"+t.dialect.rowLocks, now, t.dialect.blobs(c.rest))
+		locks := t.dialect.rowLocks
+		if c.free {
+			locks = t.dialect.skipLocked
+		}
+		err = query(ctx, q, take, isDue+" AND id = ANY($2) ORDER BY id"+locks, now, t.dialect.blobs(c.rest))
 	} else {
 		err = query(ctx, q, take, isDue+inOrder+t.dialect.skipLocked, now, limit)
 	}
@@ -156,9 +170,19 @@ func (s *Store) Renew(ctx context.Context, token string, until time.Time) (int, 
 
 // runRenewals locks the records in the order of their IDs, as updates do.
 func (t *recordTables) runRenewals(ctx context.Context, q querier, calls []*renewCall) error {
+	return t.renewClaims(ctx, q, calls, t.dialect.rowLocks)
+}
+
+// runFreeRenewals leaves out records that others keep locked, so that the other
+// claims don't end because of them. Nobody can claim these while they are locked.
+func (t *recordTables) runFreeRenewals(ctx context.Context, q querier, calls []*renewCall) error {
+	return t.renewClaims(ctx, q, calls, t.dialect.skipLocked)
+}
+
+func (t *recordTables) renewClaims(ctx context.Context, q querier, calls []*renewCall, locks string) error {
 	text := fmt.Sprintf(`UPDATE %s SET due_at = %s WHERE id IN (
 		SELECT id FROM %[1]s WHERE claimed_by = %[3]s AND status IN ('pending', 'queued') ORDER BY id%[4]s)`,
-		t.progress.name, t.dialect.param(1), t.dialect.param(2), t.dialect.rowLocks)
+		t.progress.name, t.dialect.param(1), t.dialect.param(2), locks)
 	for _, c := range calls {
 		result, err := q.ExecContext(ctx, text, microsOf(c.until), []byte(c.token))
 		if err != nil {

@@ -100,7 +100,7 @@ func (c *connection) closeStatements() {
 // true.
 func (c *connection) transaction(ctx context.Context, begin string, work func(querier) error) error {
 	if _, err := c.ExecContext(ctx, begin); err != nil {
-		return err
+		return &beginError{err}
 	}
 	err := work(c)
 	if err == nil {
@@ -120,6 +120,12 @@ func (c *connection) transaction(ctx context.Context, begin string, work func(qu
 	}
 	return err
 }
+
+// beginError is a failure to begin a transaction.
+type beginError struct{ err error }
+
+func (e *beginError) Error() string { return "begin: " + e.err.Error() }
+func (e *beginError) Unwrap() error { return e.err }
 
 type commitError struct{ err error }
 

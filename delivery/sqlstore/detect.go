@@ -56,6 +56,9 @@ func checkPostgreSQL(ctx context.Context, db *sql.DB) (*dialect, error) {
 		return nil, fmt.Errorf("%w: the server is PostgreSQL %d, want 12 or later", ErrConfig, version/10000)
 	}
 	d := postgreSQL()
+	if err := pingOnce(ctx, db, d); err != nil {
+		return nil, asDatabaseError(ctx, "asking whether the server takes writes", err)
+	}
 	var n int
 	if err := db.QueryRowContext(ctx, "SELECT cardinality($1::bytea[])", [][]byte{{0}}).Scan(&n); err != nil {
 		if ctx.Err() != nil {
@@ -64,6 +67,20 @@ func checkPostgreSQL(ctx context.Context, db *sql.DB) (*dialect, error) {
 		d.arraysAsText = true
 	}
 	return d, nil
+}
+
+// pingOnce pings by a connection that is not kept if it can't be used.
+func pingOnce(ctx context.Context, db *sql.DB, d *dialect) error {
+	conn, err := connect(ctx, db, false)
+	if err != nil {
+		return err
+	}
+	if err := d.ping(ctx, conn); err != nil {
+		conn.discard()
+		return err
+	}
+	conn.release()
+	return nil
 }
 
 // detectDialect asks the server what it is, unless the config says so, and
@@ -77,6 +94,8 @@ func detectDialect(ctx context.Context, db *sql.DB, config Config) (*dialect, er
 		postgres := db.QueryRowContext(ctx, "SELECT version()").Scan(&version)
 		if postgres == nil {
 			kind = PostgreSQL
+		} else if cause := causeOf(postgres); cause == connectionLost || cause == denied {
+			return nil, asDatabaseError(ctx, "asking what the server is", postgres)
 		} else if err := db.QueryRowContext(ctx, "SELECT sqlite_version()").Scan(&version); err == nil {
 			kind = SQLite
 		} else {

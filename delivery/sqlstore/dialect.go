@@ -4,12 +4,13 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 )
 
 // dialect is what differs between the databases.
 type dialect struct {
 	kind Dialect
-	// beginWrite and beginRead begin transactions.
+	// beginWrite and beginRead begin transactions. See begin.
 	beginWrite, beginRead string
 	// oneWriter is true when the database has one writer at a time, which then
 	// keeps its connection.
@@ -35,6 +36,37 @@ func sqlite() *dialect {
 	}
 }
 
+// begin begins a transaction that writes, and that waits so long for a lock of
+// others.
+func (d *dialect) begin(lockWait time.Duration) string {
+	if d.oneWriter {
+		return d.beginWrite
+	}
+	return fmt.Sprintf("%s; SET LOCAL lock_timeout = %d", d.beginWrite, lockWait.Milliseconds())
+}
+
+// ping returns nil when the database answers, and may take writes.
+func (d *dialect) ping(ctx context.Context, q querier) error {
+	text := "SELECT false"
+	if d.kind == PostgreSQL {
+		text = "SELECT pg_is_in_recovery()"
+	}
+	var standby bool
+	err := query(ctx, q, func(answer scanner) error { return answer.Scan(&standby) }, text)
+	if err == nil && standby {
+		err = errStandby
+	}
+	return err
+}
+
+// settings are those of every transaction. They are set for the transaction
+// only, because a pooler may give each transaction another connection.
+//
+// The server ends a transaction whose client is silent for 10 s. Otherwise one
+// of a client that is cut off would keep its locks until TCP gives up. Byte
+// strings are answered in hexadecimal digits, which pgx always understands.
+const settings = "; SET LOCAL idle_in_transaction_session_timeout = 10000; SET LOCAL bytea_output = hex"
+
 // postgreSQL finds rows by key or index only where it writes, and keeps the
 // plans for that. By default the server would plan for the tables as they are
 // when a statement first runs, which is often empty, and would read whole
@@ -44,8 +76,8 @@ func postgreSQL() *dialect {
 	return &dialect{
 		kind: PostgreSQL,
 		beginWrite: "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL plan_cache_mode = force_generic_plan; " +
-			"SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off",
-		beginRead:      "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL plan_cache_mode = force_custom_plan",
+			"SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off" + settings,
+		beginRead:      "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL plan_cache_mode = force_custom_plan" + settings,
 		waitsForServer: true,
 		rowLocks:       " FOR UPDATE",
 		skipLocked:     " FOR UPDATE SKIP LOCKED",

@@ -22,13 +22,33 @@
 // writer. On PostgreSQL, Config.InFlight transactions are open at once, and each
 // has one statement for all records of a kind. No call waits for a batch to
 // fill. If the database refuses the values of one caller, the calls of the batch
-// are tried one by one. Transient failures (locks, deadlocks, lost connections)
-// are tried again a few times, some milliseconds apart.
+// are tried one by one. Transient failures (deadlocks, lost connections) are
+// tried again a few times, some milliseconds apart.
 //
 // The columns of a record that never change are in one table, and those that
 // updates rewrite in another. IDs, names and texts are byte strings (BYTEA,
 // BLOB), because messages may hold any bytes. Times are microseconds since 1970.
 // On PostgreSQL, convert_from(recipient, 'UTF8') makes a recipient readable.
+//
+// # Locks of others
+//
+// On PostgreSQL somebody else may keep rows locked: an operator, a host whose
+// transaction has saved a record and is still open, or a store that was cut off.
+// Calls that need these rows are set aside, and tried again until they succeed,
+// their ctx ends, or they have waited for Config.Timeout (ErrLocked). All other
+// calls go on. Claim and Renew leave locked records out. Every try that fails is
+// an error in the server's log: "canceling statement due to lock timeout".
+//
+// The store's own transactions are ended by the server when their client is
+// silent for 10 s (idle_in_transaction_session_timeout). A client that is cut off
+// while an answer is under way to it keeps its locks until TCP gives up, which
+// takes a quarter of an hour by default. With pgx these settings in the data
+// source name make it 15 s; a pooler needs them in its own configuration:
+//
+//	tcp_user_timeout=15000&tcp_keepalives_idle=5&tcp_keepalives_interval=5&tcp_keepalives_count=2
+//
+// SQLite has one lock for the whole file. Whoever holds it stops all who write,
+// and busy_timeout says for how long.
 //
 // # Settings of the database
 //
@@ -36,7 +56,8 @@
 // fails otherwise. The store's writer keeps one connection, so the pool needs
 // two or more. On PostgreSQL, let the pool keep at least twice Config.InFlight
 // idle connections (SetMaxIdleConns), for writing and reading. Otherwise
-// connections are made and closed again under load.
+// connections are made and closed again under load. Calls that wait for locks of
+// others use up to Config.InFlight more now and then.
 //
 // # Keys and dead letters
 //
@@ -52,7 +73,9 @@
 //
 // # Schema
 //
-// Open migrates the schema, and several processes may do so at once. With
+// Open migrates the schema in one transaction, and several processes may do so
+// at once. It looks for the tables in all schemas of PostgreSQL's search path, and
+// then goes by the one that has them, whatever is ahead of it later. With
 // MigrateCheck it only checks the version: Migrations returns the SQL for hosts
 // that migrate by themselves. A schema of a version that the code does not know
 // is refused (ErrMigrationMissing, ErrMigrationNewer).
@@ -66,7 +89,7 @@
 // # Errors
 //
 // Failures of the database are *DatabaseError. They match delivery.ErrStoreDown,
-// have the driver's error in their chain, and match ErrReadOnly or ErrDiskFull
-// when the database reported one of these. After Close, the error is
-// delivery.ErrClosed.
+// have the driver's error in their chain, and match ErrReadOnly, ErrDiskFull,
+// ErrDenied or ErrLocked when the database reported one of these. After Close,
+// the error is delivery.ErrClosed.
 package sqlstore

@@ -12,5 +12,11 @@ import (
 // transactions of other processes.
 func SQLiteDSN(path string) string {
 	pragmas := []string{"busy_timeout(10000)", "journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(ON)"}
+	switch {
+	case strings.HasPrefix(path, "//"):
+		path = "/" + strings.TrimLeft(path, "/") // otherwise the first part would be a host
+	case path == ":memory:":
+		path = "./" + path // otherwise it would not be a file
+	}
 	return "file:" + (&url.URL{Path: path}).EscapedPath() + "?_txlock=immediate&_pragma=" + strings.Join(pragmas, "&_pragma=")
 }

@@ -28,7 +28,18 @@ var (
 	// ErrDiskFull says that there is no room for the write. Errors that match it
 	// match delivery.ErrStoreDown.
 	ErrDiskFull = errors.New("sqlstore: disk is full")
+	// ErrDenied says that the user may not do what the store needs, or may not
+	// connect. Errors that match it match delivery.ErrStoreDown.
+	ErrDenied = errors.New("sqlstore: permission denied")
+	// ErrLocked says that another transaction has kept rows locked, or on SQLite the
+	// database, for as long as the call may wait. Errors that match it match
+	// delivery.ErrStoreDown.
+	ErrLocked = errors.New("sqlstore: locked by another transaction")
 )
+
+// errStandby is what a PostgreSQL in recovery is found to be. It answers all
+// questions, and takes no writes.
+var errStandby = errors.New("it is a standby")
 
 // MigrationMissingError says which version the schema has, and which it needs.
 // It matches ErrMigrationMissing.
@@ -61,8 +72,8 @@ func (e *MigrationNewerError) Error() string {
 func (e *MigrationNewerError) Is(target error) bool { return target == ErrMigrationNewer }
 
 // DatabaseError is a failure of the database, with the driver's error in its
-// chain. It matches delivery.ErrStoreDown, and ErrReadOnly or ErrDiskFull when
-// the database reported one of these.
+// chain. It matches delivery.ErrStoreDown, and ErrReadOnly, ErrDiskFull,
+// ErrDenied or ErrLocked when the database reported one of these.
 type DatabaseError struct {
 	// Doing is what the store was doing.
 	Doing string
@@ -76,7 +87,7 @@ func (e *DatabaseError) Error() string {
 // Unwrap returns the driver's error.
 func (e *DatabaseError) Unwrap() error { return e.Err }
 
-// Is makes it match delivery.ErrStoreDown, and ErrReadOnly or ErrDiskFull.
+// Is makes it match delivery.ErrStoreDown, and what the database reported.
 func (e *DatabaseError) Is(target error) bool {
 	switch target {
 	case delivery.ErrStoreDown:
@@ -85,6 +96,10 @@ func (e *DatabaseError) Is(target error) bool {
 		return causeOf(e.Err) == readOnly
 	case ErrDiskFull:
 		return causeOf(e.Err) == diskFull
+	case ErrDenied:
+		return causeOf(e.Err) == denied
+	case ErrLocked:
+		return causeOf(e.Err) == locked
 	}
 	return false
 }
@@ -116,6 +131,18 @@ func contextError(ctx context.Context) error {
 	}
 	return nil
 }
+
+// lockedError says how long a call has waited in vain for locks of others.
+type lockedError struct {
+	waited time.Duration
+	err    error
+}
+
+func (e *lockedError) Error() string {
+	return fmt.Sprintf("another transaction has held the locks for %s: %v", e.waited.Round(time.Millisecond), e.err)
+}
+
+func (e *lockedError) Unwrap() error { return e.err }
 
 // noAnswerError says that the server did not answer within the store's own
 // timeout. It hides that this was a context's deadline, because the caller's

@@ -2,17 +2,25 @@ package sqlstore
 
 import (
 	"context"
+	"fmt"
+	"sync"
 
 	"github.com/esh3artech/barid/dlq"
 )
 
-// Hold keeps one of the writer's transactions open until release is called. If
-// Config.InFlight is 1, the calls that come meanwhile are executed together
-// after it.
-func (s *Store) Hold() (release func()) {
+// Hold keeps one of the writer's transactions open until release is called,
+// after it has executed some statements. If Config.InFlight is 1, the calls that
+// come meanwhile are executed together after it.
+func (s *Store) Hold(statements ...string) (release func()) {
 	held, released, ended := make(chan struct{}), make(chan struct{}), make(chan struct{})
-	hold := newOperation("hold", 0, func(context.Context, querier, []int) error {
-		close(held)
+	var once sync.Once
+	hold := newOperation("hold", 0, func(ctx context.Context, q querier, _ []int) error {
+		for _, statement := range statements {
+			if _, err := q.ExecContext(ctx, statement); err != nil {
+				return err
+			}
+		}
+		once.Do(func() { close(held) })
 		<-released
 		return nil
 	}, nil)
@@ -25,6 +33,12 @@ func (s *Store) Hold() (release func()) {
 		close(released)
 		<-ended
 	}
+}
+
+// SetMaxIdle sets after how many milliseconds the server ends a transaction that
+// is silent. It must be called before the store is used.
+func (s *Store) SetMaxIdle(ms int) {
+	s.dialect.beginWrite += fmt.Sprintf("; SET LOCAL idle_in_transaction_session_timeout = %d", ms)
 }
 
 // Waiting is how many calls wait for the writer.

@@ -6,10 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"strings"
 	"time"
-
-	"github.com/pressly/goose/v3"
-	"github.com/pressly/goose/v3/database"
 )
 
 // migrator brings the schema up to date.
@@ -17,140 +15,201 @@ type migrator struct {
 	db         *sql.DB
 	dialect    *dialect
 	prefix     string
-	timeout    time.Duration // for reading the version; migrations may take longer
+	timeout    time.Duration // for a question; migrations may take longer
 	migrations []Migration
 }
 
 // migrate brings the schema up to date, or checks it only, as the config says.
-func migrate(ctx context.Context, db *sql.DB, d *dialect, config Config) error {
+// It returns how the names of the tables begin.
+func migrate(ctx context.Context, db *sql.DB, d *dialect, config Config) (tables string, err error) {
 	migrations, err := Migrations(d.kind, config.TablePrefix)
 	if err != nil {
-		return err
+		return "", err
 	}
 	m := &migrator{db: db, dialect: d, prefix: config.TablePrefix, timeout: config.Timeout, migrations: migrations}
-	if config.Migrate == MigrateCheck {
-		return m.check(ctx)
+	if config.Migrate == MigrateAuto {
+		if err := m.run(ctx); err != nil {
+			return "", err
+		}
 	}
-	return m.run(ctx)
+	return m.check(ctx)
 }
 
 func (m *migrator) known() int64 { return m.migrations[len(m.migrations)-1].Version }
 
-// version is the schema's version, 0 when there is none.
-func (m *migrator) version(ctx context.Context) (int64, error) {
-	table := m.prefix + "migrations"
-	find := "SELECT COUNT(*) FROM sqlite_master WHERE type = 'table' AND name = ?1"
-	if m.dialect.kind == PostgreSQL {
-		find = "SELECT COUNT(to_regclass($1::text))"
-	}
-	var found, version sql.NullInt64
-	if err := m.db.QueryRowContext(ctx, find, table).Scan(&found); err != nil || found.Int64 == 0 {
-		return 0, asDatabaseError(ctx, "looking for the schema", err)
-	}
-	err := m.db.QueryRowContext(ctx, "SELECT MAX(version_id) FROM "+table).Scan(&version)
-	return version.Int64, asDatabaseError(ctx, "asking for the schema's version", err)
+// place is where the tables are, or will be.
+type place struct {
+	schema  string // PostgreSQL's, quoted, or empty
+	version int64  // 0 when there are no tables
 }
 
-// check returns what is wrong with the schema's version.
-func (m *migrator) check(ctx context.Context) error {
-	var have int64
-	err := withTimeout(ctx, m.timeout, "looking for the schema", func(ctx context.Context) (err error) {
-		have, err = m.version(ctx)
+func (p place) tables(prefix string) string {
+	if p.schema == "" {
+		return prefix
+	}
+	return p.schema + "." + prefix
+}
+
+// find looks for the tables.
+func (m *migrator) find(ctx context.Context, q querier) (place, error) {
+	if m.dialect.kind == PostgreSQL {
+		return m.findPostgreSQL(ctx, q)
+	}
+	var p place
+	var found int
+	const text = "SELECT COUNT(*) FROM sqlite_master WHERE type = 'table' AND name = ?1"
+	err := query(ctx, q, func(answer scanner) error { return answer.Scan(&found) }, text, m.prefix+"migrations")
+	if err == nil && found > 0 {
+		p.version, err = m.version(ctx, q, p)
+	}
+	return p, err
+}
+
+// findPostgreSQL looks for the tables in all schemas of the search path, and
+// nobody looks there again: a schema that appears ahead of theirs later, of the
+// role's name for instance, would hide them, or get the next migration.
+func (m *migrator) findPostgreSQL(ctx context.Context, q querier) (place, error) {
+	var creates sql.NullString
+	err := query(ctx, q, func(answer scanner) error { return answer.Scan(&creates) }, "SELECT quote_ident(current_schema()::text)")
+	if err != nil {
+		return place{}, err
+	}
+	var found []string
+	err = query(ctx, q, func(answer scanner) error {
+		var schema string
+		err := answer.Scan(&schema)
+		found = append(found, schema)
 		return err
+	}, `SELECT quote_ident(n.nspname::text) FROM unnest(current_schemas(false)) WITH ORDINALITY AS s (name, n)
+		JOIN pg_catalog.pg_namespace AS n ON n.nspname = s.name JOIN pg_catalog.pg_class AS c ON c.relnamespace = n.oid
+		WHERE c.relname = $1::text AND c.relkind IN ('r', 'p') ORDER BY s.n`, m.prefix+"migrations")
+	switch {
+	case err != nil:
+		return place{}, err
+	case len(found) > 1:
+		return place{}, fmt.Errorf("%w: the tables %s* are in several schemas of the search path (%s): "+
+			"set search_path to the one that is meant, or give the others another TablePrefix", ErrConfig, m.prefix, strings.Join(found, ", "))
+	case len(found) == 1:
+		p := place{schema: found[0]}
+		p.version, err = m.version(ctx, q, p)
+		return p, err
+	case !creates.Valid:
+		return place{}, fmt.Errorf("%w: the search path has no schema that exists and that the user may use: set search_path", ErrConfig)
+	}
+	return place{schema: creates.String}, nil
+}
+
+func (m *migrator) version(ctx context.Context, q querier, p place) (int64, error) {
+	var version sql.NullInt64
+	err := query(ctx, q, func(answer scanner) error { return answer.Scan(&version) },
+		"SELECT MAX(version_id) FROM "+p.tables(m.prefix)+"migrations")
+	return version.Int64, err
+}
+
+// check returns what is wrong with the schema's version, or else how the names
+// of the tables begin.
+func (m *migrator) check(ctx context.Context) (tables string, err error) {
+	const doing = "looking for the schema"
+	var p place
+	err = withTimeout(ctx, m.timeout, doing, func(ctx context.Context) (err error) {
+		p, err = m.find(ctx, m.db)
+		return m.wrap(ctx, doing, err)
 	})
 	switch {
 	case err != nil:
-		return err
-	case have > m.known():
-		return &MigrationNewerError{Prefix: m.prefix, Have: have, Known: m.known()}
-	case have < m.known():
-		return &MigrationMissingError{Prefix: m.prefix, Have: have, Want: m.known()}
+		return "", err
+	case p.version > m.known():
+		return "", &MigrationNewerError{Prefix: m.prefix, Have: p.version, Known: m.known()}
+	case p.version < m.known():
+		return "", &MigrationMissingError{Prefix: m.prefix, Have: p.version, Want: m.known()}
 	}
-	return nil
+	return p.tables(m.prefix), nil
 }
 
-// run migrates a schema that lacks steps. Others may do so at the same time.
-// SQLite has no lock that spans transactions, so another process may be faster
-// in the middle. So after a failure the version is checked again, unless the
-// database refuses writes.
-func (m *migrator) run(ctx context.Context) error {
-	var last error
-	for n := range maxTries {
-		if err := m.check(ctx); !errors.Is(err, ErrMigrationMissing) {
-			return err
-		}
-		last = asDatabaseError(ctx, "migrating", m.up(ctx))
-		switch causeOf(last) {
-		case readOnly, diskFull, denied:
-			return last
-		default:
-		}
-		if last != nil {
-			pause := time.NewTimer(time.Duration(n) * 50 * time.Millisecond)
-			select {
-			case <-pause.C:
-			case <-ctx.Done():
-				pause.Stop()
-				return ctx.Err()
-			}
-		}
-	}
-	if err := m.check(ctx); !errors.Is(err, ErrMigrationMissing) {
+func (m *migrator) wrap(ctx context.Context, doing string, err error) error {
+	if errors.Is(err, ErrConfig) {
 		return err
 	}
-	return last
+	return asDatabaseError(ctx, doing, err)
+}
+
+// run migrates a schema that lacks steps, in one transaction, for which others
+// that want the same wait. What may be otherwise at the next try is tried again.
+func (m *migrator) run(ctx context.Context) error {
+	for n := 1; ; n++ {
+		if _, err := m.check(ctx); !errors.Is(err, ErrMigrationMissing) {
+			return err
+		}
+		err := m.wrap(ctx, "migrating", m.up(ctx))
+		if err == nil {
+			return nil
+		}
+		switch causeOf(err) {
+		case transient, locked, connectionLost:
+		default:
+			return err
+		}
+		if n == maxTries {
+			return err
+		}
+		pause := time.NewTimer(time.Duration(n) * 50 * time.Millisecond)
+		select {
+		case <-pause.C:
+		case <-ctx.Done():
+			pause.Stop()
+			return ctx.Err()
+		}
+	}
 }
 
 func (m *migrator) up(ctx context.Context) error {
-	steps := make([]*goose.Migration, len(m.migrations))
-	for i, migration := range m.migrations {
-		steps[i] = goose.NewGoMigration(migration.Version, &goose.GoFunc{RunTx: func(ctx context.Context, tx *sql.Tx) error {
-			for _, statement := range migration.statements {
-				if _, err := tx.ExecContext(ctx, statement); err != nil {
-					return err
-				}
-			}
-			return nil
-		}}, nil)
+	conn, err := connect(ctx, m.db, false)
+	if err != nil {
+		return err
 	}
-	options := []goose.ProviderOption{
-		goose.WithGoMigrations(steps...), goose.WithDisableGlobalRegistry(true), goose.WithLogger(goose.NopLogger()),
+	err = conn.transaction(ctx, m.dialect.begin(m.timeout), func(q querier) error { return m.upIn(ctx, q) })
+	if err != nil && (ctx.Err() != nil || mayBeBroken(err)) {
+		conn.discard()
+	} else {
+		conn.release()
 	}
-	kind := database.DialectSQLite3
+	return err
+}
+
+// tableLockWait is how long a migration waits for the lock of a table: all who
+// use the table wait behind it.
+const tableLockWait = 2 * time.Second
+
+// upIn migrates in a transaction. The lock is the transaction's and not the
+// session's, which a pooler may have given to another client meanwhile.
+func (m *migrator) upIn(ctx context.Context, q querier) error {
 	if m.dialect.kind == PostgreSQL {
-		kind = database.DialectPostgres
-		options = append(options, goose.WithSessionLocker(advisoryLock(m.prefix)))
+		if _, err := q.ExecContext(ctx, fmt.Sprintf("SELECT pg_advisory_xact_lock(%d)", m.lockKey())); err != nil {
+			return err
+		}
+		if _, err := q.ExecContext(ctx, fmt.Sprintf("SET LOCAL lock_timeout = %d", tableLockWait.Milliseconds())); err != nil {
+			return err
+		}
 	}
-	store, err := database.NewStore(kind, m.prefix+"migrations")
-	if err != nil {
-		return err
+	p, err := m.find(ctx, q)
+	if err == nil && p.schema != "" {
+		_, err = q.ExecContext(ctx, "SET LOCAL search_path = "+p.schema)
 	}
-	provider, err := goose.NewProvider(goose.DialectCustom, m.db, nil, append(options, goose.WithStore(store))...)
-	if err != nil {
-		return err
+	for _, migration := range m.migrations {
+		if err != nil {
+			return err
+		}
+		if migration.Version > p.version {
+			_, err = q.ExecContext(ctx, migration.SQL)
+		}
 	}
-	_, err = provider.Up(ctx)
 	return err
 }
 
-// advisoryLock is a lock of PostgreSQL. It makes the stores with this prefix
+// lockKey is the key of PostgreSQL's lock that makes the stores with this prefix
 // migrate one after another.
-type advisoryLock string
-
-func (l advisoryLock) key() int64 {
+func (m *migrator) lockKey() int64 {
 	hash := fnv.New64a()
-	fmt.Fprintf(hash, "barid migrations %s", string(l))
+	fmt.Fprintf(hash, "barid migrations %s", m.prefix)
 	return int64(hash.Sum64()) //nolint:gosec // any number does
-}
-
-// SessionLock waits for the lock.
-func (l advisoryLock) SessionLock(ctx context.Context, conn *sql.Conn) error {
-	_, err := conn.ExecContext(ctx, "SELECT pg_advisory_lock($1)", l.key())
-	return err
-}
-
-// SessionUnlock releases the lock.
-func (l advisoryLock) SessionUnlock(ctx context.Context, conn *sql.Conn) error {
-	_, err := conn.ExecContext(ctx, "SELECT pg_advisory_unlock($1)", l.key())
-	return err
 }

@@ -1,6 +1,7 @@
 package sqlstore_test
 
 import (
+	"context"
 	"database/sql"
 	"path/filepath"
 	"strings"
@@ -11,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/esh3artech/barid/delivery"
+	"github.com/esh3artech/barid/delivery/deliverytest/servers"
 	"github.com/esh3artech/barid/delivery/sqlstore"
 )
 
@@ -107,4 +109,136 @@ func TestPrefixesAreApart(t *testing.T) {
 	}
 	_, err := sqlstore.Migrations(sqlstore.Detect, "")
 	require.ErrorIs(t, err, sqlstore.ErrConfig)
+}
+
+// Stores migrate at once through a pooler that gives each transaction another
+// connection. Nothing stays locked.
+func TestMigratingThroughPgBouncer(t *testing.T) {
+	t.Parallel()
+	server := servers.StartPostgres(t, servers.PostgresConfig{NoSync: true})
+	pooler := servers.StartPgBouncer(t, server.Port(), 4)
+	busy, quiet := context.WithCancel(t.Context())
+	var others, stores sync.WaitGroup
+	for range 6 { // others take the connections in between
+		db := connect(t, "pgx", pooler.URL())
+		others.Go(func() {
+			for busy.Err() == nil {
+				_, _ = db.ExecContext(busy, "SELECT pg_sleep(0.003)")
+			}
+		})
+	}
+	for range 6 {
+		db := connect(t, "pgx", pooler.URL())
+		stores.Go(func() {
+			ctx, cancel := context.WithTimeout(t.Context(), eventuallyTimeout)
+			defer cancel()
+			store, err := sqlstore.Open(ctx, db, sqlstore.Config{})
+			if assert.NoError(t, err) {
+				assert.Empty(t, store.Save(ctx, pending(delivery.NewID())))
+				assert.NoError(t, store.Close())
+			}
+		})
+	}
+	stores.Wait()
+	quiet()
+	others.Wait()
+	var locks int
+	direct := connect(t, "pgx", server.URL())
+	require.NoError(t, direct.QueryRowContext(t.Context(), "SELECT COUNT(*) FROM pg_locks WHERE locktype = 'advisory'").Scan(&locks))
+	require.Zero(t, locks)
+}
+
+// A migration that somebody else keeps back fails, and says by what.
+func TestMigrationThatIsLocked(t *testing.T) {
+	t.Parallel()
+	prefix := unique(t)
+	db := connectPostgres(t)
+	migrations, err := sqlstore.Migrations(sqlstore.PostgreSQL, prefix)
+	require.NoError(t, err)
+	for _, migration := range migrations[:1] {
+		_, err := db.ExecContext(t.Context(), migration.SQL)
+		require.NoError(t, err)
+	}
+	lock(t, "LOCK TABLE "+prefix+"migrations IN SHARE MODE")
+	_, err = sqlstore.Open(t.Context(), db, sqlstore.Config{TablePrefix: prefix})
+	require.ErrorIs(t, err, sqlstore.ErrLocked)
+	var tables int
+	err = db.QueryRowContext(t.Context(), "SELECT COUNT(*) FROM pg_tables WHERE tablename = $1", prefix+"keys").Scan(&tables)
+	require.NoError(t, err)
+	require.Zero(t, tables, "nothing is half done")
+}
+
+// A schema that comes to stand ahead of that of the tables changes nothing, for
+// stores that are open and for those that migrate.
+func TestSchemaAheadInTheSearchPath(t *testing.T) {
+	place := newSeparateDatabase(t)
+	db := connect(t, "pgx", place.url)
+	migrations, err := sqlstore.Migrations(sqlstore.PostgreSQL, "")
+	require.NoError(t, err)
+	for _, migration := range migrations[:2] { // as an older release has left it
+		_, err := db.ExecContext(t.Context(), migration.SQL)
+		require.NoError(t, err)
+	}
+	_, err = db.ExecContext(t.Context(), `INSERT INTO barid_messages (id, created_at) VALUES ('old', 1);
+		INSERT INTO barid_progress (id, status, updated_at, created_at, due_at) VALUES ('old', 'pending', 1, 1, 1);
+		CREATE SCHEMA postgres`) // of the user's name: the default is "$user", public
+	require.NoError(t, err)
+	store := open(t, connect(t, "pgx", place.url), sqlstore.Config{})
+	_, errs := store.Get(t.Context(), "old")
+	require.Empty(t, errs)
+	var tables int
+	require.NoError(t, db.QueryRowContext(t.Context(), "SELECT COUNT(*) FROM pg_tables WHERE schemaname = 'postgres'").Scan(&tables))
+	require.Zero(t, tables)
+
+	_, err = db.ExecContext(t.Context(), `CREATE TABLE postgres.barid_progress (id bytea)`)
+	require.NoError(t, err)
+	require.Empty(t, store.Save(t.Context(), pending("new")))
+	tx, err := db.BeginTx(t.Context(), nil)
+	require.NoError(t, err)
+	require.Empty(t, store.In(tx).Save(t.Context(), pending("in")))
+	require.NoError(t, tx.Commit())
+	_, errs = open(t, db, sqlstore.Config{}).Get(t.Context(), "new", "in")
+	require.Empty(t, errs)
+
+	_, err = db.ExecContext(t.Context(), `CREATE TABLE postgres.barid_migrations (version_id bigint)`)
+	require.NoError(t, err)
+	_, err = sqlstore.Open(t.Context(), db, sqlstore.Config{})
+	require.ErrorIs(t, err, sqlstore.ErrConfig, "which of the two is not known")
+	require.ErrorContains(t, err, "postgres, public")
+}
+
+// What no later try can change is returned by the first.
+func TestPermanentFailureToOpen(t *testing.T) {
+	place := newSeparateDatabase(t)
+	db := connect(t, "pgx", place.url)
+	name := strings.TrimSuffix(unique(t), "_")
+	_, err := db.ExecContext(t.Context(), "CREATE ROLE "+name+" LOGIN; REVOKE CREATE ON SCHEMA public FROM PUBLIC")
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		_, err := db.ExecContext(context.Background(), "DROP ROLE "+name)
+		assert.NoError(t, err)
+	})
+	migrating := func(url string) (tried int, err error) {
+		server := &scriptedDriver{dsn: url, answer: func(statement string) error {
+			if strings.Contains(statement, "pg_advisory") {
+				tried++
+			}
+			return nil
+		}}
+		db := sql.OpenDB(server)
+		defer func() { require.NoError(t, db.Close()) }()
+		_, err = sqlstore.Open(t.Context(), db, sqlstore.Config{})
+		return tried, err
+	}
+	tried, err := migrating(strings.Replace(place.url, "postgres@", name+"@", 1))
+	require.ErrorIs(t, err, sqlstore.ErrDenied)
+	require.ErrorIs(t, err, delivery.ErrStoreDown)
+	require.Equal(t, 1, tried)
+	tried, err = migrating(place.url + "&search_path=nowhere")
+	require.ErrorIs(t, err, sqlstore.ErrConfig)
+	require.ErrorContains(t, err, "search_path")
+	require.Zero(t, tried)
+	_, err = migrating(strings.Replace(place.url, "/"+place.name, "/nowhere", 1))
+	require.ErrorIs(t, err, sqlstore.ErrDenied)
+	require.Equal(t, 1, strings.Count(err.Error(), "nowhere\" does not exist"), err.Error())
 }

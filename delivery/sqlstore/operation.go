@@ -13,8 +13,11 @@ type operation struct {
 	name string
 	rank int
 	// alone gives each call a transaction of its own, because it locks rows in
-	// another order.
+	// another order. No worker waits for it, unless the database has one writer.
 	alone bool
+	// ifLocked, unless it is nil, is executed instead, with the same arguments, when
+	// others have locked rows that the operation needs.
+	ifLocked *operation
 	// run executes the calls, and leaves their results in their arguments. It may
 	// run several times: the last run counts. Its error fails the transaction.
 	run func(ctx context.Context, q querier, args []any) error

@@ -39,7 +39,8 @@ var (
 //
 // It fails with ErrConfig when config or the connection's settings can't be
 // used, with ErrMigrationMissing or ErrMigrationNewer when the schema can't,
-// and with delivery.ErrStoreDown when the database does not answer.
+// and with delivery.ErrStoreDown when the database does not answer or, which is
+// ErrReadOnly too, PostgreSQL is a standby.
 func Open(ctx context.Context, db *sql.DB, config Config) (*Store, error) {
 	config, err := config.withDefaults()
 	if err != nil {
@@ -56,21 +57,24 @@ func Open(ctx context.Context, db *sql.DB, config Config) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := migrate(ctx, db, d, config); err != nil {
+	tables, err := migrate(ctx, db, d, config)
+	if err != nil {
 		return nil, err
 	}
-	s := &Store{dialect: d, prefix: config.TablePrefix, config: config, records: newRecordTables(d, config.TablePrefix), watchers: newWatchers()}
+	s := &Store{dialect: d, prefix: config.TablePrefix, config: config, records: newRecordTables(d, tables), watchers: newWatchers()}
 	s.save = newOperation("save", 10, s.records.runSaves, s.watchers.savesCommitted)
 	s.update = newOperation("update", 20, s.records.runUpdates, s.watchers.updatesCommitted)
 	s.claim = newOperation("claim", 30, s.records.runClaims, s.watchers.claimsCommitted)
 	s.claimRest = newOperation("claim", 0, s.records.runClaims, s.watchers.claimsCommitted)
 	s.claimRest.alone = true
+	s.claimRest.ifLocked = newOperation("claim", 0, s.records.runFreeClaims, s.watchers.claimsCommitted)
 	s.renew = newOperation("renew", 0, s.records.runRenewals, s.watchers.renewalsCommitted)
 	s.renew.alone = true
+	s.renew.ifLocked = newOperation("renew", 0, s.records.runFreeRenewals, s.watchers.renewalsCommitted)
 	s.purge = newOperation("purge", 40, s.records.runPurges, nil)
-	s.keys = newKeyTable(d, config.TablePrefix)
-	s.letters = newDeadLetterTables(d, config.TablePrefix)
-	s.jobs = newJobTable(d, config.TablePrefix)
+	s.keys = newKeyTable(d, tables)
+	s.letters = newDeadLetterTables(d, tables)
+	s.jobs = newJobTable(d, tables)
 	s.writer = newWriter(db, d, config)
 	s.reader = &reader{db: db, dialect: d, timeout: config.Timeout}
 	s.gets = newGetBatcher(s)
@@ -89,8 +93,7 @@ func (s *Store) Close() error {
 }
 
 // Ping implements delivery.Pinger. It returns nil when the database answered.
+// PostgreSQL must not be a standby, which is ErrReadOnly.
 func (s *Store) Ping(ctx context.Context) error {
-	return s.reader.read(ctx, "ping", func(q querier) error {
-		return query(ctx, q, func(answer scanner) error { return answer.Scan(new(int)) }, "SELECT 1")
-	})
+	return s.reader.read(ctx, "ping", func(q querier) error { return s.dialect.ping(ctx, q) })
 }

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -325,4 +326,43 @@ func TestCancelledWhileWaiting(t *testing.T) {
 			assert.ErrorIs(t, err, context.Canceled)
 		})
 	}
+}
+
+// A standby answers and takes no writes. Nothing keeps a connection to it, so
+// that after a switchover the next one may lead to the server that does.
+func TestStandby(t *testing.T) {
+	t.Parallel()
+	server := servers.StartPostgres(t, servers.PostgresConfig{NoSync: true})
+	db := connect(t, "pgx", server.URL())
+	store := open(t, db, sqlstore.Config{})
+	require.Empty(t, store.Save(t.Context(), pending("before")))
+	require.NoError(t, server.Stop())
+	signal := filepath.Join(server.Dir(), "postgres", "standby.signal")
+	require.NoError(t, os.WriteFile(signal, nil, 0o600))
+	require.NoError(t, server.Start(t.Context()))
+
+	claim := delivery.Claim{Status: delivery.StatusPending, Token: "me", Now: time.Now(), Lease: time.Second, Limit: 1}
+	for name, call := range map[string]func() error{
+		"open": func() error { _, err := sqlstore.Open(t.Context(), db, sqlstore.Config{}); return err },
+		"ping": func() error { return store.Ping(t.Context()) },
+		"save": func() error { return errors.Join(store.Save(t.Context(), pending("while"))...) },
+		"claim": func() error {
+			_, err := store.Claim(t.Context(), claim)
+			return err
+		},
+	} {
+		// Connections from before the restart may fail first.
+		require.Eventually(t, func() bool { return errors.Is(call(), sqlstore.ErrReadOnly) }, eventuallyTimeout, time.Millisecond, name)
+		err := call()
+		require.ErrorIs(t, err, sqlstore.ErrReadOnly, name)
+		require.ErrorIs(t, err, delivery.ErrStoreDown, name)
+	}
+	assert.Equal(t, 0, db.Stats().Idle, "of what was seen to be a standby, no connection is kept")
+	_, errs := store.Get(t.Context(), "before")
+	require.Empty(t, errs, "reading goes on")
+
+	_, err := db.ExecContext(t.Context(), "SELECT pg_promote()")
+	require.NoError(t, err)
+	require.Eventually(t, func() bool { return goesOn(store) && store.Ping(t.Context()) == nil }, eventuallyTimeout, 10*time.Millisecond)
+	open(t, db, sqlstore.Config{})
 }

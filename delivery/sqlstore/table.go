@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"database/sql"
+	"encoding/hex"
 	"fmt"
 	"slices"
 	"strings"
@@ -66,7 +67,7 @@ func (t *table) insert(of columnSet) string {
 			// "INSERT").
 			conflict = fmt.Sprintf("UPDATE SET %s = excluded.%[1]s WHERE FALSE", t.columns[1].name)
 		}
-		text += fmt.Sprintf("SELECT %s FROM %s ON CONFLICT (%s) DO %s RETURNING %[3]s", strings.Join(values, ", "), input, key, conflict)
+		text += fmt.Sprintf("SELECT %s FROM %s ON CONFLICT (%s) DO %s RETURNING encode(%[3]s, 'hex')", strings.Join(values, ", "), input, key, conflict)
 	}
 	t.inserts.Store(of, text)
 	return text
@@ -161,9 +162,15 @@ func (t *table) add(ctx context.Context, q querier, rows []row) (added []bool, e
 		return added, nil
 	}
 	of := t.columnsUsed(rows...)
-	var key []byte
+	// The answer is text: in a transaction of the host's, bytea_output may be
+	// anything, and not all drivers understand all of it.
+	var encoded string
 	err = query(ctx, q, func(answer scanner) error {
-		if err := answer.Scan(&key); err != nil {
+		if err := answer.Scan(&encoded); err != nil {
+			return err
+		}
+		key, err := hex.DecodeString(encoded)
+		if err != nil {
 			return err
 		}
 		i, found := slices.BinarySearchFunc(rows, key, func(r row, key []byte) int { return bytes.Compare(r.key(), key) })

@@ -166,6 +166,10 @@ func TestStatementTimeout(t *testing.T) {
 	db := connectPostgres(t)
 	config := sqlstore.Config{TablePrefix: unique(t)}
 	open(t, db, config)
+	_, err := db.ExecContext(t.Context(), fmt.Sprintf(`
+		CREATE FUNCTION %[1]sslow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(60); RETURN NEW; END';
+		CREATE TRIGGER %[1]sslow BEFORE INSERT ON %[1]smessages FOR EACH ROW WHEN (NEW.id = 'x') EXECUTE FUNCTION %[1]sslow()`, config.TablePrefix))
+	require.NoError(t, err)
 	impatient := connect(t, "pgx", shared.PostgresURL(t)+"&statement_timeout=100ms")
 	config.Migrate = sqlstore.MigrateCheck
 	var store *sqlstore.Store
@@ -175,13 +179,13 @@ func TestStatementTimeout(t *testing.T) {
 		return err == nil
 	}, eventuallyTimeout, time.Millisecond)
 	t.Cleanup(func() { assert.NoError(t, store.Close()) })
+	errs := store.Save(t.Context(), pending("x"))
+	require.ErrorIs(t, errs[0], delivery.ErrStoreDown)
+	require.Contains(t, errs[0].Error(), "57014")
 	tx, err := db.BeginTx(t.Context(), nil)
 	require.NoError(t, err)
 	_, err = tx.ExecContext(t.Context(), "LOCK TABLE "+config.TablePrefix+"messages")
 	require.NoError(t, err)
-	errs := store.Save(t.Context(), pending("x"))
-	require.ErrorIs(t, errs[0], delivery.ErrStoreDown)
-	require.Contains(t, errs[0].Error(), "57014")
 	_, errs = store.Get(t.Context(), "x")
 	require.ErrorIs(t, errs[0], delivery.ErrStoreDown)
 	require.NoError(t, tx.Rollback())

@@ -24,6 +24,7 @@ type writer struct {
 	dialect *dialect
 	timeout time.Duration
 	batches *batcher[*call]
+	aside   *aside
 }
 
 func newWriter(db *sql.DB, d *dialect, config Config) *writer {
@@ -32,8 +33,9 @@ func newWriter(db *sql.DB, d *dialect, config Config) *writer {
 	if d.oneWriter {
 		workers = 1
 	}
+	w.aside = newAside(workers)
 	w.batches = newBatcher(workers, config.MaxBatch, func() (func([]*call), func()) {
-		worker := &writeWorker{writer: w}
+		worker := &writeWorker{writer: w, lockWait: lockWait}
 		return worker.runBatch, worker.end
 	})
 	return w
@@ -58,13 +60,17 @@ func (w *writer) execute(ctx context.Context, op *operation, amount size, args a
 	}
 }
 
-func (w *writer) close() { w.batches.close() }
+func (w *writer) close() {
+	w.batches.close()
+	w.aside.ended.Wait()
+}
 
 // writeWorker is one worker of the writer. It keeps its connection where the
 // dialect allows that.
 type writeWorker struct {
 	*writer
-	conn *connection
+	lockWait time.Duration
+	conn     *connection
 }
 
 func (w *writeWorker) end() {
@@ -75,18 +81,15 @@ func (w *writeWorker) end() {
 }
 
 // runBatch runs the calls in one transaction. If that fails because of one of
-// them, each gets a transaction of its own.
+// them, each gets a transaction of its own. It does not wait for locks of others.
 func (w *writeWorker) runBatch(calls []*call) {
-	calls = slices.DeleteFunc(calls, func(c *call) bool {
-		if err := c.ctx.Err(); err != nil {
-			c.done <- err
-			return true
-		}
-		return false
-	})
-	calls, alone := splitAlone(calls)
+	calls, alone := splitAlone(dropAbandoned(calls))
 	for i := range alone {
-		w.answer(alone[i:i+1], w.runWithRetries(alone[i:i+1]))
+		if w.dialect.oneWriter {
+			w.answer(alone[i:i+1], w.runWithRetries(alone[i:i+1]))
+		} else {
+			w.setAside(alone[i : i+1])
+		}
 	}
 	if len(calls) == 0 {
 		return
@@ -94,7 +97,7 @@ func (w *writeWorker) runBatch(calls []*call) {
 	slices.SortStableFunc(calls, func(a, b *call) int { return a.op.rank - b.op.rank })
 	err := w.runWithRetries(calls)
 	if err == nil || len(calls) == 1 || !worthTryingEach(err) {
-		w.answer(calls, err)
+		w.answerOrSetAside(calls, err)
 		return
 	}
 	for i, c := range calls {
@@ -103,12 +106,33 @@ func (w *writeWorker) runBatch(calls []*call) {
 			continue
 		}
 		err := w.runWithRetries(calls[i : i+1])
-		if err != nil && !worthTryingEach(err) {
+		if err != nil && !worthTryingEach(err) && causeOf(err) != locked {
 			w.answer(calls[i:], err)
 			return
 		}
-		w.answer(calls[i:i+1], err)
+		w.answerOrSetAside(calls[i:i+1], err)
 	}
+}
+
+// answerOrSetAside sets calls aside when others have locked rows that they need.
+// SQLite's lock stops all writers, so there the calls have been tried enough.
+func (w *writeWorker) answerOrSetAside(calls []*call, err error) {
+	if causeOf(err) == locked && !w.dialect.oneWriter {
+		w.setAside(calls)
+	} else {
+		w.answer(calls, err)
+	}
+}
+
+// dropAbandoned leaves out the calls whose callers have gone.
+func dropAbandoned(calls []*call) []*call {
+	return slices.DeleteFunc(calls, func(c *call) bool {
+		err := c.ctx.Err()
+		if err != nil {
+			c.done <- err
+		}
+		return err != nil
+	})
 }
 
 // splitAlone takes the calls that need a transaction of their own out of a
@@ -136,7 +160,7 @@ func worthTryingEach(err error) bool {
 }
 
 // answer tells the callers how their calls went.
-func (w *writeWorker) answer(calls []*call, err error) {
+func (w *writer) answer(calls []*call, err error) {
 	if err == nil {
 		for op, args := range byOperation(calls) {
 			if op.committed != nil {
@@ -171,7 +195,7 @@ func byOperation(calls []*call) func(yield func(*operation, []any) bool) {
 }
 
 // runWithRetries runs the calls in a transaction, and tries again when it fails
-// for a transient cause.
+// for a transient cause, as long as one of the callers waits.
 func (w *writeWorker) runWithRetries(calls []*call) error {
 	var err error
 	for n := range maxTries {
@@ -182,13 +206,24 @@ func (w *writeWorker) runWithRetries(calls []*call) error {
 		if err = w.runOnce(calls); err == nil {
 			return nil
 		}
-		cause := causeOf(err)
-		var atCommit *commitError
-		if cause != transient && (cause != connectionLost || errors.As(err, &atCommit)) {
+		if !w.worthRetrying(err) || !slices.ContainsFunc(calls, func(c *call) bool { return c.ctx.Err() == nil }) {
 			return err
 		}
 	}
 	return err
+}
+
+func (w *writeWorker) worthRetrying(err error) bool {
+	switch causeOf(err) {
+	case transient:
+		return true
+	case locked:
+		return w.dialect.oneWriter
+	case connectionLost:
+		return !errors.As(err, new(*commitError))
+	default:
+		return false
+	}
 }
 
 // runOnce runs the calls in a transaction.
@@ -206,7 +241,7 @@ func (w *writeWorker) runOnce(calls []*call) error {
 		}
 		w.conn = conn
 	}
-	err := w.conn.transaction(ctx, w.dialect.beginWrite, func(q querier) error {
+	err := w.conn.transaction(ctx, w.dialect.begin(w.lockWait), func(q querier) error {
 		for op, args := range byOperation(calls) {
 			if err := op.run(ctx, q, args); err != nil {
 				return err
@@ -225,8 +260,10 @@ func (w *writeWorker) runOnce(calls []*call) error {
 	return err
 }
 
-// mayBeBroken returns whether err leaves the connection in an unknown state.
+// mayBeBroken returns whether err leaves the connection in an unknown state, or
+// shows that it leads to the wrong server: after a switchover, a new connection
+// may find the one that takes writes.
 func mayBeBroken(err error) bool {
 	cause := causeOf(err)
-	return cause == connectionLost || cause == noAnswer || cause == unknown
+	return cause == connectionLost || cause == noAnswer || cause == readOnly || cause == unknown
 }

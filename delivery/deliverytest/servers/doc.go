@@ -13,7 +13,8 @@
 //
 // # In tests
 //
-// StartRabbitMQ, StartRedis and StartPostgres start a server for one test. A
+// StartRabbitMQ, StartRedis, StartPostgres and StartPgBouncer start a server for
+// one test. A
 // RabbitMQ or a PostgreSQL takes some seconds to start, so the tests of a
 // package should share one, and use names of their own (see Unique). The example
 // of Shared shows how.

@@ -20,6 +20,9 @@ var (
 )
 
 func missing(program, install, pathVariable, urlVariable string) error {
-	return fmt.Errorf("%w: %s: install it (%s), or name it by %s, or name a running server by %s",
-		ErrMissing, program, install, pathVariable, urlVariable)
+	err := fmt.Errorf("%w: %s: install it (%s), or name it by %s", ErrMissing, program, install, pathVariable)
+	if urlVariable != "" {
+		err = fmt.Errorf("%w, or name a running server by %s", err, urlVariable)
+	}
+	return err
 }

@@ -153,8 +153,11 @@ func (p *Postgres) ask(ctx context.Context, pid int) error {
 	}
 	lines := bytes.Split(note, []byte("\n"))
 	const ownPID, status = 0, 7
-	if len(lines) <= status || string(lines[ownPID]) != strconv.Itoa(pid) || strings.TrimSpace(string(lines[status])) != "ready" {
+	if len(lines) <= status || string(lines[ownPID]) != strconv.Itoa(pid) {
 		return errors.New("servers: PostgreSQL is starting")
+	}
+	if found := strings.TrimSpace(string(lines[status])); found != "ready" && found != "standby" {
+		return errors.New("servers: PostgreSQL is " + found)
 	}
 	conn, err := dial(ctx, p.port)
 	if err != nil {

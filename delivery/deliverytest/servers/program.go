@@ -26,6 +26,8 @@ const (
 	EnvRedisServer = "BARID_TEST_REDIS_SERVER"
 	// EnvPostgresServer is the path of postgres. initdb is in the same folder.
 	EnvPostgresServer = "BARID_TEST_POSTGRES_SERVER"
+	// EnvPgBouncer is the path of pgbouncer.
+	EnvPgBouncer = "BARID_TEST_PGBOUNCER"
 )
 
 // findRabbitMQ returns the folder with RabbitMQ's own scripts. Debian's and Red
