@@ -78,8 +78,11 @@ func TestOrderedAcrossConsumers(t *testing.T) {
 			ended:     make(chan error, 1),
 		}
 		consumer, err := delivery.NewConsumer(in.transport.Transport, handler, delivery.ConsumerConfig{
-			Ordered:          true,
-			Concurrency:      8,
+			Ordered:     true,
+			Concurrency: 8,
+			// Half of a shard's prefetch is as much as can stand behind failing messages.
+			// With less, one that fails would be given up as soon as that fills.
+			Prefetch:         2 * recipients * each,
 			Retry:            retry.Exponential{Base: 20 * time.Millisecond, MaxRetries: 5},
 			Idempotency:      store,
 			IdempotencyLease: 2 * time.Second,
