@@ -28,9 +28,9 @@ type ConsumerConfig struct {
 	// Concurrency is how many handlers run at once. Default 16.
 	Concurrency int
 	// Prefetch bounds, for each priority, what is in hand. At most half of it waits
-	// there for a key, a breaker or a next attempt; beyond that the message that
-	// has waited longest is sent again with a delay of 10 s at least, so that others
-	// have room. Default 100.
+	// there for longer than 0.2 s for a key, a breaker or a next attempt; beyond
+	// that the message that has waited longest is sent again with a delay of 10 s at
+	// least, so that others have room. Default 100.
 	Prefetch int
 	// HandlerTimeout bounds one run of the handler. Default 30 s.
 	HandlerTimeout time.Duration
@@ -48,8 +48,9 @@ type ConsumerConfig struct {
 	Ordered bool
 	// MaxHold is how long a failing message may hold up its recipient. A hold, also
 	// one by a breaker of KeyBreakers, ends earlier when it is the oldest, and held
-	// messages with those in line behind them take more than half of Prefetch,
-	// because then they hold up other recipients, too. Default 5 min.
+	// messages with those in line behind them take more than half of Prefetch for
+	// longer than 0.2 s, because then they hold up other recipients, too. Default
+	// 5 min.
 	MaxHold time.Duration
 	// OnHoldExceeded is what becomes of a message whose hold has ended. Default
 	// HoldDeadLetter.

@@ -3,12 +3,17 @@ package delivery
 import (
 	"container/list"
 	"sync"
+	"time"
 )
 
+// briefHold is for how long a message may be held, with others in line behind it,
+// whatever room that takes: the room is free again before it matters.
+const briefHold = 200 * time.Millisecond
+
 // holds bounds how much is held in hand, so that what waits for a key, a breaker or
-// a next attempt never takes the room of what could run: of each queue of the
+// a next attempt does not take the room of what could run: of each queue of the
 // transport at most half of what may be in hand. Beyond that the oldest hold has to
-// end.
+// end. Brief holds do not count.
 type holds struct {
 	prefetch int // of a queue that does not tell its own
 
@@ -19,7 +24,7 @@ type holds struct {
 
 // hold is a message that is held, with those that stand in line behind it.
 type hold struct {
-	aside   chan struct{} // closed when it has to step aside
+	aside   chan struct{} // closed when it has to step aside; nil for a brief hold
 	weight  map[string]int
 	element *list.Element // nil when it has ended
 }

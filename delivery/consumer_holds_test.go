@@ -202,3 +202,30 @@ func TestWhatHeldUpItsRecipientIsMarked(t *testing.T) {
 		})
 	}
 }
+
+// A recipient whose message fails for a moment keeps its order, however many of its
+// messages are in hand.
+func TestABriefHoldTakesWhatRoomItNeeds(t *testing.T) {
+	bubble(t, func(f *fixture) {
+		config := f.config()
+		config.Ordered, config.Prefetch, config.ImmediateRetries = true, 10, -1
+		config.Retry = retry.Exponential{Base: 20 * time.Millisecond, MaxRetries: 5}
+		var done []string
+		_, stop := f.consume(func(ctx context.Context, m delivery.Message) error {
+			if attempt, _ := delivery.AttemptFrom(ctx); attempt.Number < 3 {
+				return errDown
+			}
+			done = append(done, m.ID)
+			return nil
+		}, config)
+		var want []string
+		for i := range 30 {
+			want = append(want, fmt.Sprint(i))
+			f.publish(delivery.Message{ID: want[i], Recipient: "r"})
+		}
+		wait(time.Minute)
+		require.NoError(t, stop())
+		assert.Equal(t, want, done)
+		assert.Zero(t, f.sink.count())
+	})
+}

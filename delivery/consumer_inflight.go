@@ -30,6 +30,7 @@ type inflight struct {
 	// In ordered mode, while it is under way or in line.
 	recipient string
 	failing   time.Time // since when it has held up its recipient
+	held      time.Time // since when it has been held, now and again
 }
 
 // forget lets go of what a message holds that is settled or given back: all that

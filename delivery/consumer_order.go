@@ -1,6 +1,9 @@
 package delivery
 
-import "sync"
+import (
+	"sync"
+	"time"
+)
 
 // HoldPolicy says what becomes of a failing message that has held up its
 // recipient for too long, see ConsumerConfig.MaxHold.
@@ -66,8 +69,15 @@ func (o *recipientOrder) arrive(messages []*inflight) []*inflight {
 	return ready
 }
 
-// hold holds a message, with those that stand in line behind it.
-func (o *recipientOrder) hold(m *inflight) *hold {
+// hold holds a message for a while, with those that stand in line behind it.
+func (o *recipientOrder) hold(m *inflight, d time.Duration) *hold {
+	now := time.Now()
+	if m.held.IsZero() {
+		m.held = now
+	}
+	if now.Add(d).Sub(m.held) <= briefHold {
+		return &hold{}
+	}
 	if m.recipient == "" {
 		return o.holds.begin(m)
 	}
