@@ -41,6 +41,7 @@ const (
 type outbox struct {
 	store       Store
 	transport   Transport
+	queue       string // of the records
 	token       string // claims what this outbox has not sent yet
 	session     string // claims what is in a Volatile transport, else empty
 	grace       time.Duration
@@ -70,6 +71,7 @@ func newOutbox(transport Transport, config *PublisherConfig) *outbox {
 	o := &outbox{
 		store:         config.Store,
 		transport:     transport,
+		queue:         config.Queue,
 		token:         NewID(),
 		session:       sessionOf(transport),
 		grace:         config.PendingGrace,
@@ -131,7 +133,7 @@ func (o *outbox) pendingRecords(batch []Envelope, now time.Time) []Record {
 	room := o.hasRoom(batch)
 	records := make([]Record, len(batch))
 	for i := range batch {
-		records[i] = newRecord(&batch[i], now)
+		records[i] = newRecord(&batch[i], o.queue, now)
 		switch progress := &records[i].Progress; {
 		case batch[i].NotBefore.After(now):
 			progress.DueAt = batch[i].NotBefore
@@ -210,7 +212,7 @@ func (o *outbox) generationUpdates(batch []Envelope, token string, now time.Time
 	for i := range batch {
 		update := &updates[i]
 		*update = Update{
-			ID: batch[i].ID, Status: StatusPending, Generation: batch[i].Generation, RetryCount: batch[i].Attempt,
+			ID: batch[i].ID, Status: StatusPending, Queue: o.queue, Generation: batch[i].Generation, RetryCount: batch[i].Attempt,
 			At: now, DueAt: now,
 		}
 		switch {

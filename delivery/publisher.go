@@ -15,6 +15,12 @@ import (
 
 // PublisherConfig configures a Publisher. The zero value is ready to use.
 type PublisherConfig struct {
+	// Queue is the queue that the messages belong to: their records have it, and
+	// idempotency keys are known within it. Give it the ConsumerConfig.Name of the
+	// consumers that take them; publishers of different queues have different ones.
+	// At most 255 bytes. Default: the transport's name, if it is a Namer. Required
+	// where Store or Idempotency is set.
+	Queue string
 	// Idempotency, when set, keeps a second message with the same idempotency
 	// key from being sent within IdempotencyTTL. Nil sends all of them; consumers
 	// with an idempotency store of their own still handle them once.
@@ -62,7 +68,10 @@ type PublisherConfig struct {
 // to: a slow store deserves more than a short grace.
 const closeTimeout = 30 * time.Second
 
-func (c PublisherConfig) withDefaults() PublisherConfig {
+func (c PublisherConfig) withDefaults(transport Transport) PublisherConfig {
+	if c.Queue == "" && transport != nil {
+		c.Queue = nameOf(transport)
+	}
 	if c.IdempotencyTTL == 0 {
 		c.IdempotencyTTL = 24 * time.Hour
 	}
@@ -89,6 +98,12 @@ func (c PublisherConfig) validate() error {
 	var faults []error
 	fault := func(format string, args ...any) {
 		faults = append(faults, fmt.Errorf("%w: PublisherConfig."+format, append([]any{ErrConfig}, args...)...))
+	}
+	if c.Queue == "" && (c.Store != nil || c.Idempotency != nil) {
+		fault("Queue is empty, and the transport has no name of its own")
+	}
+	if len(c.Queue) > MaxIDBytes {
+		fault("Queue has %d bytes, want at most %d", len(c.Queue), MaxIDBytes)
 	}
 	if c.IdempotencyLease < 0 {
 		fault("IdempotencyLease is %s, want more than 0", c.IdempotencyLease)
@@ -128,7 +143,7 @@ type Publisher struct {
 // NewPublisher returns a Publisher over transport, which it does not close. The
 // error names every fault of the config.
 func NewPublisher(transport Transport, config PublisherConfig) (*Publisher, error) {
-	config = config.withDefaults()
+	config = config.withDefaults(transport)
 	fault := config.validate()
 	if transport == nil {
 		fault = errors.Join(fmt.Errorf("%w: transport is nil", ErrConfig), fault)
@@ -141,7 +156,7 @@ func NewPublisher(transport Transport, config PublisherConfig) (*Publisher, erro
 	publisher := &Publisher{
 		transport: transport,
 		config:    config,
-		scope:     nameOf(transport) + "/publish",
+		scope:     config.Queue + "/publish",
 		metrics:   newPublisherMetrics(config.Metrics),
 		calls:     newCalls(),
 	}

@@ -120,7 +120,7 @@ func (r *workerRun) claim(ctx context.Context, status Status) *claimedBatch {
 	limited := within(ctx, time.Now(), settleTimeout)
 	defer limited.end()
 	now := time.Now()
-	claim := Claim{Status: status, Token: NewID(), Now: now, Lease: r.config.Lease, Limit: r.config.BatchSize}
+	claim := Claim{Queue: r.config.Queue, Status: status, Token: NewID(), Now: now, Lease: r.config.Lease, Limit: r.config.BatchSize}
 	records, err := r.worker.store.Claim(limited, claim)
 	if err != nil {
 		if ctx.Err() == nil {
@@ -176,7 +176,7 @@ func (r *workerRun) sleep(ctx context.Context) bool {
 func (r *workerRun) nextDue(ctx context.Context, statuses []Status) (time.Time, error) {
 	limited := within(ctx, time.Now(), settleTimeout)
 	defer limited.end()
-	return r.worker.store.NextDue(limited, statuses...)
+	return r.worker.store.NextDue(limited, r.config.Queue, statuses...)
 }
 
 // record has the store carry out updates. While it is down it tries again, as

@@ -30,7 +30,7 @@ func (r *workerRun) sendDue(ctx context.Context, batch *claimedBatch) {
 		case err == nil:
 			confirmed = append(confirmed, r.confirmed(record, batch, now))
 		case errors.Is(err, ErrInvalid), errors.Is(err, ErrTooLarge):
-			unsendable.add(r.config.Name, batch, record, ReasonPermanent, err, record.failUnsent(now, err))
+			unsendable.add(r.config.Queue, batch, record, ReasonPermanent, err, record.failUnsent(now, err))
 		default:
 			failure = err
 			failures++

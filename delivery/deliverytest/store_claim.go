@@ -98,6 +98,7 @@ func invalidClaims(t *storeSubtest) {
 	record := dueRecord(0, delivery.StatusPending, after(0))
 	t.save(record)
 	for field, change := range map[string]func(*delivery.Claim){
+		"no Queue":          func(c *delivery.Claim) { c.Queue = "" },
 		"no Status":         func(c *delivery.Claim) { c.Status = "" },
 		"an unknown Status": func(c *delivery.Claim) { c.Status = "PENDING" },
 		"no Token":          func(c *delivery.Claim) { c.Token = "" },

@@ -43,6 +43,8 @@ var modelTokens = []string{"", "w1", "w2", "w3"}
 
 func (m *recordModel) randomToken() string { return modelTokens[m.random.IntN(len(modelTokens))] }
 
+func (m *recordModel) randomQueue() string { return []string{storeQueue, "other"}[m.random.IntN(2)] }
+
 func (m *recordModel) randomStatus() delivery.Status {
 	statuses := delivery.Statuses()
 	return statuses[m.random.IntN(len(statuses))]
@@ -93,7 +95,7 @@ func (m *recordModel) stepSave() error {
 	record.Recipient = fmt.Sprint("recipient ", m.random.IntN(3))
 	record.CreatedAt = m.now.Add(time.Duration(m.random.IntN(3)) * time.Second)
 	record.Status, record.DueAt, record.ClaimedBy, record.UpdatedAt = m.randomStatus(), m.randomTime(), m.randomToken(), m.now
-	record.RetryCount, record.Generation = m.random.IntN(2), m.random.IntN(2)
+	record.RetryCount, record.Generation, record.Queue = m.random.IntN(2), m.random.IntN(2), m.randomQueue()
 	m.last = fmt.Sprintf("save %+v", record)
 	m.records = append(m.records, record)
 	return m.compareErrors(m.store.Save(m.Context(), record), nil)
@@ -152,6 +154,9 @@ func (m *recordModel) randomUpdate(record *delivery.Record) delivery.Update {
 		update.RetryCount++
 		update.Failure = &delivery.Failure{At: m.now, Attempt: record.RetryCount + 1, Error: fmt.Sprint("failure at ", m.now)}
 	}
+	if m.random.IntN(4) == 0 {
+		update.Queue = m.randomQueue()
+	}
 	if m.random.IntN(3) == 0 {
 		update.OnlyIfClaimedBy = m.randomToken()
 	}
@@ -164,11 +169,12 @@ func (m *recordModel) randomUpdate(record *delivery.Record) delivery.Update {
 
 func (m *recordModel) stepClaim() error {
 	claim := claimOf(m.randomStatus(), modelTokens[1+m.random.IntN(3)], m.now, 1+m.random.IntN(3))
+	claim.Queue = m.randomQueue()
 	claim.Lease = time.Duration(1+m.random.IntN(30)) * time.Second
 	m.last = fmt.Sprintf("claim %+v", claim)
 	var due []time.Time
 	for i := range m.records {
-		if record := &m.records[i]; record.Status == claim.Status && !record.DueAt.IsZero() && !record.DueAt.After(claim.Now) {
+		if record := &m.records[i]; record.Queue == claim.Queue && record.Status == claim.Status && !record.DueAt.IsZero() && !record.DueAt.After(claim.Now) {
 			due = append(due, record.DueAt)
 		}
 	}
@@ -184,7 +190,7 @@ func (m *recordModel) stepClaim() error {
 	for i := range claimed {
 		record := recordOf(m.records, claimed[i].ID)
 		// Of several that are due at the same time any may come.
-		if record == nil || record.Status != claim.Status || !record.DueAt.Equal(due[i]) {
+		if record == nil || record.Queue != claim.Queue || record.Status != claim.Status || !record.DueAt.Equal(due[i]) {
 			return fmt.Errorf("claimed %q, want one that is due at %s", claimed[i].ID, due[i])
 		}
 		record.ClaimedBy, record.DueAt = claim.Token, claim.Now.Add(claim.Lease)
@@ -218,6 +224,9 @@ func (m *recordModel) stepList() error {
 	}
 	if m.random.IntN(2) == 0 {
 		query.Recipient = fmt.Sprint("recipient ", m.random.IntN(3))
+	}
+	if m.random.IntN(2) == 0 {
+		query.Queue = m.randomQueue()
 	}
 	m.last = fmt.Sprintf("list %+v", query)
 	var want []delivery.Record
@@ -316,15 +325,15 @@ func (m *recordModel) check() error {
 		}
 	}
 	m.checkStats(stats)
-	statuses := []delivery.Status{m.randomStatus(), m.randomStatus()}
+	statuses, queue := []delivery.Status{m.randomStatus(), m.randomStatus()}, m.randomQueue()
 	var due time.Time
 	for i := range m.records {
 		record := &m.records[i]
-		if slices.Contains(statuses, record.Status) && !record.DueAt.IsZero() && (due.IsZero() || record.DueAt.Before(due)) {
+		if record.Queue == queue && slices.Contains(statuses, record.Status) && !record.DueAt.IsZero() && (due.IsZero() || record.DueAt.Before(due)) {
 			due = record.DueAt
 		}
 	}
-	m.checkNextDue(due, statuses...)
+	m.checkNextDueOf(queue, due, statuses...)
 	if m.Failed() {
 		return errors.New("see above")
 	}

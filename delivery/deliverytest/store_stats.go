@@ -16,10 +16,15 @@ func countsOf(records []delivery.Record) map[delivery.Status]map[delivery.Priori
 	return counts
 }
 
-// checkStats fails the test unless Stats returns the same.
+// checkStats fails the test unless Stats of all queues returns the same.
 func (t *storeSubtest) checkStats(want delivery.RecordStats) {
 	t.Helper()
-	got, err := t.store.Stats(t.Context())
+	t.checkStatsOf("", want)
+}
+
+func (t *storeSubtest) checkStatsOf(queue string, want delivery.RecordStats) {
+	t.Helper()
+	got, err := t.store.Stats(t.Context(), queue)
 	if err != nil {
 		t.Fatalf("Stats: %v", err)
 	}
@@ -68,7 +73,7 @@ func storeStats(t *storeSubtest) {
 		t.checkStats(stats)
 	}
 	check()
-	stats, err := t.store.Stats(t.Context())
+	stats, err := t.store.Stats(t.Context(), "")
 	if err != nil {
 		t.Fatalf("Stats: %v", err)
 	}

@@ -70,9 +70,10 @@ func (t *recordTables) runClaims(ctx context.Context, q querier, calls []*claimC
 
 func (t *recordTables) runClaim(ctx context.Context, q querier, c *claimCall) error {
 	c.taken, c.missed = nil, nil
-	isDue := fmt.Sprintf("SELECT id, due_at FROM %s WHERE status = '%s' AND due_at <= %s", t.progress.name, c.claim.Status, t.dialect.param(1))
-	inOrder := " ORDER BY due_at LIMIT " + t.dialect.param(2)
-	now, limit := c.claim.Now.UnixMicro(), int64(c.claim.Limit)
+	isDue := fmt.Sprintf("SELECT id, due_at FROM %s WHERE queue = %s AND status = '%s' AND due_at <= %s",
+		t.progress.name, t.dialect.param(1), c.claim.Status, t.dialect.param(2))
+	inOrder := " ORDER BY due_at LIMIT " + t.dialect.param(3)
+	queue, now, limit := []byte(c.claim.Queue), c.claim.Now.UnixMicro(), int64(c.claim.Limit)
 	at := make(map[string]int)
 	take := func(answer scanner) error {
 		var one claimedRecord
@@ -85,9 +86,9 @@ func (t *recordTables) runClaim(ctx context.Context, q querier, c *claimCall) er
 	if c.rest != nil {
 		// Waiting for locks is safe only in the order of IDs, and only in a
 		// transaction that holds no other lock.
-		err = query(ctx, q, take, isDue+" AND id = ANY($2) ORDER BY id"+t.dialect.rowLocks, now, t.dialect.blobs(c.rest))
+		err = query(ctx, q, take, isDue+" AND id = ANY($3) ORDER BY id"+t.dialect.rowLocks, queue, now, t.dialect.blobs(c.rest))
 	} else {
-		err = query(ctx, q, take, isDue+inOrder+t.dialect.skipLocked, now, limit)
+		err = query(ctx, q, take, isDue+inOrder+t.dialect.skipLocked, queue, now, limit)
 	}
 	if err == nil && c.rest == nil && len(c.taken) < c.claim.Limit && t.dialect.skipLocked != "" {
 		err = query(ctx, q, func(answer scanner) error {
@@ -98,7 +99,7 @@ func (t *recordTables) runClaim(ctx context.Context, q querier, c *claimCall) er
 				c.missed = append(c.missed, id)
 			}
 			return err
-		}, isDue+inOrder, now, limit)
+		}, isDue+inOrder, queue, now, limit)
 	}
 	if err != nil || len(c.taken) == 0 {
 		return err
@@ -184,12 +185,12 @@ func (w *watchers) renewalsCommitted(calls []*renewCall) {
 }
 
 // NextDue implements delivery.Store.
-func (s *Store) NextDue(ctx context.Context, statuses ...delivery.Status) (time.Time, error) {
+func (s *Store) NextDue(ctx context.Context, queue string, statuses ...delivery.Status) (time.Time, error) {
 	var parts []string
 	for _, status := range statuses {
 		if status.Valid() {
-			parts = append(parts, fmt.Sprintf("SELECT MIN(due_at) AS due FROM %s WHERE status = '%s' AND due_at IS NOT NULL",
-				s.records.progress.name, status))
+			parts = append(parts, fmt.Sprintf("SELECT MIN(due_at) AS due FROM %s WHERE queue = %s AND status = '%s' AND due_at IS NOT NULL",
+				s.records.progress.name, s.dialect.param(1), status))
 		}
 	}
 	if len(parts) == 0 {
@@ -198,7 +199,7 @@ func (s *Store) NextDue(ctx context.Context, statuses ...delivery.Status) (time.
 	var due intoTime
 	err := s.reader.read(ctx, "next due", func(q querier) error {
 		return query(ctx, q, func(answer scanner) error { return answer.Scan(&due) },
-			"SELECT MIN(due) FROM ("+strings.Join(parts, " UNION ALL ")+") AS each")
+			"SELECT MIN(due) FROM ("+strings.Join(parts, " UNION ALL ")+") AS each", []byte(queue))
 	})
 	return time.Time(due), err
 }

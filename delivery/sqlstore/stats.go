@@ -8,10 +8,15 @@ import (
 	"github.com/esh3artech/barid/delivery"
 )
 
-// Stats implements delivery.Store. It reads the progress of all records.
-func (s *Store) Stats(ctx context.Context) (delivery.RecordStats, error) {
+// Stats implements delivery.Store. It reads the progress of all records, whatever
+// the queue.
+func (s *Store) Stats(ctx context.Context, queue string) (delivery.RecordStats, error) {
 	var stats delivery.RecordStats
-	text := fmt.Sprintf("SELECT status, priority, COUNT(*), MIN(created_at) FROM %s GROUP BY status, priority", s.records.progress.name)
+	c := &conditions{dialect: s.dialect}
+	if queue != "" {
+		c.add("queue = %s", []byte(queue))
+	}
+	text := fmt.Sprintf("SELECT status, priority, COUNT(*), MIN(created_at) FROM %s%s GROUP BY status, priority", s.records.progress.name, c.where())
 	err := s.reader.read(ctx, "stats", func(q querier) error {
 		stats = delivery.RecordStats{Counts: make(map[delivery.Status]map[delivery.Priority]int)}
 		return query(ctx, q, func(answer scanner) error {
@@ -31,7 +36,7 @@ func (s *Store) Stats(ctx context.Context) (delivery.RecordStats, error) {
 				stats.OldestPending = earliest(stats.OldestPending, oldest)
 			}
 			return nil
-		}, text)
+		}, text, c.args...)
 	})
 	return stats, err
 }

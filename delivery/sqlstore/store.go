@@ -38,7 +38,7 @@ var (
 // schema up to date.
 //
 // It fails with ErrConfig when config or the connection's settings can't be
-// used, with ErrMigrationMissing or ErrMigrationNewer when the schema can't,
+// used, or records have no queue and Config.Queue is empty, with ErrMigrationMissing or ErrMigrationNewer when the schema can't,
 // and with delivery.ErrStoreDown when the database does not answer.
 func Open(ctx context.Context, db *sql.DB, config Config) (*Store, error) {
 	config, err := config.withDefaults()
@@ -57,6 +57,9 @@ func Open(ctx context.Context, db *sql.DB, config Config) (*Store, error) {
 		return nil, err
 	}
 	if err := migrate(ctx, db, d, config); err != nil {
+		return nil, err
+	}
+	if err := adopt(ctx, db, d, config); err != nil {
 		return nil, err
 	}
 	s := &Store{dialect: d, prefix: config.TablePrefix, config: config, records: newRecordTables(d, config.TablePrefix), watchers: newWatchers()}
