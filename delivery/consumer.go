@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -312,21 +313,31 @@ func NewConsumer(transport Transport, handler Handler, config ConsumerConfig) (*
 // ErrRunning is returned by Run while another Run of the same Consumer goes on.
 var ErrRunning = errors.New("delivery: consumer is running already")
 
-// AbandonedError is returned by Run when handlers went on after they were
-// cancelled. Their messages will be redelivered.
+// AbandonedError is returned by Run when the drain ended with messages that were
+// neither settled nor given back. They will be redelivered.
 type AbandonedError struct {
-	// Handlers is how many are still running.
+	// Handlers is how many went on after they were cancelled.
 	Handlers int
+	// Unsettled is how many further messages could be neither settled nor given
+	// back in time, because a store or the transport did not answer.
+	Unsettled int
 }
 
 func (e *AbandonedError) Error() string {
-	return fmt.Sprintf("delivery: %d handlers did not return after they were cancelled; their messages will be redelivered", e.Handlers)
+	var left []string
+	if e.Handlers > 0 || e.Unsettled == 0 {
+		left = append(left, fmt.Sprintf("%d handlers did not return after they were cancelled", e.Handlers))
+	}
+	if e.Unsettled > 0 {
+		left = append(left, fmt.Sprintf("%d messages could not be settled, a store or the transport did not answer", e.Unsettled))
+	}
+	return "delivery: " + strings.Join(left, "; ") + "; their messages will be redelivered"
 }
 
 // Run consumes until ctx ends, and then drains: it stops fetching, gives back
 // what was not started, lets running handlers finish for DrainTimeout, cancels
 // them, and waits 5 s more. It returns nil when all messages are settled or given
-// back, and *AbandonedError when a handler did not stop.
+// back, and *AbandonedError when a handler did not stop or a store did not answer.
 //
 // Before ctx ends it returns an error only if it can't start (the transport or the
 // idempotency store can't be reached, or is not fit for use), or if the transport

@@ -35,13 +35,13 @@ func (r *consumerRun) settle(ctx context.Context, m *inflight) {
 	var err error
 	if !r.settler.waits(m) {
 		if err = r.settler.settle(ctx, m); err == nil {
-			r.next(m)
+			r.end(m)
 			return
 		}
 	}
 	r.workers.Go(func() {
 		if r.settler.settleUntilDone(ctx, m, err) {
-			r.next(m)
+			r.end(m)
 		} else {
 			r.leave(ctx, m)
 		}
@@ -161,7 +161,14 @@ func (r *consumerRun) giveBack(ctx context.Context, m *inflight) {
 	if r.serving.Err() == nil || r.paused {
 		_ = m.incoming.Nack() // a stale incoming comes again by itself
 	}
+	r.end(m)
+}
+
+// end is for a message that is settled or given back.
+func (r *consumerRun) end(m *inflight) {
 	r.next(m)
+	m.forget()
+	r.inHand.Add(-1)
 }
 
 // next lets the next message of m's recipient go.

@@ -22,13 +22,21 @@ type inflight struct {
 	permit breaker.Permit
 	lease  lease
 
-	busy       int  // how often its key was found busy
-	effective  bool // the handler has succeeded
+	running    *runningHandler // of the worker that has it
+	busy       int             // how often its key was found busy
+	effective  bool            // the handler has succeeded
 	settlement settlement
 
 	// In ordered mode, while it is under way or in line.
 	recipient string
 	failing   time.Time // since when it has held up its recipient
+}
+
+// forget lets go of what a message holds that is settled or given back: all that
+// were received together share their memory.
+func (m *inflight) forget() {
+	m.incoming, m.envelope, m.claim = nil, nil, nil
+	m.permit, m.settlement = breaker.Permit{}, settlement{}
 }
 
 // tick brings now up to date. It reads the monotonic clock only, at half the price

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/esh3artech/barid/retry"
@@ -33,6 +34,8 @@ type consumerRun struct {
 	planner *planner
 	settler *settler
 	workers sync.WaitGroup
+	running []runningHandler // by worker
+	inHand  atomic.Int64     // messages that are neither settled nor given back
 
 	// serving ends when the drain begins: what is not running is given back.
 	serving context.Context
@@ -51,10 +54,11 @@ func newConsumerRun(ctx context.Context, c *Consumer) *consumerRun {
 		config:    &c.config,
 		transport: c.transport,
 		metrics:   c.metrics,
+		running:   make([]runningHandler, c.config.Concurrency),
 		queue:     queue,
 		gates:     newGates(queue),
 		holds:     newHolds(c.config.Prefetch),
-		stages:    &stages{config: &c.config, handler: c.handler, guard: c.guard, keys: keys, metrics: c.metrics},
+		stages:    &stages{config: &c.config, handler: c.handler, guard: c.guard, keys: keys, metrics: c.metrics, busy: make(chan struct{}, 1)},
 		planner:   planner,
 		settler:   &settler{config: &c.config, transport: c.transport, planner: planner, metrics: c.metrics},
 	}
@@ -70,9 +74,10 @@ func (r *consumerRun) until(ctx context.Context) error {
 	// Handlers outlive ctx, by the time of the drain.
 	work, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer cancel(nil)
-	for range r.config.Concurrency {
-		r.workers.Go(func() { r.serve(work) })
+	for i := range r.running {
+		r.workers.Go(func() { r.serve(work, &r.running[i]) })
 	}
+	handlersWatched := r.watchInBackground(work)
 	watching, stopWatching := context.WithCancel(ctx)
 	var watchers sync.WaitGroup
 	if pauser, able := r.subscription.(Pauser); able {
@@ -89,7 +94,19 @@ func (r *consumerRun) until(ctx context.Context) error {
 	watchers.Wait()
 	drained := r.drain(cancel)
 	unwatch()
+	handlersWatched()
 	return errors.Join(received, drained)
+}
+
+// watchInBackground watches the handlers until stop is called.
+func (r *consumerRun) watchInBackground(ctx context.Context) (stop func()) {
+	watching, cancel := context.WithCancel(ctx)
+	var watcher sync.WaitGroup
+	watcher.Go(func() { r.watchHandlers(watching) })
+	return func() {
+		cancel()
+		watcher.Wait()
+	}
 }
 
 // receive moves what arrives into the queue, while messages flow. It returns nil
@@ -113,6 +130,7 @@ func (r *consumerRun) receive(ctx context.Context) error {
 			if r.order != nil {
 				messages = r.order.arrive(messages)
 			}
+			r.inHand.Add(int64(len(batch)))
 			r.queue.push(messages...)
 		case ctx.Err() != nil:
 		case errors.Is(err, ErrClosed):
@@ -128,7 +146,7 @@ func (r *consumerRun) receive(ctx context.Context) error {
 }
 
 // serve is a worker: it takes one message after the other through the pipeline.
-func (r *consumerRun) serve(ctx context.Context) {
+func (r *consumerRun) serve(ctx context.Context, running *runningHandler) {
 	var current *inflight
 	defer func() {
 		if current == nil {
@@ -139,11 +157,11 @@ func (r *consumerRun) serve(ctx context.Context) {
 		m := current
 		r.workers.Go(func() {
 			r.conclude(ctx, m, r.stages.exited(ctx, m))
-			r.serve(ctx)
+			r.serve(ctx, running)
 		})
 	}()
 	for m := r.queue.pop(); m != nil; m = r.queue.pop() {
-		current = m
+		current, m.running = m, running
 		o := r.stages.process(ctx, m)
 		current = nil
 		r.conclude(ctx, m, o)
@@ -176,8 +194,9 @@ func (r *consumerRun) drain(cancel context.CancelCauseFunc) error {
 	}
 	cancel(ErrShutdown)
 	if retry.Wait(idle, cancelGrace) {
-		abandoned = &AbandonedError{Handlers: int(r.stages.handlers.Load())}
-		r.config.Logger.LogAttrs(context.Background(), slog.LevelError, "handlers abandoned", errorAttr(abandoned))
+		handlers := int(r.stages.handlers.Load())
+		abandoned = &AbandonedError{Handlers: handlers, Unsettled: max(0, int(r.inHand.Load())-handlers)}
+		r.config.Logger.LogAttrs(context.Background(), slog.LevelError, "messages abandoned", errorAttr(abandoned))
 	}
 	return errors.Join(abandoned, r.subscription.Close())
 }

@@ -31,7 +31,8 @@ type stages struct {
 	guard    *idempotency.Guard // nil without an idempotency store
 	keys     *dependency        // of the idempotency store
 	metrics  *consumerMetrics
-	handlers atomic.Int64 // handlers running now
+	handlers atomic.Int64  // handlers running now
+	busy     chan struct{} // gets one when the first of them begins
 }
 
 // process takes a message through the stages. A panic in one of the host's
@@ -226,9 +227,16 @@ func (s *stages) call(ctx context.Context, m *inflight) error {
 	begin := m.tick()
 	limited := &lazyContext{parent: ctx, deadline: begin.Add(s.config.HandlerTimeout), envelope: m.envelope}
 	m.lease.run(limited)
-	s.handlers.Add(1)
+	m.running.begin(m.envelope, limited.deadline)
+	if s.handlers.Add(1) == 1 {
+		select {
+		case s.busy <- struct{}{}:
+		default:
+		}
+	}
 	defer func() {
 		s.handlers.Add(-1)
+		m.running.end()
 		m.lease.run(nil)
 		limited.end()
 		m.tick()

@@ -73,6 +73,8 @@ type consumerMetrics struct {
 	handler   metrics.TimedHistogram
 	wait      metrics.TimedHistogram
 	attempts  metrics.TimedHistogram
+	running   metrics.Gauge
+	overdue   metrics.Gauge
 	depths    [4]metrics.Gauge // by level
 	oldest    [4]metrics.Gauge
 	transport metrics.Gauge
@@ -87,6 +89,8 @@ func newConsumerMetrics(recorder metrics.Recorder) *consumerMetrics {
 		handler:   metrics.TimedValues(recorder.Histogram(metrics.HandlerSeconds)),
 		wait:      metrics.TimedValues(recorder.Histogram(metrics.QueueWaitSeconds)),
 		attempts:  metrics.TimedValues(recorder.Histogram(metrics.AttemptsToSuccess)),
+		running:   recorder.Gauge(metrics.HandlersRunning),
+		overdue:   recorder.Gauge(metrics.HandlersOverdue),
 		transport: recorder.Gauge(metrics.DependencyUp, metrics.LabelDependency, "transport"),
 	}
 	for _, outcome := range []string{
@@ -138,6 +142,11 @@ func (m *consumerMetrics) waited(message *inflight) {
 // handled notes a run of the handler that ended now.
 func (m *consumerMetrics) handled(message *inflight, begin time.Time) {
 	m.handler.ObserveAt(message.now.Sub(begin).Seconds(), message.now)
+}
+
+func (m *consumerMetrics) handlersRun(running, overdue int) {
+	m.running.Set(float64(running))
+	m.overdue.Set(float64(overdue))
 }
 
 func (m *consumerMetrics) retried(class retry.Class) { m.retries[class].Add(1) }

@@ -11,13 +11,18 @@ const (
 	// HandlerSeconds is how long one run of the handler took, whatever came of
 	// it, in seconds.
 	HandlerSeconds = "barid_handler_seconds"
+	// HandlersRunning is how many handlers run now, HandlersOverdue how many of
+	// them go on after their timeout: each holds up a worker.
+	HandlersRunning = "barid_handlers_running"
+	HandlersOverdue = "barid_handlers_overdue"
 	// PublishSeconds is how long a call of Publish took, in seconds.
 	PublishSeconds = "barid_publish_seconds"
 	// QueueWaitSeconds is how long a message waited from its creation to its
 	// first receipt, in seconds.
 	QueueWaitSeconds = "barid_queue_wait_seconds"
 	// RetriesTotal counts attempts that failed and are tried again, by
-	// LabelClass, the class of the error.
+	// LabelClass, the class of the error. Runs that follow a transient error at once
+	// are part of the same attempt and do not count.
 	RetriesTotal = "barid_retries_total"
 	// AttemptsToSuccess is how many attempts a delivered message needed, the
 	// one that succeeded included: 1 is success at once.

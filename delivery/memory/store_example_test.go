@@ -28,5 +28,5 @@ func ExampleStore() {
 	// Output:
 	// claimed: 1 until 12:01:00
 	// now: queued
-	// delivery: late news: message 1 is queued already (generation 0, 0 failed attempts)
+	// delivery: late update: message 1 is queued already (generation 0, 0 failed attempts)
 }
