@@ -32,7 +32,10 @@ type RetryWorkerConfig struct {
 	// everything of which the store knows when it is due. Default 30 s; more than 0.
 	ScanInterval time.Duration
 	// BatchSize is how many records are claimed, and sent, together, which is
-	// also how many bodies are in memory at once. Default 500, from 1 to MaxClaim.
+	// also how many bodies are in memory at once. A higher priority goes first, but
+	// an eighth of all goes by when it is due alone, so that for each message that
+	// was due before it, one of a lower priority is passed over at most seven times.
+	// Default 500, from 1 to MaxClaim.
 	BatchSize int
 	// Lease is after how long another worker goes on with what this one had
 	// claimed when it died, and after how long what could not be sent is tried

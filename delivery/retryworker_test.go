@@ -254,6 +254,37 @@ func TestQueuesShareAStore(t *testing.T) {
 	})
 }
 
+// After an outage there is much to send: what is urgent goes first, and what is
+// not is sent all the same.
+func TestWhatIsUrgentIsSentFirst(t *testing.T) {
+	for batch, bound := range map[int]int{40: 8 * 40, 3: 8 * 8 * 3} {
+		bubble(t, func(f *fixture) {
+			begin := time.Now()
+			save := func(n int, name string, priority delivery.Priority, due time.Time) {
+				for i := range n {
+					record := stored(fmt.Sprint(name, i), delivery.StatusRetrying, due)
+					record.Priority = priority
+					f.save(record)
+				}
+			}
+			save(1, "low", delivery.Low, begin)
+			save(1000, "high", delivery.High, begin.Add(time.Millisecond))
+			save(1, "urgent", delivery.Urgent, begin.Add(time.Second))
+			wait(time.Second)
+			config := f.workerConfig()
+			config.BatchSize = batch
+			require.NoError(t, f.workOnce(config))
+			place := func(id string) int {
+				return slices.IndexFunc(f.outlet.taken, func(e delivery.Envelope) bool { return e.ID == id })
+			}
+			require.Equal(t, 0, place("urgent0"))
+			require.Less(t, place("low0"), bound, "passed over for too long")
+			require.Positive(t, place("low0"))
+			require.Len(t, f.outlet.sent(), 1002)
+		})
+	}
+}
+
 // distantStore takes two seconds for a claim, and carries it out even when its
 // caller has gone.
 type distantStore struct{ delivery.Store }

@@ -50,10 +50,12 @@ type Store interface {
 	List(ctx context.Context, query RecordQuery) (RecordPage, error)
 
 	// Claim takes up to claim.Limit records whose Queue is claim.Queue, whose Status
-	// is claim.Status and whose DueAt is set and at or before claim.Now, the earliest
-	// DueAt first. It makes them claim.Token's: ClaimedBy is Token and DueAt is
-	// Now + Lease from then on. Callers at the same time get different records. A
-	// claim that Claim.Validate rejects is its error.
+	// is claim.Status and whose DueAt is set and at or before claim.Now: those of the
+	// highest Priority, and among them those with the earliest DueAt, which is the
+	// order of the result, too. Before these it takes up to claim.DueFirst by DueAt
+	// alone. It makes them claim.Token's: ClaimedBy is Token and DueAt is Now + Lease
+	// from then on. Callers at the same time get different records. A claim that
+	// Claim.Validate rejects is its error.
 	Claim(ctx context.Context, claim Claim) ([]Record, error)
 
 	// Renew sets DueAt to until for all records, pending or queued, that token has
@@ -151,6 +153,10 @@ type Claim struct {
 	Lease time.Duration
 	// Limit is how many records at most, from 1 to MaxClaim.
 	Limit int
+	// DueFirst is how many of Limit are taken by DueAt alone, so that records of a
+	// lower Priority come while there are always some of a higher one. From 0 to
+	// Limit.
+	DueFirst int
 }
 
 // MaxClaim bounds Claim.Limit.
@@ -171,6 +177,8 @@ func (c *Claim) Validate() error {
 		return &InvalidError{Field: "Claim.Lease", Problem: fmt.Sprintf("is %s, want more than 0", c.Lease)}
 	case c.Limit < 1 || c.Limit > MaxClaim:
 		return &InvalidError{Field: "Claim.Limit", Problem: fmt.Sprintf("is %d, want 1 to %d", c.Limit, MaxClaim)}
+	case c.DueFirst < 0 || c.DueFirst > c.Limit:
+		return &InvalidError{Field: "Claim.DueFirst", Problem: fmt.Sprintf("is %d, want 0 to Limit (%d)", c.DueFirst, c.Limit)}
 	}
 	return nil
 }

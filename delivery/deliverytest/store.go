@@ -43,6 +43,7 @@ func testStore(t *testing.T, patience time.Duration, open func(tb testing.TB) de
 
 		{"ClaimsWhatIsDue", claimsWhatIsDue},
 		{"ClaimsInOrder", claimsInOrder},
+		{"ClaimsByPriority", claimsByPriority},
 		{"ClaimsChangeLittle", claimsChangeLittle},
 		{"LeasesEnd", leasesEnd},
 		{"InvalidClaims", invalidClaims},

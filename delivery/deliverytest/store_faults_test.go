@@ -106,6 +106,8 @@ var storeFaults = map[string]struct {
 	"claims from any queue": {storeFault{claim: claimFromAny}, []string{"ClaimsByQueue", "RandomSteps"}},
 	"stays in its queue":    {updated(func(u *delivery.Update) { u.Queue = "" }), []string{"MovesBetweenQueues", "RandomSteps"}},
 	"lists any queue":       {listed(func(q *delivery.RecordQuery) { q.Queue = "" }, page), []string{"TellsByQueue"}},
+	"knows no priority":     {claimed(func(c *delivery.Claim) { c.DueFirst = c.Limit }, records), []string{"ClaimsByPriority", "RandomSteps"}},
+	"passes over for ever":  {claimed(func(c *delivery.Claim) { c.DueFirst = 0 }, records), []string{"ClaimsByPriority", "InvalidClaims"}},
 	"claims too early":      {claimed(func(c *delivery.Claim) { c.Now = c.Now.Add(time.Microsecond) }, records), []string{"ClaimsWhatIsDue", "LeasesEnd"}},
 	"claims too late":       {claimed(func(c *delivery.Claim) { c.Now = c.Now.Add(-time.Microsecond) }, records), []string{"ClaimsWhatIsDue", "NextDue"}},
 	"claims too many":       {claimed(func(c *delivery.Claim) { c.Limit++ }, records), []string{"ClaimsInOrder", "InvalidClaims"}},

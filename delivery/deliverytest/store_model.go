@@ -1,6 +1,7 @@
 package deliverytest
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -171,35 +172,56 @@ func (m *recordModel) stepClaim() error {
 	claim := claimOf(m.randomStatus(), modelTokens[1+m.random.IntN(3)], m.now, 1+m.random.IntN(3))
 	claim.Queue = m.randomQueue()
 	claim.Lease = time.Duration(1+m.random.IntN(30)) * time.Second
+	claim.DueFirst = claim.Limit * m.random.IntN(2)
 	m.last = fmt.Sprintf("claim %+v", claim)
-	var due []time.Time
+	var want []delivery.Record
 	for i := range m.records {
 		if record := &m.records[i]; record.Queue == claim.Queue && record.Status == claim.Status && !record.DueAt.IsZero() && !record.DueAt.After(claim.Now) {
-			due = append(due, record.DueAt)
+			want = append(want, *record)
 		}
 	}
-	slices.SortFunc(due, time.Time.Compare)
-	due = due[:min(len(due), claim.Limit)]
+	order := compareClaimed
+	if claim.DueFirst > 0 {
+		order = compareDue
+	}
+	slices.SortFunc(want, order)
+	want = want[:min(len(want), claim.Limit)]
 	claimed, err := m.store.Claim(m.Context(), claim)
 	if err != nil {
 		return err
 	}
-	if len(claimed) != len(due) {
-		return fmt.Errorf("%d were claimed, want %d", len(claimed), len(due))
+	if len(claimed) != len(want) {
+		return fmt.Errorf("%d were claimed, want %d", len(claimed), len(want))
 	}
+	before := make([]delivery.Record, len(claimed))
 	for i := range claimed {
 		record := recordOf(m.records, claimed[i].ID)
-		// Of several that are due at the same time any may come.
-		if record == nil || record.Queue != claim.Queue || record.Status != claim.Status || !record.DueAt.Equal(due[i]) {
-			return fmt.Errorf("claimed %q, want one that is due at %s", claimed[i].ID, due[i])
+		if record == nil || record.Queue != claim.Queue || record.Status != claim.Status {
+			return fmt.Errorf("claimed %q, which is not in the queue or has another status", claimed[i].ID)
 		}
+		before[i] = *record
 		record.ClaimedBy, record.DueAt = claim.Token, claim.Now.Add(claim.Lease)
 		if err := recordDifferences(record, &claimed[i]); err != nil {
 			return fmt.Errorf("claimed %q: %w", claimed[i].ID, err)
 		}
 	}
+	if !slices.IsSortedFunc(before, compareClaimed) {
+		return fmt.Errorf("claimed %q, which is not their order", idsOf(claimed))
+	}
+	// Of several that are equal any may come.
+	slices.SortStableFunc(before, order)
+	if slices.CompareFunc(before, want, order) != 0 {
+		return fmt.Errorf("claimed %q, want the like of %q", idsOf(claimed), idsOf(want))
+	}
 	return nil
 }
+
+// compareClaimed is the order in which records are claimed.
+func compareClaimed(a, b delivery.Record) int {
+	return cmp.Or(cmp.Compare(b.Priority, a.Priority), compareDue(a, b))
+}
+
+func compareDue(a, b delivery.Record) int { return a.DueAt.Compare(b.DueAt) }
 
 func (m *recordModel) stepRenew() error {
 	token, until := modelTokens[1+m.random.IntN(3)], m.now.Add(time.Duration(m.random.IntN(30))*time.Second)

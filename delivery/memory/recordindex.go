@@ -2,6 +2,7 @@ package memory
 
 import (
 	"bytes"
+	"cmp"
 	"maps"
 	"slices"
 	"time"
@@ -23,8 +24,8 @@ type recordIndex struct {
 
 // queueIndex finds the records of one queue.
 type queueIndex struct {
-	due     map[delivery.Status]*timeHeap // records with a DueAt, by DueAt
-	pending *timeHeap                     // pending records, by CreatedAt
+	due     map[delivery.Status]dueRecords // records with a DueAt
+	pending *timeHeap                      // pending records, by CreatedAt
 	counts  map[delivery.Status]map[delivery.Priority]int
 }
 
@@ -60,12 +61,12 @@ func (r *recordIndex) queue(name string) *queueIndex {
 		return q
 	}
 	q := &queueIndex{
-		due:     map[delivery.Status]*timeHeap{},
+		due:     map[delivery.Status]dueRecords{},
 		pending: &timeHeap{kind: pendingHeap, key: func(stored *storedRecord) time.Time { return stored.record.CreatedAt }},
 		counts:  map[delivery.Status]map[delivery.Priority]int{},
 	}
 	for _, status := range delivery.Statuses() {
-		q.due[status] = &timeHeap{kind: dueHeap, key: func(stored *storedRecord) time.Time { return stored.record.DueAt }}
+		q.due[status] = dueRecords{}
 		q.counts[status] = map[delivery.Priority]int{}
 	}
 	r.queues[name] = q
@@ -152,7 +153,7 @@ func (r *recordIndex) nextDue(queue string, status delivery.Status) time.Time {
 	if q == nil {
 		return time.Time{}
 	}
-	first := q.due[status].first()
+	first := q.due[status].earliest()
 	if first == nil {
 		return time.Time{}
 	}
@@ -170,13 +171,19 @@ func (r *recordIndex) claim(claim delivery.Claim, until time.Time) []delivery.Re
 	var taken []*storedRecord
 	due := q.due[claim.Status]
 	for len(taken) < claim.Limit {
-		first := due.first()
-		if first == nil || first.record.DueAt.After(claim.Now) {
+		next := due.highest(claim.Now)
+		if next != nil && len(taken) < claim.DueFirst {
+			next = due.earliest()
+		}
+		if next == nil {
 			break
 		}
-		due.remove(first)
-		taken = append(taken, first)
+		due.remove(next)
+		taken = append(taken, next)
 	}
+	slices.SortStableFunc(taken, func(a, b *storedRecord) int {
+		return cmp.Or(cmp.Compare(b.record.Priority, a.record.Priority), a.record.DueAt.Compare(b.record.DueAt))
+	})
 	if len(taken) > 0 {
 		claimed = make([]delivery.Record, len(taken))
 	}

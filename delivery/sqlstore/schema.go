@@ -127,7 +127,7 @@ var steps = []struct { //nolint:gochecknoglobals // a constant
 		`ALTER TABLE {p}progress ADD COLUMN queue {bytes}`,
 		`CREATE INDEX {p}progress_queueless ON {p}progress (id) WHERE queue IS NULL`,
 		`DROP INDEX {p}progress_due`,
-		`CREATE INDEX {p}progress_due ON {p}progress (queue, status, due_at) WHERE due_at IS NOT NULL`,
+		`CREATE INDEX {p}progress_due ON {p}progress (queue, status, priority, due_at) WHERE due_at IS NOT NULL`,
 	}},
 }
 
