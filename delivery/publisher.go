@@ -294,6 +294,9 @@ func (p *Publisher) Forward(ctx context.Context, envelopes ...Envelope) error {
 // where the message is in the transport, done, or about to be sent; ErrStoreDown
 // or a context's error where it may or may not be cancelled.
 //
+// Of messages with the idempotency key of one that was cancelled, the next one is
+// published, as if that had not been.
+//
 // A message that was sent with an unknown outcome counts as not sent. If it got
 // to the transport all the same, it is delivered although it was cancelled, and
 // its record stays cancelled.
