@@ -65,6 +65,7 @@ type outgoing struct {
 	envelope Envelope
 	token    string // of its claim
 	saved    time.Time
+	unsure   bool // the host says that it is saved: the store has to say so, too
 }
 
 func newOutbox(transport Transport, config *PublisherConfig) *outbox {
@@ -258,6 +259,16 @@ func (o *outbox) hasRoom(batch []Envelope) bool {
 // enqueue takes over envelopes that were saved at the time given, claimed by token,
 // to be sent. It copies what the caller may change.
 func (o *outbox) enqueue(envelopes []Envelope, token string, saved time.Time) {
+	o.add(envelopes, token, saved, false)
+}
+
+// committed is enqueue for what was saved in a transaction of the host's, which
+// may have been committed without it: a rollback to a savepoint takes it back.
+func (o *outbox) committed(envelopes []Envelope, saved time.Time) {
+	o.add(envelopes, o.token, saved, true)
+}
+
+func (o *outbox) add(envelopes []Envelope, token string, saved time.Time, unsure bool) {
 	if len(envelopes) == 0 {
 		return
 	}
@@ -268,7 +279,7 @@ func (o *outbox) enqueue(envelopes []Envelope, token string, saved time.Time) {
 		envelope.Body = bytes.Clone(envelope.Body)
 		envelope.Headers = maps.Clone(envelope.Headers)
 		envelope.History = slices.Clone(envelope.History)
-		added[i] = outgoing{envelope: envelope, token: token, saved: saved}
+		added[i] = outgoing{envelope: envelope, token: token, saved: saved, unsure: unsure}
 		size += len(envelope.Body)
 	}
 	o.mu.Lock()
@@ -289,9 +300,10 @@ func (o *outbox) sendWaiting() {
 	for batch := o.take(); batch != nil; batch = o.take() {
 		now := time.Now()
 		envelopes, tokens := make([]Envelope, 0, len(batch)), make([]string, 0, len(batch))
+		sure := o.lookUp(batch)
 		for i := range batch {
 			// A RetryWorker may take over at the end of the grace.
-			if now.Sub(batch[i].saved) < o.grace/2 {
+			if now.Sub(batch[i].saved) < o.grace/2 && (!batch[i].unsure || sure[batch[i].envelope.ID]) {
 				envelopes, tokens = append(envelopes, batch[i].envelope), append(tokens, batch[i].token)
 			}
 		}
@@ -304,6 +316,32 @@ func (o *outbox) sendWaiting() {
 		o.mu.Unlock()
 		clear(batch) // what is sent need not stay in memory until the rest is
 	}
+}
+
+// lookUp returns which of the messages of a batch that it is unsure of are saved,
+// and still the outbox's to send. What the store does not answer for is a
+// RetryWorker's.
+func (o *outbox) lookUp(batch []outgoing) (sure map[string]bool) {
+	var ids, tokens []string
+	for i := range batch {
+		if batch[i].unsure {
+			ids, tokens = append(ids, batch[i].envelope.ID), append(tokens, batch[i].token)
+		}
+	}
+	if len(ids) == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), min(o.grace/4, settleTimeout))
+	defer cancel()
+	records, errs := o.store.Get(ctx, ids...)
+	if errs = eachOf(errs, len(ids)); len(records) != len(ids) {
+		return nil
+	}
+	sure = make(map[string]bool, len(ids))
+	for i, err := range errs {
+		sure[ids[i]] = err == nil && records[i].Status == StatusPending && records[i].ClaimedBy == tokens[i]
+	}
+	return sure
 }
 
 func (o *outbox) take() []outgoing {

@@ -226,8 +226,9 @@ func (p *Publisher) publish(ctx context.Context, messages []Message) error {
 //
 // Call committed when the transaction has been committed, to have the messages
 // sent at once. If the process dies before that, or committed is not called, or
-// only after Close, a RetryWorker sends them after PendingGrace. After a rollback
-// nothing is left of the messages: don't call it. A saver that is a CommittedSaver
+// only after Close, a RetryWorker sends them after PendingGrace. Each is looked up in
+// the Store before it is sent: after a rollback, also one to a savepoint, nothing is
+// left of a message, and nothing is sent. A saver that is a CommittedSaver
 // is told by committed, too. Committed is never nil; it may be called from any
 // goroutine, and a second call changes nothing.
 //
@@ -253,7 +254,7 @@ func (p *Publisher) PublishIn(ctx context.Context, saver Saver, messages ...Mess
 	}
 	p.metrics.published(batch, errs, time.Since(begin))
 	return sync.OnceFunc(func() {
-		p.outbox.enqueue(saved, p.outbox.token, begin)
+		p.outbox.committed(saved, begin)
 		if watched, ok := saver.(CommittedSaver); ok {
 			watched.Committed()
 		}
