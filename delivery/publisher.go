@@ -275,6 +275,11 @@ func (p *Publisher) Forward(ctx context.Context, envelopes ...Envelope) error {
 	if len(envelopes) == 0 {
 		return nil
 	}
+	return publishError(envelopes, p.forward(ctx, envelopes))
+}
+
+// forward returns an error for each envelope, or nil.
+func (p *Publisher) forward(ctx context.Context, envelopes []Envelope) []error {
 	begin := time.Now()
 	envelopes, errs := p.prepare(envelopes)
 	switch {
@@ -285,7 +290,7 @@ func (p *Publisher) Forward(ctx context.Context, envelopes ...Envelope) error {
 		errs = p.send(ctx, envelopes, begin)
 	}
 	p.metrics.published(envelopes, errs, time.Since(begin))
-	return publishError(envelopes, errs)
+	return errs
 }
 
 // Cancel withdraws messages that have not been sent yet: scheduled ones, and

@@ -192,6 +192,11 @@ type RecordStats struct {
 	// OldestPending is the earliest CreatedAt of the records that are pending, zero
 	// when none is.
 	OldestPending time.Time `json:"oldest_pending,omitzero"`
+	// OldestQueued is the earliest UpdatedAt of the records that are queued: since
+	// when the transport has had the message that it has had longest. Zero when none
+	// is. One that is much older than the queue is long was lost by the transport:
+	// see Publisher.Resend.
+	OldestQueued time.Time `json:"oldest_queued,omitzero"`
 }
 
 // Of is how many records have the status.

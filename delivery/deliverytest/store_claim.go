@@ -112,7 +112,7 @@ func claimsChangeLittle(t *storeSubtest) {
 		}
 	}
 	t.checkRecords(want...)
-	t.checkStats(delivery.RecordStats{Total: len(want), Counts: countsOf(want), OldestPending: want[0].CreatedAt})
+	t.checkStats(statsOf(want))
 }
 
 // leasesEnd lets a lease expire: another claim takes the record, and the first

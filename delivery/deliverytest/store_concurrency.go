@@ -364,7 +364,7 @@ func everythingAtOnce(t *storeSubtest) {
 	if want := len(b.records) - int(b.purged.Load()); len(left) != want {
 		t.Errorf("%d records are left, want %d", len(left), want)
 	}
-	t.checkStats(delivery.RecordStats{Total: len(left), Counts: countsOf(left)})
+	t.checkStats(statsOf(left))
 	t.checkPurge(after(10), 2*len(b.records), len(left))
 }
 

@@ -337,16 +337,12 @@ func (m *recordModel) check() error {
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
-	stats := delivery.RecordStats{Total: len(m.records), Counts: countsOf(m.records)}
 	for i := range m.records {
 		if err := recordDifferences(&m.records[i], &got[i]); err != nil {
 			return fmt.Errorf("record %s: %w", got[i].ID, err)
 		}
-		if record := &m.records[i]; record.Status == delivery.StatusPending && (stats.OldestPending.IsZero() || record.CreatedAt.Before(stats.OldestPending)) {
-			stats.OldestPending = record.CreatedAt
-		}
 	}
-	m.checkStats(stats)
+	m.checkStats(statsOf(m.records))
 	statuses, queue := []delivery.Status{m.randomStatus(), m.randomStatus()}, m.randomQueue()
 	var due time.Time
 	for i := range m.records {

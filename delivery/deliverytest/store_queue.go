@@ -82,11 +82,7 @@ func tellsByQueue(t *storeSubtest) {
 	t.save(records...)
 	for _, queue := range []string{"", "sms", "mail", "SMS", "sms ", "nobody's"} {
 		of := slices.DeleteFunc(slices.Clone(records), func(r delivery.Record) bool { return queue != "" && r.Queue != queue })
-		stats := delivery.RecordStats{Total: len(of), Counts: countsOf(of)}
-		if len(of) > 0 {
-			stats.OldestPending = of[0].CreatedAt
-		}
-		t.checkStatsOf(queue, stats)
+		t.checkStatsOf(queue, statsOf(of))
 		for _, statuses := range [][]delivery.Status{nil, {delivery.StatusFailed}, {delivery.StatusPending, delivery.StatusSent}} {
 			filter := delivery.RecordFilter{Queue: queue, Statuses: statuses}
 			var want []string
@@ -136,15 +132,7 @@ func movesBetweenQueues(t *storeSubtest) {
 		}
 		t.checkRecords(record)
 		t.checkNextDueOf(record.Queue, record.DueAt, record.Status)
-		t.checkStatsOf(record.Queue, delivery.RecordStats{Total: 1, Counts: countsOf([]delivery.Record{record}), OldestPending: pendingSince(&record)})
+		t.checkStatsOf(record.Queue, statsOf([]delivery.Record{record}))
 		t.checkStatsOf("mails", delivery.RecordStats{})
 	}
-}
-
-// pendingSince is what RecordStats.OldestPending is for one record.
-func pendingSince(record *delivery.Record) time.Time {
-	if record.Status == delivery.StatusPending {
-		return record.CreatedAt
-	}
-	return time.Time{}
 }

@@ -26,6 +26,7 @@ type recordIndex struct {
 type queueIndex struct {
 	due     map[delivery.Status]dueRecords // records with a DueAt
 	pending *timeHeap                      // pending records, by CreatedAt
+	queued  *timeHeap                      // queued records, by UpdatedAt
 	counts  map[delivery.Status]map[delivery.Priority]int
 }
 
@@ -62,7 +63,8 @@ func (r *recordIndex) queue(name string) *queueIndex {
 	}
 	q := &queueIndex{
 		due:     map[delivery.Status]dueRecords{},
-		pending: &timeHeap{kind: pendingHeap, key: func(stored *storedRecord) time.Time { return stored.record.CreatedAt }},
+		pending: &timeHeap{kind: waitingHeap, key: func(stored *storedRecord) time.Time { return stored.record.CreatedAt }},
+		queued:  &timeHeap{kind: waitingHeap, key: func(stored *storedRecord) time.Time { return stored.record.UpdatedAt }},
 		counts:  map[delivery.Status]map[delivery.Priority]int{},
 	}
 	for _, status := range delivery.Statuses() {
@@ -100,8 +102,12 @@ func (r *recordIndex) enter(stored *storedRecord) {
 	if !progress.DueAt.IsZero() {
 		stored.queue.due[stored.status].push(stored)
 	}
-	if stored.status == delivery.StatusPending {
+	switch stored.status {
+	case delivery.StatusPending:
 		stored.queue.pending.push(stored)
+	case delivery.StatusQueued:
+		stored.queue.queued.push(stored)
+	default:
 	}
 	if stored.status.Final() || stored.status == delivery.StatusFailed {
 		r.settled.push(stored)
@@ -198,16 +204,19 @@ func (r *recordIndex) claim(claim delivery.Claim, until time.Time) []delivery.Re
 // stats counts the records of a queue, or of all when its name is empty.
 func (r *recordIndex) stats(queue string) delivery.RecordStats {
 	stats := delivery.RecordStats{Counts: map[delivery.Status]map[delivery.Priority]int{}}
-	var pending earliest
+	var pending, queued earliest
 	for name, q := range r.queues {
 		if queue == "" || queue == name {
 			q.addTo(&stats)
 			if first := q.pending.first(); first != nil {
 				pending.add(first.record.CreatedAt)
 			}
+			if first := q.queued.first(); first != nil {
+				queued.add(first.record.UpdatedAt)
+			}
 		}
 	}
-	stats.OldestPending = pending.at
+	stats.OldestPending, stats.OldestQueued = pending.at, queued.at
 	return stats
 }
 
