@@ -125,8 +125,9 @@ func (t *recordTables) isDue(status delivery.Status) string {
 // order, and no further than its limit: not what waits for later. Each is locked
 // by itself, because a UNION can't be.
 func (t *recordTables) eachPriority(status delivery.Status, lock string) string {
-	var parts []string
-	for i, priority := range delivery.Priorities() {
+	priorities := delivery.Priorities()
+	parts := make([]string, 0, len(priorities))
+	for i, priority := range priorities {
 		parts = append(parts, fmt.Sprintf("SELECT id, due_at FROM (%s AND priority = %d ORDER BY due_at LIMIT %s%s) AS p%d",
 			t.isDue(status), priority, t.dialect.param(3), lock, i))
 	}
