@@ -21,9 +21,10 @@ import (
 // retries, no suppression of duplicates, no breaker, and the transport's own
 // dead letters.
 type ConsumerConfig struct {
-	// Name scopes idempotency keys and signs dead letters. All processes that
+	// Name is the queue's: it scopes idempotency keys, signs dead letters, and the
+	// records of what the consumer has handled belong to it. All processes that
 	// share a queue share the name; consumers of different queues have different
-	// ones. Default: the transport's name, if it is a Namer.
+	// ones. A RetryWorker of the same queue has to run, see RetryWorkerConfig.Queue. Default: the transport's name, if it is a Namer.
 	Name string
 	// Concurrency is how many handlers run at once. Default 16.
 	Concurrency int

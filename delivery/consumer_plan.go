@@ -204,7 +204,7 @@ func (p *planner) done(m *inflight, o outcome) *Update {
 		return nil
 	}
 	update := Update{
-		ID: m.envelope.ID, Status: StatusDelivered,
+		ID: m.envelope.ID, Status: StatusDelivered, Queue: p.config.Name,
 		Generation: m.envelope.Generation, RetryCount: m.envelope.Attempt, At: o.at,
 	}
 	if p.config.awaitsAck(&m.envelope.Message) {
@@ -217,7 +217,7 @@ func (p *planner) done(m *inflight, o outcome) *Update {
 // the failure if an attempt was made.
 func (p *planner) goesOn(m *inflight, o outcome, status Status, due time.Time) *Update {
 	update := Update{
-		ID: o.next.ID, Status: status, Generation: o.next.Generation, RetryCount: o.next.Attempt,
+		ID: o.next.ID, Status: status, Queue: p.config.Name, Generation: o.next.Generation, RetryCount: o.next.Attempt,
 		At: o.at, DueAt: due,
 	}
 	if o.err != nil && o.kind != outcomePostponed {

@@ -192,7 +192,7 @@ func (s *settler) update(ctx context.Context, m *inflight) (Progress, error) {
 	case p.knownOnly:
 		return Progress{}, nil
 	}
-	record := newRecord(m.envelope, p.update.At)
+	record := newRecord(m.envelope, s.config.Name, p.update.At)
 	if err := record.Apply(*p.update); err != nil {
 		return record.Progress, err
 	}

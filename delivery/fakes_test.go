@@ -181,7 +181,8 @@ type sendOnly struct {
 	times []time.Time
 }
 
-func (s *sendOnly) Name() string { return "outlet" }
+// Name is that of the transport whose place it takes.
+func (s *sendOnly) Name() string { return "memory" }
 
 func (s *sendOnly) Send(ctx context.Context, batch []delivery.Envelope) []error {
 	s.mu.Lock()
@@ -358,9 +359,9 @@ func (s *faultyRecords) Renew(ctx context.Context, token string, until time.Time
 	return n, err
 }
 
-func (s *faultyRecords) NextDue(ctx context.Context, statuses ...delivery.Status) (due time.Time, err error) {
+func (s *faultyRecords) NextDue(ctx context.Context, queue string, statuses ...delivery.Status) (due time.Time, err error) {
 	err = s.operation("next due", func() (err error) {
-		due, err = s.Store.NextDue(ctx, statuses...)
+		due, err = s.Store.NextDue(ctx, queue, statuses...)
 		return err
 	})
 	return due, err

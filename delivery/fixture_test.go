@@ -234,7 +234,7 @@ func to(id string) delivery.Message {
 
 // stored is a record as it would be in a store.
 func stored(id string, status delivery.Status, due time.Time) delivery.Record {
-	record := delivery.Record{Message: to(id), Progress: delivery.Progress{Status: status, DueAt: due}}
+	record := delivery.Record{Message: to(id), Progress: delivery.Progress{Queue: "memory", Status: status, DueAt: due}}
 	record.CreatedAt = time.Now()
 	switch status {
 	case delivery.StatusRetrying:

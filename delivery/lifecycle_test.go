@@ -300,7 +300,7 @@ func TestRecordsUnderLoad(t *testing.T) {
 		}
 		group.Wait()
 		wait(time.Minute)
-		stats, err := records.Stats(f.t.Context())
+		stats, err := records.Stats(f.t.Context(), "")
 		require.NoError(t, err)
 		assert.Equal(t, 400, stats.Of(delivery.StatusDelivered))
 		assert.Equal(t, 400, f.processed(metrics.OutcomeDelivered))

@@ -41,6 +41,7 @@ const (
 type outbox struct {
 	store       Store
 	transport   Transport
+	queue       string // of the records
 	token       string // claims what this outbox has not sent yet
 	session     string // claims what is in a Volatile transport, else empty
 	grace       time.Duration
@@ -64,12 +65,14 @@ type outgoing struct {
 	envelope Envelope
 	token    string // of its claim
 	saved    time.Time
+	unsure   bool // the host says that it is saved: the store has to say so, too
 }
 
 func newOutbox(transport Transport, config *PublisherConfig) *outbox {
 	o := &outbox{
 		store:         config.Store,
 		transport:     transport,
+		queue:         config.Queue,
 		token:         NewID(),
 		session:       sessionOf(transport),
 		grace:         config.PendingGrace,
@@ -131,7 +134,7 @@ func (o *outbox) pendingRecords(batch []Envelope, now time.Time) []Record {
 	room := o.hasRoom(batch)
 	records := make([]Record, len(batch))
 	for i := range batch {
-		records[i] = newRecord(&batch[i], now)
+		records[i] = newRecord(&batch[i], o.queue, now)
 		switch progress := &records[i].Progress; {
 		case batch[i].NotBefore.After(now):
 			progress.DueAt = batch[i].NotBefore
@@ -210,7 +213,7 @@ func (o *outbox) generationUpdates(batch []Envelope, token string, now time.Time
 	for i := range batch {
 		update := &updates[i]
 		*update = Update{
-			ID: batch[i].ID, Status: StatusPending, Generation: batch[i].Generation, RetryCount: batch[i].Attempt,
+			ID: batch[i].ID, Status: StatusPending, Queue: o.queue, Generation: batch[i].Generation, RetryCount: batch[i].Attempt,
 			At: now, DueAt: now,
 		}
 		switch {
@@ -256,6 +259,16 @@ func (o *outbox) hasRoom(batch []Envelope) bool {
 // enqueue takes over envelopes that were saved at the time given, claimed by token,
 // to be sent. It copies what the caller may change.
 func (o *outbox) enqueue(envelopes []Envelope, token string, saved time.Time) {
+	o.add(envelopes, token, saved, false)
+}
+
+// committed is enqueue for what was saved in a transaction of the host's, which
+// may have been committed without it: a rollback to a savepoint takes it back.
+func (o *outbox) committed(envelopes []Envelope, saved time.Time) {
+	o.add(envelopes, o.token, saved, true)
+}
+
+func (o *outbox) add(envelopes []Envelope, token string, saved time.Time, unsure bool) {
 	if len(envelopes) == 0 {
 		return
 	}
@@ -266,7 +279,7 @@ func (o *outbox) enqueue(envelopes []Envelope, token string, saved time.Time) {
 		envelope.Body = bytes.Clone(envelope.Body)
 		envelope.Headers = maps.Clone(envelope.Headers)
 		envelope.History = slices.Clone(envelope.History)
-		added[i] = outgoing{envelope: envelope, token: token, saved: saved}
+		added[i] = outgoing{envelope: envelope, token: token, saved: saved, unsure: unsure}
 		size += len(envelope.Body)
 	}
 	o.mu.Lock()
@@ -287,9 +300,10 @@ func (o *outbox) sendWaiting() {
 	for batch := o.take(); batch != nil; batch = o.take() {
 		now := time.Now()
 		envelopes, tokens := make([]Envelope, 0, len(batch)), make([]string, 0, len(batch))
+		sure := o.lookUp(batch)
 		for i := range batch {
 			// A RetryWorker may take over at the end of the grace.
-			if now.Sub(batch[i].saved) < o.grace/2 {
+			if now.Sub(batch[i].saved) < o.grace/2 && (!batch[i].unsure || sure[batch[i].envelope.ID]) {
 				envelopes, tokens = append(envelopes, batch[i].envelope), append(tokens, batch[i].token)
 			}
 		}
@@ -302,6 +316,32 @@ func (o *outbox) sendWaiting() {
 		o.mu.Unlock()
 		clear(batch) // what is sent need not stay in memory until the rest is
 	}
+}
+
+// lookUp returns which of the messages of a batch that it is unsure of are saved,
+// and still the outbox's to send. What the store does not answer for is a
+// RetryWorker's.
+func (o *outbox) lookUp(batch []outgoing) (sure map[string]bool) {
+	var ids, tokens []string
+	for i := range batch {
+		if batch[i].unsure {
+			ids, tokens = append(ids, batch[i].envelope.ID), append(tokens, batch[i].token)
+		}
+	}
+	if len(ids) == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), min(o.grace/4, settleTimeout))
+	defer cancel()
+	records, errs := o.store.Get(ctx, ids...)
+	if errs = eachOf(errs, len(ids)); len(records) != len(ids) {
+		return nil
+	}
+	sure = make(map[string]bool, len(ids))
+	for i, err := range errs {
+		sure[ids[i]] = err == nil && records[i].Status == StatusPending && records[i].ClaimedBy == tokens[i]
+	}
+	return sure
 }
 
 func (o *outbox) take() []outgoing {

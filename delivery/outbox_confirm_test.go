@@ -39,7 +39,7 @@ func TestManyConfirmations(t *testing.T) {
 			wait(time.Millisecond)
 		}
 		require.NoError(t, publisher.Close(f.t.Context()))
-		stats, err := records.Stats(f.t.Context())
+		stats, err := records.Stats(f.t.Context(), "memory")
 		require.NoError(t, err)
 		assert.Equal(t, 20_000, stats.Of(delivery.StatusQueued))
 	})

@@ -63,7 +63,7 @@ func TestPublishAgainWhenOthersSeeToIt(t *testing.T) {
 		"claimed": {message: to("a"), grace: time.Second, want: delivery.StatusPending, meanwhile: func(t *testing.T, records *faultyRecords) {
 			wait(2 * time.Second)
 			claimed, err := records.Claim(t.Context(), delivery.Claim{
-				Status: delivery.StatusPending, Token: "worker", Now: time.Now(), Lease: time.Hour, Limit: 1,
+				Queue: "memory", Status: delivery.StatusPending, Token: "worker", Now: time.Now(), Lease: time.Hour, Limit: 1,
 			})
 			require.NoError(t, err)
 			require.Len(t, claimed, 1)

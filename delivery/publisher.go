@@ -15,6 +15,12 @@ import (
 
 // PublisherConfig configures a Publisher. The zero value is ready to use.
 type PublisherConfig struct {
+	// Queue is the queue that the messages belong to: their records have it, and
+	// idempotency keys are known within it. Give it the ConsumerConfig.Name of the
+	// consumers that take them; publishers of different queues have different ones.
+	// At most 255 bytes. Default: the transport's name, if it is a Namer. Required
+	// where Store or Idempotency is set.
+	Queue string
 	// Idempotency, when set, keeps a second message with the same idempotency
 	// key from being sent within IdempotencyTTL. Nil sends all of them; consumers
 	// with an idempotency store of their own still handle them once.
@@ -62,7 +68,10 @@ type PublisherConfig struct {
 // to: a slow store deserves more than a short grace.
 const closeTimeout = 30 * time.Second
 
-func (c PublisherConfig) withDefaults() PublisherConfig {
+func (c PublisherConfig) withDefaults(transport Transport) PublisherConfig {
+	if c.Queue == "" && transport != nil {
+		c.Queue = nameOf(transport)
+	}
 	if c.IdempotencyTTL == 0 {
 		c.IdempotencyTTL = 24 * time.Hour
 	}
@@ -89,6 +98,12 @@ func (c PublisherConfig) validate() error {
 	var faults []error
 	fault := func(format string, args ...any) {
 		faults = append(faults, fmt.Errorf("%w: PublisherConfig."+format, append([]any{ErrConfig}, args...)...))
+	}
+	if c.Queue == "" && (c.Store != nil || c.Idempotency != nil) {
+		fault("Queue is empty, and the transport has no name of its own")
+	}
+	if len(c.Queue) > MaxIDBytes {
+		fault("Queue has %d bytes, want at most %d", len(c.Queue), MaxIDBytes)
 	}
 	if c.IdempotencyLease < 0 {
 		fault("IdempotencyLease is %s, want more than 0", c.IdempotencyLease)
@@ -128,7 +143,7 @@ type Publisher struct {
 // NewPublisher returns a Publisher over transport, which it does not close. The
 // error names every fault of the config.
 func NewPublisher(transport Transport, config PublisherConfig) (*Publisher, error) {
-	config = config.withDefaults()
+	config = config.withDefaults(transport)
 	fault := config.validate()
 	if transport == nil {
 		fault = errors.Join(fmt.Errorf("%w: transport is nil", ErrConfig), fault)
@@ -141,7 +156,7 @@ func NewPublisher(transport Transport, config PublisherConfig) (*Publisher, erro
 	publisher := &Publisher{
 		transport: transport,
 		config:    config,
-		scope:     nameOf(transport) + "/publish",
+		scope:     config.Queue + "/publish",
 		metrics:   newPublisherMetrics(config.Metrics),
 		calls:     newCalls(),
 	}
@@ -211,8 +226,9 @@ func (p *Publisher) publish(ctx context.Context, messages []Message) error {
 //
 // Call committed when the transaction has been committed, to have the messages
 // sent at once. If the process dies before that, or committed is not called, or
-// only after Close, a RetryWorker sends them after PendingGrace. After a rollback
-// nothing is left of the messages: don't call it. A saver that is a CommittedSaver
+// only after Close, a RetryWorker sends them after PendingGrace. Each is looked up in
+// the Store before it is sent: after a rollback, also one to a savepoint, nothing is
+// left of a message, and nothing is sent. A saver that is a CommittedSaver
 // is told by committed, too. Committed is never nil; it may be called from any
 // goroutine, and a second call changes nothing.
 //
@@ -238,7 +254,7 @@ func (p *Publisher) PublishIn(ctx context.Context, saver Saver, messages ...Mess
 	}
 	p.metrics.published(batch, errs, time.Since(begin))
 	return sync.OnceFunc(func() {
-		p.outbox.enqueue(saved, p.outbox.token, begin)
+		p.outbox.committed(saved, begin)
 		if watched, ok := saver.(CommittedSaver); ok {
 			watched.Committed()
 		}
@@ -259,6 +275,11 @@ func (p *Publisher) Forward(ctx context.Context, envelopes ...Envelope) error {
 	if len(envelopes) == 0 {
 		return nil
 	}
+	return publishError(envelopes, p.forward(ctx, envelopes))
+}
+
+// forward returns an error for each envelope, or nil.
+func (p *Publisher) forward(ctx context.Context, envelopes []Envelope) []error {
 	begin := time.Now()
 	envelopes, errs := p.prepare(envelopes)
 	switch {
@@ -269,7 +290,7 @@ func (p *Publisher) Forward(ctx context.Context, envelopes ...Envelope) error {
 		errs = p.send(ctx, envelopes, begin)
 	}
 	p.metrics.published(envelopes, errs, time.Since(begin))
-	return publishError(envelopes, errs)
+	return errs
 }
 
 // Cancel withdraws messages that have not been sent yet: scheduled ones, and
@@ -278,6 +299,9 @@ func (p *Publisher) Forward(ctx context.Context, envelopes ...Envelope) error {
 // *ResultsError with a result for each ID, in order: nil; ErrNotFound; ErrLate
 // where the message is in the transport, done, or about to be sent; ErrStoreDown
 // or a context's error where it may or may not be cancelled.
+//
+// Of messages with the idempotency key of one that was cancelled, the next one is
+// published, as if that had not been.
 //
 // A message that was sent with an unknown outcome counts as not sent. If it got
 // to the transport all the same, it is delivered although it was cancelled, and

@@ -28,7 +28,7 @@ func TestSendBatch(t *testing.T) {
 		require.ErrorContains(t, fault.Invalid[0].Err, "Recipient is empty")
 		assert.Equal(t, 2, fault.Invalid[1].Index)
 		require.ErrorContains(t, err, "[2] a: delivery: message ID is that of message 0")
-		stats, err := records.Stats(f.t.Context())
+		stats, err := records.Stats(f.t.Context(), "")
 		require.NoError(t, err)
 		assert.Zero(t, stats.Total, "nothing is half-done")
 

@@ -73,16 +73,7 @@ func (p *Publisher) claimKeys(ctx context.Context, b *keyedBatch) (claimed []int
 		if b.first[i] != i {
 			return
 		}
-		answer, err := p.config.Idempotency.Claim(ctx, b.keys[i], b.envelopes[i].ID, 0, p.config.IdempotencyLease)
-		switch {
-		case err != nil:
-			b.errs[i] = fmt.Errorf("delivery: claim idempotency key: %w", err)
-		case answer.State == idempotency.Claimed:
-		case answer.State == idempotency.Busy:
-			b.errs[i] = ErrInProgress
-		default:
-			b.errs[i] = &DuplicateError{Of: answer.Holder}
-		}
+		b.keys[i], b.errs[i] = p.claimKey(ctx, &b.envelopes[i])
 	})
 	for i, err := range b.errs {
 		if b.first[i] == i && err == nil {
@@ -90,6 +81,48 @@ func (p *Publisher) claimKeys(ctx context.Context, b *keyedBatch) (claimed []int
 		}
 	}
 	return claimed
+}
+
+// claimKey claims the key of an envelope, and returns it as the store has it. A key
+// that is done stays done, but where the message that has it was cancelled the
+// next one has the key after that message, which again only one can have.
+func (p *Publisher) claimKey(ctx context.Context, envelope *Envelope) (string, error) {
+	key := idempotency.FromID(p.scope, envelope.Key(), envelope.Generation)
+	for {
+		name := key.String()
+		answer, err := p.config.Idempotency.Claim(ctx, name, envelope.ID, 0, p.config.IdempotencyLease)
+		switch {
+		case err != nil:
+			return name, fmt.Errorf("delivery: claim idempotency key: %w", err)
+		case answer.State == idempotency.Claimed:
+			return name, nil
+		case answer.State == idempotency.Busy:
+			return name, ErrInProgress
+		}
+		cancelled, err := p.cancelled(ctx, answer.Holder)
+		switch {
+		case err != nil:
+			return name, fmt.Errorf("delivery: look up the message that has the idempotency key: %w", err)
+		case !cancelled, answer.Holder == envelope.ID:
+			return name, &DuplicateError{Of: answer.Holder}
+		}
+		key.Scope = p.scope + "/after/" + answer.Holder
+	}
+}
+
+// cancelled says whether the message was cancelled, as far as there is a record.
+func (p *Publisher) cancelled(ctx context.Context, id string) (bool, error) {
+	if p.config.Store == nil || id == "" {
+		return false, nil
+	}
+	records, errs := p.config.Store.Get(ctx, id)
+	switch err := first(errs); {
+	case errors.Is(err, ErrNotFound):
+		return false, nil
+	case err != nil:
+		return false, err
+	}
+	return len(records) == 1 && records[0].Status == StatusCancelled, nil
 }
 
 // finishKeys completes the keys of what was sent and releases those of what was

@@ -2,6 +2,8 @@ package delivery_test
 
 import (
 	"context"
+	"fmt"
+	"sync"
 	"testing"
 	"time"
 
@@ -10,6 +12,49 @@ import (
 
 	"github.com/esh3artech/barid/delivery"
 )
+
+// What was cancelled keeps no other message with its key from being sent, and still
+// only one is.
+func TestACancelledMessageLeavesItsKey(t *testing.T) {
+	bubble(t, func(f *fixture) {
+		records := f.outboxed(delivery.PublisherConfig{Idempotency: f.store})
+		ctx := f.t.Context()
+		reminder := func(id string) delivery.Message {
+			return delivery.Message{ID: id, IdempotencyKey: "reminder-9", Recipient: "r", NotBefore: time.Now().Add(time.Hour)}
+		}
+		duplicateOf := func(id string, err error) {
+			f.t.Helper()
+			var duplicate *delivery.DuplicateError
+			require.ErrorAs(t, err, &duplicate)
+			require.Equal(t, id, duplicate.Of)
+		}
+		for i := range 3 {
+			id, other := fmt.Sprint("v", i), fmt.Sprint("other", i)
+			require.NoError(t, f.publisher.Publish(ctx, reminder(id)))
+			duplicateOf(id, f.publisher.Publish(ctx, reminder(other)))
+			require.NoError(t, f.publisher.Cancel(ctx, id))
+			duplicateOf(id, f.publisher.Publish(ctx, reminder(id)))
+		}
+		records.getDown.Store(true)
+		require.ErrorIs(t, f.publisher.Publish(ctx, reminder("w")), delivery.ErrStoreDown)
+		records.getDown.Store(false)
+
+		errs := make([]error, 8)
+		var publishers sync.WaitGroup
+		for i := range errs {
+			publishers.Go(func() { errs[i] = f.publisher.Publish(ctx, reminder(fmt.Sprint("w", i))) })
+		}
+		publishers.Wait()
+		published := 0
+		for _, err := range errs {
+			if err == nil {
+				published++
+			}
+		}
+		require.Equal(t, 1, published, "%v", errs)
+		require.NoError(t, f.publisher.Close(ctx))
+	})
+}
 
 func TestScheduledAndCancelled(t *testing.T) {
 	bubble(t, func(f *fixture) {

@@ -97,7 +97,7 @@ func (p *Publisher) recordConfirmed(ctx context.Context, batch []Envelope, errs 
 			failed(record.ID, err)
 		case record.Generation > 0:
 			replays = append(replays, Update{
-				ID: record.ID, Status: record.Status, Generation: record.Generation, RetryCount: record.RetryCount,
+				ID: record.ID, Status: record.Status, Queue: record.Queue, Generation: record.Generation, RetryCount: record.RetryCount,
 				At: now, DueAt: record.DueAt, ClaimedBy: record.ClaimedBy,
 			})
 		}
@@ -114,7 +114,7 @@ func (p *Publisher) recordConfirmed(ctx context.Context, batch []Envelope, errs 
 }
 
 func (p *Publisher) confirmedRecord(envelope *Envelope, now time.Time) Record {
-	record := newRecord(envelope, now)
+	record := newRecord(envelope, p.config.Queue, now)
 	record.Status = StatusQueued
 	if session := sessionOf(p.transport); session != "" {
 		begin := now

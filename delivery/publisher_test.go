@@ -94,7 +94,7 @@ func (s *scripted) Send(_ context.Context, batch []delivery.Envelope) []error {
 func TestPublishOncePerKey(t *testing.T) {
 	bubble(t, func(f *fixture) {
 		transport := &scripted{}
-		publisher, err := delivery.NewPublisher(transport, delivery.PublisherConfig{Idempotency: f.store})
+		publisher, err := delivery.NewPublisher(transport, delivery.PublisherConfig{Queue: "scripted", Idempotency: f.store})
 		require.NoError(t, err)
 		keyed := func(id, key string) delivery.Message {
 			return delivery.Message{ID: id, IdempotencyKey: key, Recipient: "r"}
@@ -167,7 +167,7 @@ func TestPublishScheduled(t *testing.T) {
 func TestForwardKeepsThePast(t *testing.T) {
 	bubble(t, func(f *fixture) {
 		transport := &scripted{}
-		publisher, err := delivery.NewPublisher(transport, delivery.PublisherConfig{Idempotency: f.store})
+		publisher, err := delivery.NewPublisher(transport, delivery.PublisherConfig{Queue: "scripted", Idempotency: f.store})
 		require.NoError(t, err)
 		envelope := delivery.Envelope{Message: to("a"), Generation: 2, History: []delivery.Failure{{Attempt: 1, Error: "x"}}}
 		require.NoError(t, publisher.Forward(f.t.Context(), envelope))
@@ -176,6 +176,35 @@ func TestForwardKeepsThePast(t *testing.T) {
 		require.NoError(t, publisher.Forward(f.t.Context()))
 		require.ErrorIs(t, publisher.Forward(f.t.Context(), delivery.Envelope{}), delivery.ErrInvalid)
 	})
+}
+
+// Two queues may use the same keys, whatever they share.
+func TestPublishersOfDifferentQueuesShareNoKeys(t *testing.T) {
+	bubble(t, func(f *fixture) {
+		message := delivery.Message{ID: "a", IdempotencyKey: "order-1", Recipient: "r"}
+		for _, queue := range []string{"sms", "mail"} {
+			publisher, err := delivery.NewPublisher(&scripted{}, delivery.PublisherConfig{Queue: queue, Idempotency: f.store})
+			require.NoError(t, err)
+			require.NoError(t, publisher.Publish(f.t.Context(), message), queue)
+			message.ID = "b"
+			require.ErrorIs(t, publisher.Publish(f.t.Context(), message), delivery.ErrDuplicate, queue)
+		}
+	})
+}
+
+func TestPublishersNeedAQueueForKeysAndRecords(t *testing.T) {
+	for field, config := range map[string]delivery.PublisherConfig{
+		"keys":         {Idempotency: idempotency.NewMemory(idempotency.MemoryConfig{})},
+		"records":      {Store: newRecords()},
+		"records only": {Store: delivery.RecordsOnly(newRecords())},
+	} {
+		_, err := delivery.NewPublisher(&scripted{}, config)
+		require.ErrorIs(t, err, delivery.ErrConfig, field)
+		require.ErrorContains(t, err, "PublisherConfig.Queue is empty", field)
+		config.Queue = strings.Repeat("q", delivery.MaxIDBytes+1)
+		_, err = delivery.NewPublisher(&scripted{}, config)
+		require.ErrorContains(t, err, "PublisherConfig.Queue has 256 bytes, want at most 255", field)
+	}
 }
 
 func TestPublisherZeroValuesAndFaults(t *testing.T) {

@@ -50,6 +50,48 @@ func TestPublishIn(t *testing.T) {
 	})
 }
 
+// The transaction was committed without what a savepoint had taken back: what is
+// not saved is not sent, whatever the host says.
+func TestOnlyWhatIsSavedIsSentAfterACommit(t *testing.T) {
+	bubble(t, func(f *fixture) {
+		records := f.outboxed(delivery.PublisherConfig{})
+		ctx := f.t.Context()
+		rolledBack, err := f.publisher.PublishIn(ctx, noSaver{}, to("rolled back"))
+		require.NoError(t, err)
+		committed, err := f.publisher.PublishIn(ctx, records, to("cancelled"), to("worker's"))
+		require.NoError(t, err)
+		f.update(delivery.Update{ID: "cancelled", Status: delivery.StatusCancelled, At: time.Now().Add(time.Hour)})
+		_, err = records.Claim(ctx, delivery.Claim{
+			Queue: "memory", Status: delivery.StatusPending, Token: "worker", Now: time.Now().Add(time.Hour), Lease: time.Hour, Limit: 1,
+		})
+		require.NoError(t, err)
+		rolledBack()
+		committed()
+		wait(5 * time.Second)
+		f.empty()
+
+		committed, err = f.publisher.PublishIn(ctx, records, to("store is down"))
+		require.NoError(t, err)
+		records.getDown.Store(true)
+		committed()
+		wait(5 * time.Second)
+		f.empty()
+		records.getDown.Store(false)
+		committed, err = f.publisher.PublishIn(ctx, records, to("saved"))
+		require.NoError(t, err)
+		committed()
+		wait(5 * time.Second)
+		require.EqualValues(t, 1, f.waiting())
+		require.Equal(t, delivery.StatusQueued, records.status(t, "saved"))
+		require.NoError(t, f.publisher.Close(ctx))
+	})
+}
+
+// noSaver is a transaction that is rolled back.
+type noSaver struct{}
+
+func (noSaver) Save(context.Context, ...delivery.Record) []error { return nil }
+
 func TestPublishInTellsItsSaver(t *testing.T) {
 	bubble(t, func(f *fixture) {
 		records := f.outboxed(delivery.PublisherConfig{})

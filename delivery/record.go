@@ -15,6 +15,9 @@ type Record struct {
 // Progress is what has become of a message. Times are UTC, in whole
 // microseconds.
 type Progress struct {
+	// Queue is the name of the queue that the message belongs to: whoever claims
+	// the records of one queue never gets those of another.
+	Queue  string
 	Status Status
 	// Generation is 0, plus 1 for each replay from the dead letters.
 	Generation int
@@ -130,6 +133,9 @@ func (r *Record) Apply(u Update) error {
 	if !u.Acknowledged && u.Status != StatusCancelled {
 		r.Generation, r.RetryCount = u.Generation, u.RetryCount
 	}
+	if u.Queue != "" {
+		r.Queue = u.Queue
+	}
 	if u.Failure != nil {
 		r.History = appendFailure(r.History, *u.Failure)
 		r.LastRetryAt = u.Failure.At
@@ -219,9 +225,10 @@ func (r *Record) judgeCancellation(u *Update) effect {
 	return applies
 }
 
-// newRecord is the record of a message that is being saved.
-func newRecord(envelope *Envelope, now time.Time) Record {
+// newRecord is the record of a message of queue that is being saved.
+func newRecord(envelope *Envelope, queue string, now time.Time) Record {
 	return Record{Message: envelope.Message, Progress: Progress{
+		Queue:      queue,
 		Status:     StatusPending,
 		Generation: envelope.Generation,
 		RetryCount: envelope.Attempt,

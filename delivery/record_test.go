@@ -153,3 +153,20 @@ func TestReadOnlyMethodsOfMapElements(t *testing.T) {
 	stats := map[string]RecordStats{"orders": {Counts: map[Status]map[Priority]int{StatusSent: {Low: 1, High: 2}}}}
 	assert.Equal(t, 3, stats["orders"].Of(StatusSent))
 }
+
+func TestApplyKeepsOrMovesTheQueue(t *testing.T) {
+	r := Record{Message: Message{ID: "m"}, Progress: Progress{Queue: "mail", Status: StatusPending}}
+	for _, step := range []struct {
+		update Update
+		queue  string
+	}{
+		{Update{ID: "m", Status: StatusQueued}, "mail"},
+		{Update{ID: "m", Status: StatusRetrying, Queue: "sms", DueAt: time.Unix(5, 0)}, "sms"},
+		{Update{ID: "m", Status: StatusPending, Queue: "mail"}, "sms"}, // late
+		{Update{ID: "m", Status: StatusDelivered, Acknowledged: true}, "sms"},
+	} {
+		step.update.At = time.Unix(1, 0)
+		_ = r.Apply(step.update)
+		require.Equal(t, step.queue, r.Queue, "%+v", step.update)
+	}
+}

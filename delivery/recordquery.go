@@ -16,6 +16,8 @@ const (
 // RecordFilter picks records. All fields that are set must fit; the zero filter
 // picks everything.
 type RecordFilter struct {
+	// Queue: the record belongs to it. Empty: all queues.
+	Queue string
 	// Statuses: the record has one of them.
 	Statuses []Status
 	// Recipient: the record has the same.
@@ -33,7 +35,8 @@ type RecordFilter struct {
 
 // Match says whether the filter picks record.
 func (f *RecordFilter) Match(record *Record) bool {
-	return (len(f.Statuses) == 0 || slices.Contains(f.Statuses, record.Status)) &&
+	return (f.Queue == "" || f.Queue == record.Queue) &&
+		(len(f.Statuses) == 0 || slices.Contains(f.Statuses, record.Status)) &&
 		(f.Recipient == "" || f.Recipient == record.Recipient) &&
 		(f.Type == "" || f.Type == record.Type) &&
 		(f.IdempotencyKey == "" || f.IdempotencyKey == record.Key()) &&
@@ -132,7 +135,7 @@ func (s *RecordScan) Cursor(last *Record) string {
 }
 
 func (s *RecordScan) digest() uint64 {
-	return CursorDigest("records", s.Recipient, s.Type, s.IdempotencyKey, fmt.Sprint(s.Statuses, s.Priorities, s.Order),
+	return CursorDigest("records", s.Queue, s.Recipient, s.Type, s.IdempotencyKey, fmt.Sprint(s.Statuses, s.Priorities, s.Order),
 		s.Since.UTC().String(), s.Until.UTC().String())
 }
 

@@ -22,15 +22,20 @@ const (
 // RetryWorkerConfig configures a RetryWorker. The zero value is ready to use with
 // a transport that has a name and keeps dead letters.
 type RetryWorkerConfig struct {
-	// Name is the DeadLetter.Source of what the worker gives up. Give it the name
-	// of the consumers that share the queue, so that one message never becomes two
-	// letters. Default: the transport's name, if it is a Namer.
-	Name string
+	// Queue is the queue whose records the worker sees to, and the DeadLetter.Source
+	// of what it gives up. Give it the PublisherConfig.Queue of the publishers and
+	// the ConsumerConfig.Name of the consumers, so that it sees to all of theirs, and
+	// one message never becomes two letters. Default: the transport's name, if it is
+	// a Namer.
+	Queue string
 	// ScanInterval is how long the worker sleeps at most. It wakes earlier for
 	// everything of which the store knows when it is due. Default 30 s; more than 0.
 	ScanInterval time.Duration
 	// BatchSize is how many records are claimed, and sent, together, which is
-	// also how many bodies are in memory at once. Default 500, from 1 to MaxClaim.
+	// also how many bodies are in memory at once. A higher priority goes first, but
+	// an eighth of all goes by when it is due alone, so that for each message that
+	// was due before it, one of a lower priority is passed over at most seven times.
+	// Default 500, from 1 to MaxClaim.
 	BatchSize int
 	// Lease is after how long another worker goes on with what this one had
 	// claimed when it died, and after how long what could not be sent is tried
@@ -60,8 +65,8 @@ type RetryWorkerConfig struct {
 }
 
 func (c RetryWorkerConfig) withDefaults(transport Transport) RetryWorkerConfig {
-	if c.Name == "" && transport != nil {
-		c.Name = nameOf(transport)
+	if c.Queue == "" && transport != nil {
+		c.Queue = nameOf(transport)
 	}
 	if c.ScanInterval == 0 {
 		c.ScanInterval = defaultScanInterval
@@ -88,8 +93,8 @@ func (c *RetryWorkerConfig) validate() error {
 	fault := func(format string, args ...any) {
 		faults = append(faults, fmt.Errorf("%w: RetryWorkerConfig."+format, append([]any{ErrConfig}, args...)...))
 	}
-	if c.Name == "" {
-		fault("Name is empty, and the transport has none of its own")
+	if c.Queue == "" {
+		fault("Queue is empty, and the transport has no name of its own")
 	}
 	if c.ScanInterval <= 0 {
 		fault("ScanInterval is %s, want more than 0", c.ScanInterval)
@@ -111,9 +116,9 @@ func (c *RetryWorkerConfig) validate() error {
 	return errors.Join(append(faults, faultOf("RetryWorkerConfig.DeadLetters", c.DeadLetters))...)
 }
 
-// RetryWorker goes on with stored messages whose time has come. It claims them
-// from the Store in batches, so that any number of workers, in any processes, can
-// share one, and sees to
+// RetryWorker goes on with the stored messages of a queue whose time has come. It
+// claims them from the Store in batches, so that any number of workers, in any
+// processes, can share one, and sees to
 //
 //   - retries that are due, messages that were scheduled, and messages that a
 //     publisher saved before it died: they are sent, and become queued once the

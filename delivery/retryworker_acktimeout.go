@@ -22,7 +22,7 @@ func (r *workerRun) failOverdue(ctx context.Context, batch *claimedBatch) {
 		delay, allowed, fault := retryAfter(r.config.Retry, record.RetryCount)
 		if !allowed {
 			cause := errors.Join(errNotAcknowledged, fault)
-			exhausted.add(r.config.Name, batch, record, ReasonAckTimeout, cause, record.fail(now, cause))
+			exhausted.add(r.config.Queue, batch, record, ReasonAckTimeout, cause, record.fail(now, cause))
 			continue
 		}
 		update := record.scheduleRetry(now, delay, errNotAcknowledged)

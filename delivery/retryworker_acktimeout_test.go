@@ -47,7 +47,7 @@ func TestOverdueAcknowledgments(t *testing.T) {
 		require.Equal(f.t, got.DeadLetterID, letter.ID)
 		require.Equal(f.t, delivery.ReasonAckTimeout, letter.Reason)
 		require.Equal(f.t, "delivery: not acknowledged in time", letter.Error)
-		require.Equal(f.t, "outlet", letter.Source)
+		require.Equal(f.t, "memory", letter.Source)
 		require.Equal(f.t, got.Envelope(), letter.Envelope)
 		require.Equal(f.t, 3, f.ackTimeouts())
 		require.Equal(f.t, 1, f.log.count("dead-lettered"))
@@ -74,7 +74,7 @@ func TestAnOverdueAcknowledgmentIsCountedByTheClaimsHolder(t *testing.T) {
 		f.save(stored("m", delivery.StatusSent, time.Now()))
 		f.records.fail = func(operation string) error {
 			if isUpdate(operation) {
-				claim := delivery.Claim{Status: delivery.StatusSent, Token: "other", Now: time.Now().Add(time.Hour), Lease: time.Hour, Limit: 1}
+				claim := delivery.Claim{Queue: "memory", Status: delivery.StatusSent, Token: "other", Now: time.Now().Add(time.Hour), Lease: time.Hour, Limit: 1}
 				_, err := f.records.Store.Claim(context.Background(), claim)
 				require.NoError(f.t, err)
 			}

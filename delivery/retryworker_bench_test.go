@@ -32,7 +32,7 @@ func BenchmarkRetryWorker(b *testing.B) {
 			ctx := context.Background()
 			store := memory.NewStore(memory.StoreConfig{MaxRecords: 100_000_000})
 			worker, err := delivery.NewRetryWorker(store, discarding{}, delivery.RetryWorkerConfig{
-				Name:        "bench",
+				Queue:       "bench",
 				Retry:       retry.Exponential{Base: time.Hour, Max: time.Hour},
 				DeadLetters: memory.New(memory.Config{}),
 				Metrics:     metrics.NewCollector(metrics.CollectorConfig{}),
@@ -49,7 +49,7 @@ func BenchmarkRetryWorker(b *testing.B) {
 				for i := range records {
 					next++
 					records[i] = delivery.Record{Message: delivery.Message{ID: strconv.Itoa(next), Recipient: "r", Body: body, CreatedAt: begin}}
-					records[i].Status, records[i].DueAt = status, begin
+					records[i].Queue, records[i].Status, records[i].DueAt = "bench", status, begin
 				}
 				require.Nil(b, store.Save(ctx, records...))
 				b.StartTimer()
@@ -79,7 +79,7 @@ func BenchmarkAcknowledger(b *testing.B) {
 			next++
 			ids[i] = strconv.Itoa(next)
 			records[i] = delivery.Record{Message: delivery.Message{ID: ids[i], Recipient: "r"}}
-			records[i].Status, records[i].SentAt = delivery.StatusSent, time.Now()
+			records[i].Queue, records[i].Status, records[i].SentAt = "bench", delivery.StatusSent, time.Now()
 		}
 		require.Nil(b, store.Save(ctx, records...))
 		b.StartTimer()

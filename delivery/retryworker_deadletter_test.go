@@ -38,7 +38,7 @@ func TestWhatTheTransportNeverTakesIsADeadLetter(t *testing.T) {
 				require.Len(f.t, letters, 1)
 				require.Equal(f.t, bad.DeadLetterID, letters[0].ID)
 				require.Equal(f.t, delivery.ReasonPermanent, letters[0].Reason)
-				require.Equal(f.t, "outlet", letters[0].Source)
+				require.Equal(f.t, "memory", letters[0].Source)
 				require.Equal(f.t, bad.Envelope(), letters[0].Envelope)
 				require.Equal(f.t, 1, f.log.count("dead-lettered"))
 				require.True(f.t, f.up("transport"), "it answered")
@@ -68,7 +68,7 @@ func TestADeadLetterIsTakenBack(t *testing.T) {
 		"acknowledged, no resolver":              {meanwhile: byItsUser, config: noResolver, status: delivery.StatusDelivered, letters: 1},
 		"claimed by another worker, whose letter is the same": {
 			meanwhile: func(f *fixture) {
-				claim := delivery.Claim{Status: delivery.StatusSent, Token: "other", Now: time.Now().Add(time.Hour), Lease: time.Hour, Limit: 1}
+				claim := delivery.Claim{Queue: "memory", Status: delivery.StatusSent, Token: "other", Now: time.Now().Add(time.Hour), Lease: time.Hour, Limit: 1}
 				_, err := f.records.Store.Claim(context.Background(), claim)
 				require.NoError(f.t, err)
 			},

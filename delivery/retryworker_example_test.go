@@ -18,7 +18,7 @@ func ExampleRetryWorker() {
 	store, transport := memory.NewStore(memory.StoreConfig{}), memory.New(memory.Config{})
 	defer func() { _ = transport.Close() }()
 	left := delivery.Record{Message: delivery.Message{ID: "m-1", Recipient: "+966500000001"}}
-	left.Status, left.ClaimedBy, left.DueAt = delivery.StatusPending, "somebody who died", time.Now()
+	left.Queue, left.Status, left.ClaimedBy, left.DueAt = "memory", delivery.StatusPending, "somebody who died", time.Now()
 	store.Save(ctx, left)
 
 	worker, err := delivery.NewRetryWorker(store, transport, delivery.RetryWorkerConfig{
@@ -42,7 +42,7 @@ func ExampleAcknowledger() {
 	ctx := context.Background()
 	store := memory.NewStore(memory.StoreConfig{})
 	sent := delivery.Record{Message: delivery.Message{ID: "m-1", Recipient: "+966500000001", RequireAck: true}}
-	sent.Status, sent.SentAt, sent.DueAt = delivery.StatusSent, time.Now(), time.Now().Add(5*time.Minute)
+	sent.Queue, sent.Status, sent.SentAt, sent.DueAt = "memory", delivery.StatusSent, time.Now(), time.Now().Add(5*time.Minute)
 	store.Save(ctx, sent)
 
 	acknowledger, err := delivery.NewAcknowledger(store, delivery.AcknowledgerConfig{})

@@ -121,6 +121,7 @@ func (m *model) consume(rt *rapid.T) {
 		m.outlet.taken = append(m.outlet.taken, envelope)
 	}
 	record := delivery.Record{Message: envelope.Message, Progress: delivery.Progress{
+		Queue:      "memory",
 		RetryCount: envelope.Attempt, Generation: envelope.Generation, History: envelope.History,
 	}}
 	switch rapid.SampledFrom([]string{"ok", "ok", "fails", "permanent"}).Draw(rt, "outcome") {

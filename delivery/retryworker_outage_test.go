@@ -55,6 +55,41 @@ func TestWorkerOutlivesTheStore(t *testing.T) {
 	})
 }
 
+// One queue of the transport is full: its messages come again when their claims
+// end, and those of others need not wait for that.
+func TestAFullQueueHoldsUpNoOther(t *testing.T) {
+	for _, refusal := range []error{delivery.ErrRefused, delivery.ErrUnroutable} {
+		bubble(t, func(f *fixture) {
+			config := f.workerConfig()
+			config.BatchSize = 10
+			f.backlog(95)
+			f.outlet.onSend(func(_ context.Context, batch []delivery.Envelope) []error {
+				errs := make([]error, len(batch))
+				for i := range batch {
+					if batch[i].Priority == delivery.Normal {
+						errs[i] = refusal
+					}
+				}
+				return errs
+			})
+			defer f.work(config)()
+			for i := range 5 {
+				wait(time.Minute)
+				urgent := stored(fmt.Sprint("urgent-", i), delivery.StatusRetrying, time.Now())
+				urgent.Priority = delivery.Urgent
+				f.save(urgent)
+				wait(time.Second)
+				require.Equal(t, delivery.StatusQueued, f.get(urgent.ID).Status, "after a second")
+			}
+			require.True(t, f.up("transport"))
+			require.Less(t, f.outlet.calls(), 6*(10+1)+5, "each once in a lease")
+			f.outlet.onSend(nil)
+			wait(time.Minute)
+			f.sentBetween(95+5, 1, 1)
+		})
+	}
+}
+
 func TestWorkerOutlivesTheTransport(t *testing.T) {
 	bubble(t, func(f *fixture) {
 		config := f.workerConfig()

@@ -31,9 +31,10 @@ type workerRun struct {
 
 	ackTimeouts metrics.Counter
 
-	began time.Time // the last round
-	found int       // how many records it claimed
-	idle  int       // rounds in close succession that found nothing
+	rounds int       // how many there were
+	began  time.Time // the last round
+	found  int       // how many records it claimed
+	idle   int       // rounds in close succession that found nothing
 }
 
 // task is what is done about the due records of one status, unless what it needs
@@ -88,6 +89,7 @@ func (w *RetryWorker) newRun() (*workerRun, error) {
 func (r *workerRun) round(ctx, work context.Context) (full bool) {
 	last := r.began
 	r.began, r.found = time.Now(), 0
+	r.rounds++
 	r.wakeup.reset() // what changes from here on moves it again
 	for _, task := range r.tasks {
 		switch now := time.Now(); {
@@ -120,7 +122,10 @@ func (r *workerRun) claim(ctx context.Context, status Status) *claimedBatch {
 	limited := within(ctx, time.Now(), settleTimeout)
 	defer limited.end()
 	now := time.Now()
-	claim := Claim{Status: status, Token: NewID(), Now: now, Lease: r.config.Lease, Limit: r.config.BatchSize}
+	claim := Claim{
+		Queue: r.config.Queue, Status: status, Token: NewID(), Now: now, Lease: r.config.Lease,
+		Limit: r.config.BatchSize, DueFirst: r.dueFirst(),
+	}
 	records, err := r.worker.store.Claim(limited, claim)
 	if err != nil {
 		if ctx.Err() == nil {
@@ -133,6 +138,18 @@ func (r *workerRun) claim(ctx context.Context, status Status) *claimedBatch {
 		return nil
 	}
 	return &claimedBatch{records: records, token: claim.Token, at: now, until: now.Add(claim.Lease)}
+}
+
+// dueFirstShare is which share of what is claimed goes by its due time alone.
+const dueFirstShare = 8
+
+// dueFirst is the share's part of a batch. Where a batch is too small for it, it is
+// one of a batch in every eighth round.
+func (r *workerRun) dueFirst() int {
+	if r.config.BatchSize < dueFirstShare && r.rounds%dueFirstShare == 0 {
+		return 1
+	}
+	return r.config.BatchSize / dueFirstShare
 }
 
 // sleep sleeps until something is due, as far as that is known. It returns false
@@ -176,7 +193,7 @@ func (r *workerRun) sleep(ctx context.Context) bool {
 func (r *workerRun) nextDue(ctx context.Context, statuses []Status) (time.Time, error) {
 	limited := within(ctx, time.Now(), settleTimeout)
 	defer limited.end()
-	return r.worker.store.NextDue(limited, statuses...)
+	return r.worker.store.NextDue(limited, r.config.Queue, statuses...)
 }
 
 // record has the store carry out updates. While it is down it tries again, as

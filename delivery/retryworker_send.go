@@ -22,39 +22,57 @@ func (r *workerRun) sendDue(ctx context.Context, batch *claimedBatch) {
 	now := microseconds(time.Now())
 	confirmed := make([]Update, 0, len(errs))
 	var unsendable givenUp
-	var failure error
-	failures := 0
+	var failed failedSends
 	for i, err := range errs {
 		record := &batch.records[i]
 		switch {
 		case err == nil:
 			confirmed = append(confirmed, r.confirmed(record, batch, now))
 		case errors.Is(err, ErrInvalid), errors.Is(err, ErrTooLarge):
-			unsendable.add(r.config.Name, batch, record, ReasonPermanent, err, record.failUnsent(now, err))
+			unsendable.add(r.config.Queue, batch, record, ReasonPermanent, err, record.failUnsent(now, err))
 		default:
-			failure = err
-			failures++
+			failed.add(err)
 		}
 	}
-	r.transportAnswered(ctx, len(confirmed), failures, failure)
+	r.transportAnswered(ctx, len(confirmed), failed)
 	if len(confirmed) > 0 {
 		r.record(ctx, batch, confirmed)
 	}
 	r.giveUp(ctx, batch, &unsendable)
 }
 
+// failedSends are those of a batch that the transport did not take.
+type failedSends struct {
+	count   int
+	refused int   // how many it gave an answer for
+	last    error // of those that it gave no answer for, if there are any
+}
+
+func (f *failedSends) add(err error) {
+	f.count++
+	refused := errors.Is(err, ErrRefused) || errors.Is(err, ErrUnroutable)
+	if refused {
+		f.refused++
+	}
+	if !refused || f.refused == f.count {
+		f.last = err
+	}
+}
+
 // transportAnswered tells from the outcome of a batch whether the transport is
-// down. While it takes some messages it is not.
-func (r *workerRun) transportAnswered(ctx context.Context, confirmed, failures int, failure error) {
-	if failures > 0 && confirmed == 0 {
+// down. While it takes some messages it is not, and neither while it refuses them
+// one by one: one queue may be full, or missing, and others have room. What is
+// refused waits for the end of its claim, and nothing else does.
+func (r *workerRun) transportAnswered(ctx context.Context, confirmed int, failed failedSends) {
+	if failed.count > 0 && confirmed+failed.refused == 0 {
 		if ctx.Err() == nil {
-			r.health.transport.failed(ctx, failure)
+			r.health.transport.failed(ctx, failed.last)
 		}
 		return
 	}
-	if failures > 0 {
+	if failed.count > 0 {
 		r.config.Logger.LogAttrs(ctx, slog.LevelWarn, "messages not taken by the transport, will be sent again",
-			slog.Int("count", failures), errorAttr(failure))
+			slog.Int("count", failed.count), errorAttr(failed.last))
 	}
 	r.health.transport.answered(ctx)
 }

@@ -22,7 +22,7 @@ func TestNewRetryWorkerTellsEveryFault(t *testing.T) {
 	require.ErrorIs(t, err, delivery.ErrConfig)
 	require.ErrorIs(t, err, retry.ErrConfig)
 	for _, fault := range []string{
-		"store is nil", "transport is nil", "RetryWorkerConfig.Name is empty",
+		"store is nil", "transport is nil", "RetryWorkerConfig.Queue is empty",
 		"ScanInterval is -1ns, want more than 0", "BatchSize is 10001, want 1 to 10000",
 		"Lease is 1ms, want at least 1s", "Retry: ", "DeadLetters is nil",
 	} {
@@ -224,6 +224,67 @@ func TestRunEndsWithNothingClaimed(t *testing.T) {
 	})
 }
 
+// Queues that share a store share nothing else: a worker sends what belongs to
+// its own, whether it is scheduled, failed, left behind or not acknowledged.
+func TestQueuesShareAStore(t *testing.T) {
+	bubble(t, func(f *fixture) {
+		letters := map[string]*deadLetters{}
+		outlets := map[string]*sendOnly{}
+		for _, queue := range []string{"sms", "mail"} {
+			for _, status := range []delivery.Status{delivery.StatusPending, delivery.StatusRetrying, delivery.StatusQueued, delivery.StatusSent} {
+				record := stored(string(status)+" "+queue, status, time.Now())
+				record.Queue = queue
+				f.save(record)
+			}
+			letters[queue], outlets[queue] = newDeadLetters(), &sendOnly{}
+		}
+		for _, queue := range []string{"sms", "mail"} {
+			config := f.workerConfig()
+			config.Queue, config.Retry, config.DeadLetters = queue, nil, letters[queue]
+			for range 2 {
+				require.NoError(t, f.newWorker(f.records, outlets[queue], config).RunOnce(f.t.Context()))
+			}
+		}
+		for _, queue := range []string{"sms", "mail"} {
+			require.Equal(t, map[string]int{"pending " + queue: 1, "retrying " + queue: 1, "queued " + queue: 1}, outlets[queue].sent())
+			require.Len(t, letters[queue].all(), 1)
+			require.Equal(t, "sent "+queue, letters[queue].all()[0].Envelope.ID)
+			require.Equal(t, queue, letters[queue].all()[0].Source)
+		}
+	})
+}
+
+// After an outage there is much to send: what is urgent goes first, and what is
+// not is sent all the same.
+func TestWhatIsUrgentIsSentFirst(t *testing.T) {
+	for batch, bound := range map[int]int{40: 8 * 40, 3: 8 * 8 * 3} {
+		bubble(t, func(f *fixture) {
+			begin := time.Now()
+			save := func(n int, name string, priority delivery.Priority, due time.Time) {
+				for i := range n {
+					record := stored(fmt.Sprint(name, i), delivery.StatusRetrying, due)
+					record.Priority = priority
+					f.save(record)
+				}
+			}
+			save(1, "low", delivery.Low, begin)
+			save(1000, "high", delivery.High, begin.Add(time.Millisecond))
+			save(1, "urgent", delivery.Urgent, begin.Add(time.Second))
+			wait(time.Second)
+			config := f.workerConfig()
+			config.BatchSize = batch
+			require.NoError(t, f.workOnce(config))
+			place := func(id string) int {
+				return slices.IndexFunc(f.outlet.taken, func(e delivery.Envelope) bool { return e.ID == id })
+			}
+			require.Equal(t, 0, place("urgent0"))
+			require.Less(t, place("low0"), bound, "passed over for too long")
+			require.Positive(t, place("low0"))
+			require.Len(t, f.outlet.sent(), 1002)
+		})
+	}
+}
+
 // distantStore takes two seconds for a claim, and carries it out even when its
 // caller has gone.
 type distantStore struct{ delivery.Store }
@@ -258,6 +319,6 @@ func TestAStoreThatTellsNonsenseCausesNoHotLoop(t *testing.T) {
 // nonsenseStore has something due that can't be claimed.
 type nonsenseStore struct{ delivery.Store }
 
-func (s *nonsenseStore) NextDue(context.Context, ...delivery.Status) (time.Time, error) {
+func (s *nonsenseStore) NextDue(context.Context, string, ...delivery.Status) (time.Time, error) {
 	return time.Now().Add(-time.Second), nil
 }

@@ -11,6 +11,8 @@ import (
 // so that when a process dies, another can go on with its messages. The suite
 // deliverytest.TestStore is this contract as tests.
 //
+// Any number of queues may share a store. IDs are of the store, not of a queue.
+//
 // All methods may be called by any number of goroutines at once, and where the
 // store is shared, by any number of processes. None retains what it is given or
 // returns what it keeps. None reads the clock: time comes in arguments. Times are
@@ -28,8 +30,8 @@ import (
 // one call of many.
 type Store interface {
 	// Save adds records, with the progress that they have. ErrExists says that a
-	// record with the ID is there, which stays as it is. ErrInvalid: the ID is empty
-	// or the Status is none of the statuses.
+	// record with the ID is there, which stays as it is, whatever its Queue.
+	// ErrInvalid: the ID or the Queue is empty or the Status is none of the statuses.
 	Save(ctx context.Context, records ...Record) []error
 
 	// Update carries out each update as Record.Apply does, atomically, and returns
@@ -47,23 +49,25 @@ type Store interface {
 	// exactly once, whatever is saved, changed or purged meanwhile.
 	List(ctx context.Context, query RecordQuery) (RecordPage, error)
 
-	// Claim takes up to claim.Limit records whose Status is claim.Status and whose
-	// DueAt is set and at or before claim.Now, the earliest DueAt first. It makes
-	// them claim.Token's: ClaimedBy is Token and DueAt is Now + Lease from then on.
-	// Callers at the same time get different records. A claim that Claim.Validate
-	// rejects is its error.
+	// Claim takes up to claim.Limit records whose Queue is claim.Queue, whose Status
+	// is claim.Status and whose DueAt is set and at or before claim.Now: those of the
+	// highest Priority, and among them those with the earliest DueAt, which is the
+	// order of the result, too. Before these it takes up to claim.DueFirst by DueAt
+	// alone. It makes them claim.Token's: ClaimedBy is Token and DueAt is Now + Lease
+	// from then on. Callers at the same time get different records. A claim that
+	// Claim.Validate rejects is its error.
 	Claim(ctx context.Context, claim Claim) ([]Record, error)
 
 	// Renew sets DueAt to until for all records, pending or queued, that token has
 	// claimed, and returns how many.
 	Renew(ctx context.Context, token string, until time.Time) (int, error)
 
-	// NextDue returns the earliest DueAt of all records with one of the statuses,
-	// zero when there is none.
-	NextDue(ctx context.Context, statuses ...Status) (time.Time, error)
+	// NextDue returns the earliest DueAt of all records of the queue with one of the
+	// statuses, zero when there is none.
+	NextDue(ctx context.Context, queue string, statuses ...Status) (time.Time, error)
 
-	// Stats counts the records.
-	Stats(ctx context.Context) (RecordStats, error)
+	// Stats counts the records of the queue. An empty queue means all queues.
+	Stats(ctx context.Context, queue string) (RecordStats, error)
 
 	// Purge deletes up to limit records whose Status is final or failed and that
 	// were last changed before the time given, and returns how many.
@@ -137,6 +141,8 @@ func schedules(store Store) bool {
 
 // Claim asks a Store for records that are due.
 type Claim struct {
+	// Queue of the records.
+	Queue string
 	// Status of the records.
 	Status Status
 	// Token is what the records are claimed by.
@@ -147,6 +153,10 @@ type Claim struct {
 	Lease time.Duration
 	// Limit is how many records at most, from 1 to MaxClaim.
 	Limit int
+	// DueFirst is how many of Limit are taken by DueAt alone, so that records of a
+	// lower Priority come while there are always some of a higher one. From 0 to
+	// Limit.
+	DueFirst int
 }
 
 // MaxClaim bounds Claim.Limit.
@@ -155,6 +165,8 @@ const MaxClaim = 10_000
 // Validate reports the first fault as ErrInvalid.
 func (c *Claim) Validate() error {
 	switch {
+	case c.Queue == "":
+		return &InvalidError{Field: "Claim.Queue", Problem: "is empty"}
 	case !c.Status.Valid():
 		return &InvalidError{Field: "Claim.Status", Problem: fmt.Sprintf("is %.32q, want one of the statuses", string(c.Status))}
 	case c.Token == "":
@@ -165,6 +177,8 @@ func (c *Claim) Validate() error {
 		return &InvalidError{Field: "Claim.Lease", Problem: fmt.Sprintf("is %s, want more than 0", c.Lease)}
 	case c.Limit < 1 || c.Limit > MaxClaim:
 		return &InvalidError{Field: "Claim.Limit", Problem: fmt.Sprintf("is %d, want 1 to %d", c.Limit, MaxClaim)}
+	case c.DueFirst < 0 || c.DueFirst > c.Limit:
+		return &InvalidError{Field: "Claim.DueFirst", Problem: fmt.Sprintf("is %d, want 0 to Limit (%d)", c.DueFirst, c.Limit)}
 	}
 	return nil
 }
@@ -178,6 +192,11 @@ type RecordStats struct {
 	// OldestPending is the earliest CreatedAt of the records that are pending, zero
 	// when none is.
 	OldestPending time.Time `json:"oldest_pending,omitzero"`
+	// OldestQueued is the earliest UpdatedAt of the records that are queued: since
+	// when the transport has had the message that it has had longest. Zero when none
+	// is. One that is much older than the queue is long was lost by the transport:
+	// see Publisher.Resend.
+	OldestQueued time.Time `json:"oldest_queued,omitzero"`
 }
 
 // Of is how many records have the status.

@@ -13,6 +13,9 @@ type Update struct {
 	ID string
 	// Status is what the message becomes.
 	Status Status
+	// Queue is the queue that the message belongs to from then on. Empty: the one
+	// that it belonged to before.
+	Queue string
 	// Generation and RetryCount are those of the envelope that the update is about,
 	// with the failure counted if there is one. They keep a late update from undoing
 	// a newer one. They are not looked at where Acknowledged is set or Status is

@@ -43,9 +43,13 @@ func testStore(t *testing.T, patience time.Duration, open func(tb testing.TB) de
 
 		{"ClaimsWhatIsDue", claimsWhatIsDue},
 		{"ClaimsInOrder", claimsInOrder},
+		{"ClaimsByPriority", claimsByPriority},
 		{"ClaimsChangeLittle", claimsChangeLittle},
 		{"LeasesEnd", leasesEnd},
 		{"InvalidClaims", invalidClaims},
+		{"ClaimsByQueue", claimsByQueue},
+		{"TellsByQueue", tellsByQueue},
+		{"MovesBetweenQueues", movesBetweenQueues},
 		{"Renew", renews},
 		{"NextDue", nextDue},
 		{"TimeFromArguments", timeFromArguments},

@@ -66,7 +66,7 @@ func benchmarkRecords(n int) []delivery.Record {
 			Message: delivery.Message{
 				ID: delivery.NewID(), Recipient: fmt.Sprint("recipient ", i%1000), Type: "benchmark", Body: body, CreatedAt: at,
 			},
-			Progress: delivery.Progress{Status: delivery.StatusPending, DueAt: at.Add(30 * time.Second), ClaimedBy: "publisher", UpdatedAt: at},
+			Progress: delivery.Progress{Queue: storeQueue, Status: delivery.StatusPending, DueAt: at.Add(30 * time.Second), ClaimedBy: "publisher", UpdatedAt: at},
 		}
 	}
 	return records

@@ -39,7 +39,7 @@ type storeFault struct {
 	list    func(ctx context.Context, s *memory.Store, query delivery.RecordQuery) (delivery.RecordPage, error)
 	claim   func(ctx context.Context, s *memory.Store, claim delivery.Claim) ([]delivery.Record, error)
 	renew   func(ctx context.Context, s *memory.Store, token string, until time.Time) (int, error)
-	nextDue func(ctx context.Context, s *memory.Store, statuses []delivery.Status) (time.Time, error)
+	nextDue func(ctx context.Context, s *memory.Store, queue string, statuses []delivery.Status) (time.Time, error)
 	stats   func(*delivery.RecordStats)
 	purge   func(ctx context.Context, s *memory.Store, before time.Time, limit int) (int, error)
 	watch   func(s *memory.Store, due func(time.Time)) func()
@@ -88,15 +88,15 @@ func (b *brokenStore) Renew(ctx context.Context, token string, until time.Time) 
 	return b.Store.Renew(ctx, token, until)
 }
 
-func (b *brokenStore) NextDue(ctx context.Context, statuses ...delivery.Status) (time.Time, error) {
+func (b *brokenStore) NextDue(ctx context.Context, queue string, statuses ...delivery.Status) (time.Time, error) {
 	if b.fault.nextDue != nil {
-		return b.fault.nextDue(ctx, b.Store, statuses)
+		return b.fault.nextDue(ctx, b.Store, queue, statuses)
 	}
-	return b.Store.NextDue(ctx, statuses...)
+	return b.Store.NextDue(ctx, queue, statuses...)
 }
 
-func (b *brokenStore) Stats(ctx context.Context) (delivery.RecordStats, error) {
-	stats, err := b.Store.Stats(ctx)
+func (b *brokenStore) Stats(ctx context.Context, queue string) (delivery.RecordStats, error) {
+	stats, err := b.Store.Stats(ctx, queue)
 	if err == nil && b.fault.stats != nil {
 		b.fault.stats(&stats)
 	}

@@ -44,6 +44,52 @@ func claimsInOrder(t *storeSubtest) {
 	t.checkClaim(delivery.StatusPending, "w", after(1), many)
 }
 
+// claimsByPriority claims the highest priority first, and of one priority what is
+// due first; but a part of a claim by the due time alone, so that no priority
+// waits for ever.
+func claimsByPriority(t *storeSubtest) {
+	priorities := delivery.Priorities()
+	var records []delivery.Record
+	save := func(n int, priority delivery.Priority, due int) {
+		for range n {
+			record := dueRecord(len(records), delivery.StatusRetrying, after(due).Add(time.Duration(len(records))*time.Millisecond))
+			record.Priority = priority
+			records = append(records, record)
+		}
+	}
+	for i := len(priorities) - 1; i >= 0; i-- {
+		save(50, priorities[i], 0) // the lowest are due first
+	}
+	save(1, delivery.Urgent, 100)
+	t.save(records...)
+	claim := claimOf(delivery.StatusRetrying, "w", after(90), 10)
+	check := func(what string, want []delivery.Record) {
+		t.Helper()
+		claimed, err := t.store.Claim(t.Context(), claim)
+		if err != nil {
+			t.Fatalf("Claim: %v", err)
+		}
+		if !slices.Equal(idsOf(claimed), idsOf(want)) {
+			t.Errorf("Claim %s: %q, want %q", what, idsOf(claimed), idsOf(want))
+		}
+	}
+	low, normal, high, urgent := records[:50], records[50:100], records[100:150], records[150:200]
+	check("of the highest", urgent[:10])
+	claim.DueFirst = 3
+	check("of the highest and three that are due first", slices.Concat(urgent[10:17], low[:3]))
+	claim.Limit, claim.DueFirst = 30, 0
+	check("of the highest that are due, until there are no more", urgent[17:47])
+	check("of two priorities", slices.Concat(urgent[47:], high[:27]))
+	claim.DueFirst = 30
+	check("of those that are due first", low[3:33])
+	claim.Limit, claim.DueFirst = 200, 20
+	check("of all that are due", slices.Concat(high[27:], normal, low[33:]))
+	check("of nothing", nil)
+	claim.Now = after(101)
+	claim.Lease = storeLease
+	check("of what is due later", records[200:])
+}
+
 // claimsChangeLittle checks that a claim changes two fields of a record, and
 // returns all of the others as they are.
 func claimsChangeLittle(t *storeSubtest) {
@@ -66,7 +112,7 @@ func claimsChangeLittle(t *storeSubtest) {
 		}
 	}
 	t.checkRecords(want...)
-	t.checkStats(delivery.RecordStats{Total: len(want), Counts: countsOf(want), OldestPending: want[0].CreatedAt})
+	t.checkStats(statsOf(want))
 }
 
 // leasesEnd lets a lease expire: another claim takes the record, and the first
@@ -98,15 +144,18 @@ func invalidClaims(t *storeSubtest) {
 	record := dueRecord(0, delivery.StatusPending, after(0))
 	t.save(record)
 	for field, change := range map[string]func(*delivery.Claim){
-		"no Status":         func(c *delivery.Claim) { c.Status = "" },
-		"an unknown Status": func(c *delivery.Claim) { c.Status = "PENDING" },
-		"no Token":          func(c *delivery.Claim) { c.Token = "" },
-		"no Now":            func(c *delivery.Claim) { c.Now = time.Time{} },
-		"no Lease":          func(c *delivery.Claim) { c.Lease = 0 },
-		"a negative Lease":  func(c *delivery.Claim) { c.Lease = -1 },
-		"no Limit":          func(c *delivery.Claim) { c.Limit = 0 },
-		"a negative Limit":  func(c *delivery.Claim) { c.Limit = -1 },
-		"too high a Limit":  func(c *delivery.Claim) { c.Limit = delivery.MaxClaim + 1 },
+		"no Queue":            func(c *delivery.Claim) { c.Queue = "" },
+		"no Status":           func(c *delivery.Claim) { c.Status = "" },
+		"an unknown Status":   func(c *delivery.Claim) { c.Status = "PENDING" },
+		"no Token":            func(c *delivery.Claim) { c.Token = "" },
+		"no Now":              func(c *delivery.Claim) { c.Now = time.Time{} },
+		"no Lease":            func(c *delivery.Claim) { c.Lease = 0 },
+		"a negative Lease":    func(c *delivery.Claim) { c.Lease = -1 },
+		"no Limit":            func(c *delivery.Claim) { c.Limit = 0 },
+		"a negative Limit":    func(c *delivery.Claim) { c.Limit = -1 },
+		"a negative DueFirst": func(c *delivery.Claim) { c.DueFirst = -1 },
+		"too high a DueFirst": func(c *delivery.Claim) { c.DueFirst = c.Limit + 1 },
+		"too high a Limit":    func(c *delivery.Claim) { c.Limit = delivery.MaxClaim + 1 },
 	} {
 		claim := claimOf(delivery.StatusPending, "w", after(1), 1)
 		change(&claim)

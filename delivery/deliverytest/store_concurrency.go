@@ -364,7 +364,7 @@ func everythingAtOnce(t *storeSubtest) {
 	if want := len(b.records) - int(b.purged.Load()); len(left) != want {
 		t.Errorf("%d records are left, want %d", len(left), want)
 	}
-	t.checkStats(delivery.RecordStats{Total: len(left), Counts: countsOf(left)})
+	t.checkStats(statsOf(left))
 	t.checkPurge(after(10), 2*len(b.records), len(left))
 }
 
@@ -419,8 +419,8 @@ func (b *busyStore) saveEach(store delivery.Store, records []delivery.Record) er
 func (b *busyStore) look(store delivery.Store) error {
 	for b.busy() && !b.Failed() {
 		_, listed := store.List(b.Context(), delivery.RecordQuery{Limit: 50})
-		_, stats := store.Stats(b.Context())
-		_, due := store.NextDue(b.Context(), delivery.StatusPending)
+		_, stats := store.Stats(b.Context(), "")
+		_, due := store.NextDue(b.Context(), storeQueue, delivery.StatusPending)
 		_, renewed := store.Renew(b.Context(), "nobody", after(9))
 		if err := errors.Join(listed, stats, due, renewed); err != nil {
 			return err

@@ -13,14 +13,14 @@ import (
 // keepsEveryRecordField saves records with a value in every field, with few,
 // and with the longest allowed.
 func keepsEveryRecordField(t *storeSubtest) {
-	minimal := delivery.Record{Message: delivery.Message{ID: "minimal"}, Progress: delivery.Progress{Status: delivery.StatusPending}}
+	minimal := delivery.Record{Message: delivery.Message{ID: "minimal"}, Progress: delivery.Progress{Queue: storeQueue, Status: delivery.StatusPending}}
 	manyHeaders := plainRecord(1)
 	manyHeaders.Headers = map[string]string{}
 	for i := range 200 {
 		manyHeaders.Headers[fmt.Sprintf("header-%03d", i)] = strings.Repeat("v", i)
 	}
 	longest := fullRecord(2)
-	longest.ID = strings.Repeat("i", delivery.MaxIDBytes)
+	longest.ID, longest.Queue = strings.Repeat("i", delivery.MaxIDBytes), strings.Repeat("q", delivery.MaxIDBytes)
 	longest.Type, longest.ContentType = strings.Repeat("t", delivery.MaxIDBytes), strings.Repeat("c", delivery.MaxIDBytes)
 	longest.IdempotencyKey = strings.Repeat("k", delivery.MaxAttributeBytes)
 	longest.Recipient, longest.Subject = strings.Repeat("r", delivery.MaxAttributeBytes), strings.Repeat("s", delivery.MaxAttributeBytes)
@@ -165,7 +165,7 @@ func keepsTimes(t *storeSubtest) {
 	far.ExpiresAt = time.Date(2262, 1, 2, 3, 4, 5, 6000, time.UTC)
 	farGiven := far
 	farGiven.CreatedAt, farGiven.NotBefore, farGiven.ExpiresAt = fine(far.CreatedAt), fine(far.NotBefore), fine(far.ExpiresAt)
-	none := delivery.Record{Message: delivery.Message{ID: "no times"}, Progress: delivery.Progress{Status: delivery.StatusQueued}}
+	none := delivery.Record{Message: delivery.Message{ID: "no times"}, Progress: delivery.Progress{Queue: storeQueue, Status: delivery.StatusQueued}}
 	t.save(given, farGiven, none)
 	t.checkRecords(want, far, none)
 	t.checkList("of a time", delivery.RecordQuery{RecordFilter: delivery.RecordFilter{Since: far.CreatedAt, Until: far.CreatedAt.Add(time.Microsecond)}}, far.ID)

@@ -102,19 +102,24 @@ var storeFaults = map[string]struct {
 	"gives batches up":           {storeFault{update: giveUpAtOnce()}, []string{"BatchesCrosswise"}},
 	"goes with the first caller": {storeFault{save: goWithTheFirst()}, []string{"CancelledCallers"}},
 
-	"claims twice":        {storeFault{claim: claimTwice()}, []string{"ClaimsAtOnce", "EverythingAtOnce", "RandomSteps"}},
-	"claims too early":    {claimed(func(c *delivery.Claim) { c.Now = c.Now.Add(time.Microsecond) }, records), []string{"ClaimsWhatIsDue", "LeasesEnd"}},
-	"claims too late":     {claimed(func(c *delivery.Claim) { c.Now = c.Now.Add(-time.Microsecond) }, records), []string{"ClaimsWhatIsDue", "NextDue"}},
-	"claims too many":     {claimed(func(c *delivery.Claim) { c.Limit++ }, records), []string{"ClaimsInOrder", "InvalidClaims"}},
-	"claims too few":      {claimed(func(c *delivery.Claim) { c.Limit = min(c.Limit, 100) }, records), []string{"ClaimsInOrder", "ManyAtOnce"}},
-	"claims out of order": {claimed(claim, slices.Reverse[[]delivery.Record]), []string{"ClaimsInOrder", "ManyAtOnce"}},
-	"claims for too long": {claimed(func(c *delivery.Claim) { c.Lease *= 2 }, records), []string{"LeasesEnd", "ClaimsChangeLittle"}},
-	"claims by the clock": {claimed(func(c *delivery.Claim) { c.Now = time.Now() }, records), []string{"TimeFromArguments"}},
-	"claims in a minute":  {claimed(func(c *delivery.Claim) { c.Lease = max(c.Lease, time.Nanosecond) }, records), []string{"InvalidClaims"}},
-	"claims without text": {claimed(claim, eachRecord(func(r *delivery.Record) { r.Body = nil })), []string{"ClaimsChangeLittle", "KeepsBodies"}},
-	"claims in secret":    {claimed(claim, eachRecord(func(r *delivery.Record) { r.ClaimedBy = "" })), []string{"ClaimsChangeLittle"}},
-	"claims with a stamp": {claimed(claim, eachRecord(func(r *delivery.Record) { r.UpdatedAt = r.DueAt })), []string{"ClaimsChangeLittle"}},
-	"never renews":        {storeFault{renew: func(context.Context, *memory.Store, string, time.Time) (int, error) { return 0, nil }}, []string{"Renew", "RandomSteps"}},
+	"claims twice":          {storeFault{claim: claimTwice()}, []string{"ClaimsAtOnce", "EverythingAtOnce", "RandomSteps"}},
+	"claims from any queue": {storeFault{claim: claimFromAny}, []string{"ClaimsByQueue", "RandomSteps"}},
+	"stays in its queue":    {updated(func(u *delivery.Update) { u.Queue = "" }), []string{"MovesBetweenQueues", "RandomSteps"}},
+	"lists any queue":       {listed(func(q *delivery.RecordQuery) { q.Queue = "" }, page), []string{"TellsByQueue"}},
+	"knows no priority":     {claimed(func(c *delivery.Claim) { c.DueFirst = c.Limit }, records), []string{"ClaimsByPriority"}},
+	"passes over for ever":  {claimed(func(c *delivery.Claim) { c.DueFirst = 0 }, records), []string{"ClaimsByPriority", "InvalidClaims"}},
+	"claims too early":      {claimed(func(c *delivery.Claim) { c.Now = c.Now.Add(time.Microsecond) }, records), []string{"ClaimsWhatIsDue", "LeasesEnd"}},
+	"claims too late":       {claimed(func(c *delivery.Claim) { c.Now = c.Now.Add(-time.Microsecond) }, records), []string{"ClaimsWhatIsDue", "NextDue"}},
+	"claims too many":       {claimed(func(c *delivery.Claim) { c.Limit++ }, records), []string{"ClaimsInOrder", "InvalidClaims"}},
+	"claims too few":        {claimed(func(c *delivery.Claim) { c.Limit = min(c.Limit, 100) }, records), []string{"ClaimsInOrder", "ManyAtOnce"}},
+	"claims out of order":   {claimed(claim, slices.Reverse[[]delivery.Record]), []string{"ClaimsInOrder", "ManyAtOnce"}},
+	"claims for too long":   {claimed(func(c *delivery.Claim) { c.Lease *= 2 }, records), []string{"LeasesEnd", "ClaimsChangeLittle"}},
+	"claims by the clock":   {claimed(func(c *delivery.Claim) { c.Now = time.Now() }, records), []string{"TimeFromArguments"}},
+	"claims in a minute":    {claimed(func(c *delivery.Claim) { c.Lease = max(c.Lease, time.Nanosecond) }, records), []string{"InvalidClaims"}},
+	"claims without text":   {claimed(claim, eachRecord(func(r *delivery.Record) { r.Body = nil })), []string{"ClaimsChangeLittle", "KeepsBodies"}},
+	"claims in secret":      {claimed(claim, eachRecord(func(r *delivery.Record) { r.ClaimedBy = "" })), []string{"ClaimsChangeLittle"}},
+	"claims with a stamp":   {claimed(claim, eachRecord(func(r *delivery.Record) { r.UpdatedAt = r.DueAt })), []string{"ClaimsChangeLittle"}},
+	"never renews":          {storeFault{renew: func(context.Context, *memory.Store, string, time.Time) (int, error) { return 0, nil }}, []string{"Renew", "RandomSteps"}},
 	"renews a little less": {storeFault{renew: func(ctx context.Context, s *memory.Store, token string, until time.Time) (int, error) {
 		return s.Renew(ctx, token, until.Add(-1))
 	}}, []string{"Renew"}},
@@ -123,9 +128,9 @@ var storeFaults = map[string]struct {
 		n, again := s.Renew(ctx, token, until)
 		return n, errors.Join(err, again)
 	}}, []string{"Renew"}},
-	"knows one due time": {storeFault{nextDue: func(ctx context.Context, s *memory.Store, _ []delivery.Status) (time.Time, error) {
+	"knows one due time": {storeFault{nextDue: func(ctx context.Context, s *memory.Store, queue string, _ []delivery.Status) (time.Time, error) {
 		statuses := delivery.Statuses()
-		return s.NextDue(ctx, statuses[:]...)
+		return s.NextDue(ctx, queue, statuses[:]...)
 	}}, []string{"NextDue", "RandomSteps"}},
 
 	"lists the other way": {listed(func(q *delivery.RecordQuery) { q.Order ^= 1 }, page), []string{"ListOrder", "ListEqualTimes"}},
@@ -151,7 +156,8 @@ var storeFaults = map[string]struct {
 	"miscounts": {storeFault{stats: func(s *delivery.RecordStats) {
 		s.Counts[delivery.StatusRead] = map[delivery.Priority]int{delivery.Low: 1}
 	}}, []string{"Stats", "Transitions"}},
-	"knows no oldest": {storeFault{stats: func(s *delivery.RecordStats) { s.OldestPending = time.Time{} }}, []string{"Stats", "SavesAtOnce"}},
+	"knows no oldest queued": {storeFault{stats: func(s *delivery.RecordStats) { s.OldestQueued = time.Time{} }}, []string{"Stats", "RandomSteps"}},
+	"knows no oldest":        {storeFault{stats: func(s *delivery.RecordStats) { s.OldestPending = time.Time{} }}, []string{"Stats", "SavesAtOnce"}},
 	"purges a little more": {storeFault{purge: func(ctx context.Context, s *memory.Store, before time.Time, limit int) (int, error) {
 		return s.Purge(ctx, before.Add(time.Microsecond), limit)
 	}}, []string{"Purge"}},
@@ -348,6 +354,19 @@ func claimTwice() func(context.Context, *memory.Store, delivery.Claim) ([]delive
 		}
 		return records, err
 	}
+}
+
+// claimFromAny takes what is due of another queue when nothing of its own is.
+func claimFromAny(ctx context.Context, s *memory.Store, claim delivery.Claim) ([]delivery.Record, error) {
+	records, err := s.Claim(ctx, claim)
+	for _, queue := range []string{"mail", "queue", "other"} {
+		if len(records) > 0 || err != nil || claim.Validate() != nil {
+			break
+		}
+		claim.Queue = queue
+		records, err = s.Claim(ctx, claim)
+	}
+	return records, err
 }
 
 // beginAgain reads a cursor that it does not understand as none.

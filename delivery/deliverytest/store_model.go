@@ -1,6 +1,7 @@
 package deliverytest
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -42,6 +43,8 @@ func randomSteps(t *storeSubtest) {
 var modelTokens = []string{"", "w1", "w2", "w3"}
 
 func (m *recordModel) randomToken() string { return modelTokens[m.random.IntN(len(modelTokens))] }
+
+func (m *recordModel) randomQueue() string { return []string{storeQueue, "other"}[m.random.IntN(2)] }
 
 func (m *recordModel) randomStatus() delivery.Status {
 	statuses := delivery.Statuses()
@@ -93,7 +96,7 @@ func (m *recordModel) stepSave() error {
 	record.Recipient = fmt.Sprint("recipient ", m.random.IntN(3))
 	record.CreatedAt = m.now.Add(time.Duration(m.random.IntN(3)) * time.Second)
 	record.Status, record.DueAt, record.ClaimedBy, record.UpdatedAt = m.randomStatus(), m.randomTime(), m.randomToken(), m.now
-	record.RetryCount, record.Generation = m.random.IntN(2), m.random.IntN(2)
+	record.RetryCount, record.Generation, record.Queue = m.random.IntN(2), m.random.IntN(2), m.randomQueue()
 	m.last = fmt.Sprintf("save %+v", record)
 	m.records = append(m.records, record)
 	return m.compareErrors(m.store.Save(m.Context(), record), nil)
@@ -152,6 +155,9 @@ func (m *recordModel) randomUpdate(record *delivery.Record) delivery.Update {
 		update.RetryCount++
 		update.Failure = &delivery.Failure{At: m.now, Attempt: record.RetryCount + 1, Error: fmt.Sprint("failure at ", m.now)}
 	}
+	if m.random.IntN(4) == 0 {
+		update.Queue = m.randomQueue()
+	}
 	if m.random.IntN(3) == 0 {
 		update.OnlyIfClaimedBy = m.randomToken()
 	}
@@ -164,36 +170,58 @@ func (m *recordModel) randomUpdate(record *delivery.Record) delivery.Update {
 
 func (m *recordModel) stepClaim() error {
 	claim := claimOf(m.randomStatus(), modelTokens[1+m.random.IntN(3)], m.now, 1+m.random.IntN(3))
+	claim.Queue = m.randomQueue()
 	claim.Lease = time.Duration(1+m.random.IntN(30)) * time.Second
+	claim.DueFirst = claim.Limit * m.random.IntN(2)
 	m.last = fmt.Sprintf("claim %+v", claim)
-	var due []time.Time
+	var want []delivery.Record
 	for i := range m.records {
-		if record := &m.records[i]; record.Status == claim.Status && !record.DueAt.IsZero() && !record.DueAt.After(claim.Now) {
-			due = append(due, record.DueAt)
+		if record := &m.records[i]; record.Queue == claim.Queue && record.Status == claim.Status && !record.DueAt.IsZero() && !record.DueAt.After(claim.Now) {
+			want = append(want, *record)
 		}
 	}
-	slices.SortFunc(due, time.Time.Compare)
-	due = due[:min(len(due), claim.Limit)]
+	order := compareClaimed
+	if claim.DueFirst > 0 {
+		order = compareDue
+	}
+	slices.SortFunc(want, order)
+	want = want[:min(len(want), claim.Limit)]
 	claimed, err := m.store.Claim(m.Context(), claim)
 	if err != nil {
 		return err
 	}
-	if len(claimed) != len(due) {
-		return fmt.Errorf("%d were claimed, want %d", len(claimed), len(due))
+	if len(claimed) != len(want) {
+		return fmt.Errorf("%d were claimed, want %d", len(claimed), len(want))
 	}
+	before := make([]delivery.Record, len(claimed))
 	for i := range claimed {
 		record := recordOf(m.records, claimed[i].ID)
-		// Of several that are due at the same time any may come.
-		if record == nil || record.Status != claim.Status || !record.DueAt.Equal(due[i]) {
-			return fmt.Errorf("claimed %q, want one that is due at %s", claimed[i].ID, due[i])
+		if record == nil || record.Queue != claim.Queue || record.Status != claim.Status {
+			return fmt.Errorf("claimed %q, which is not in the queue or has another status", claimed[i].ID)
 		}
+		before[i] = *record
 		record.ClaimedBy, record.DueAt = claim.Token, claim.Now.Add(claim.Lease)
 		if err := recordDifferences(record, &claimed[i]); err != nil {
 			return fmt.Errorf("claimed %q: %w", claimed[i].ID, err)
 		}
 	}
+	if !slices.IsSortedFunc(before, compareClaimed) {
+		return fmt.Errorf("claimed %q, which is not their order", idsOf(claimed))
+	}
+	// Of several that are equal any may come.
+	slices.SortStableFunc(before, order)
+	if slices.CompareFunc(before, want, order) != 0 {
+		return fmt.Errorf("claimed %q, want the like of %q", idsOf(claimed), idsOf(want))
+	}
 	return nil
 }
+
+// compareClaimed is the order in which records are claimed.
+func compareClaimed(a, b delivery.Record) int {
+	return cmp.Or(cmp.Compare(b.Priority, a.Priority), compareDue(a, b))
+}
+
+func compareDue(a, b delivery.Record) int { return a.DueAt.Compare(b.DueAt) }
 
 func (m *recordModel) stepRenew() error {
 	token, until := modelTokens[1+m.random.IntN(3)], m.now.Add(time.Duration(m.random.IntN(30))*time.Second)
@@ -218,6 +246,9 @@ func (m *recordModel) stepList() error {
 	}
 	if m.random.IntN(2) == 0 {
 		query.Recipient = fmt.Sprint("recipient ", m.random.IntN(3))
+	}
+	if m.random.IntN(2) == 0 {
+		query.Queue = m.randomQueue()
 	}
 	m.last = fmt.Sprintf("list %+v", query)
 	var want []delivery.Record
@@ -306,25 +337,21 @@ func (m *recordModel) check() error {
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
-	stats := delivery.RecordStats{Total: len(m.records), Counts: countsOf(m.records)}
 	for i := range m.records {
 		if err := recordDifferences(&m.records[i], &got[i]); err != nil {
 			return fmt.Errorf("record %s: %w", got[i].ID, err)
 		}
-		if record := &m.records[i]; record.Status == delivery.StatusPending && (stats.OldestPending.IsZero() || record.CreatedAt.Before(stats.OldestPending)) {
-			stats.OldestPending = record.CreatedAt
-		}
 	}
-	m.checkStats(stats)
-	statuses := []delivery.Status{m.randomStatus(), m.randomStatus()}
+	m.checkStats(statsOf(m.records))
+	statuses, queue := []delivery.Status{m.randomStatus(), m.randomStatus()}, m.randomQueue()
 	var due time.Time
 	for i := range m.records {
 		record := &m.records[i]
-		if slices.Contains(statuses, record.Status) && !record.DueAt.IsZero() && (due.IsZero() || record.DueAt.Before(due)) {
+		if record.Queue == queue && slices.Contains(statuses, record.Status) && !record.DueAt.IsZero() && (due.IsZero() || record.DueAt.Before(due)) {
 			due = record.DueAt
 		}
 	}
-	m.checkNextDue(due, statuses...)
+	m.checkNextDueOf(queue, due, statuses...)
 	if m.Failed() {
 		return errors.New("see above")
 	}

@@ -15,6 +15,9 @@ var storeStart = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 // after is a time so many seconds after storeStart.
 func after(seconds int) time.Time { return storeStart.Add(time.Duration(seconds) * time.Second) }
 
+// storeQueue is the queue of the records, unless the test says otherwise.
+const storeQueue = "queue"
+
 // plainRecord is record i of a series that are made second by second. It is
 // pending, and nobody has claimed it.
 func plainRecord(i int) delivery.Record {
@@ -22,7 +25,7 @@ func plainRecord(i int) delivery.Record {
 		Message: delivery.Message{
 			ID: fmt.Sprintf("record-%04d", i), Recipient: "recipient", Body: []byte("body"), CreatedAt: after(i),
 		},
-		Progress: delivery.Progress{Status: delivery.StatusPending, UpdatedAt: after(i)},
+		Progress: delivery.Progress{Queue: storeQueue, Status: delivery.StatusPending, UpdatedAt: after(i)},
 	}
 }
 
@@ -62,6 +65,7 @@ func fullRecord(i int) delivery.Record {
 		RequireAck:     true,
 	}
 	record.Progress = delivery.Progress{
+		Queue:        storeQueue,
 		Status:       delivery.StatusRetrying,
 		Generation:   3,
 		RetryCount:   12,
@@ -104,6 +108,7 @@ func progressDifferences(want, got *delivery.Progress) error {
 		errs = append(errs, fmt.Errorf("%s is %.80v, want %.80v", field, got, want))
 	}
 	for _, field := range []struct{ name, want, got string }{
+		{"Queue", want.Queue, got.Queue},
 		{"Status", string(want.Status), string(got.Status)},
 		{"DeadLetterID", want.DeadLetterID, got.DeadLetterID},
 		{"ClaimedBy", want.ClaimedBy, got.ClaimedBy},

@@ -26,5 +26,5 @@ func seesTheOthers(t *storeSubtest) {
 	one.update(update)
 	other.checkRecords(record)
 	other.checkNextDue(time.Time{}, delivery.StatusRetrying)
-	other.checkStats(delivery.RecordStats{Total: 1, Counts: countsOf([]delivery.Record{record})})
+	other.checkStats(statsOf([]delivery.Record{record}))
 }

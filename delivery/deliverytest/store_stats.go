@@ -1,6 +1,9 @@
 package deliverytest
 
 import (
+	"errors"
+	"time"
+
 	"github.com/esh3artech/barid/delivery"
 )
 
@@ -16,18 +19,46 @@ func countsOf(records []delivery.Record) map[delivery.Status]map[delivery.Priori
 	return counts
 }
 
-// checkStats fails the test unless Stats returns the same.
+// statsOf is what Stats has to be for the records.
+func statsOf(records []delivery.Record) delivery.RecordStats {
+	stats := delivery.RecordStats{Total: len(records), Counts: countsOf(records)}
+	earliest := func(at *time.Time, other time.Time) {
+		if at.IsZero() || other.Before(*at) {
+			*at = other
+		}
+	}
+	for i := range records {
+		switch records[i].Status {
+		case delivery.StatusPending:
+			earliest(&stats.OldestPending, records[i].CreatedAt)
+		case delivery.StatusQueued:
+			earliest(&stats.OldestQueued, records[i].UpdatedAt)
+		default:
+		}
+	}
+	return stats
+}
+
+// checkStats fails the test unless Stats of all queues returns the same.
 func (t *storeSubtest) checkStats(want delivery.RecordStats) {
 	t.Helper()
-	got, err := t.store.Stats(t.Context())
+	t.checkStatsOf("", want)
+}
+
+func (t *storeSubtest) checkStatsOf(queue string, want delivery.RecordStats) {
+	t.Helper()
+	got, err := t.store.Stats(t.Context(), queue)
 	if err != nil {
 		t.Fatalf("Stats: %v", err)
 	}
 	if got.Total != want.Total || !got.OldestPending.Equal(want.OldestPending) {
 		t.Errorf("Stats: Total is %d, OldestPending %s, want %d and %s", got.Total, got.OldestPending, want.Total, want.OldestPending)
 	}
-	if err := timeProblem(got.OldestPending); err != nil {
-		t.Errorf("Stats: OldestPending: %v", err)
+	if !got.OldestQueued.Equal(want.OldestQueued) {
+		t.Errorf("Stats: OldestQueued is %s, want %s", got.OldestQueued, want.OldestQueued)
+	}
+	if err := errors.Join(timeProblem(got.OldestPending), timeProblem(got.OldestQueued)); err != nil {
+		t.Errorf("Stats: oldest: %v", err)
 	}
 	total := 0
 	for _, status := range delivery.Statuses() {
@@ -58,17 +89,10 @@ func storeStats(t *storeSubtest) {
 	t.save(records...)
 	check := func() {
 		t.Helper()
-		stats := delivery.RecordStats{Total: len(records), Counts: countsOf(records)}
-		for i := range records {
-			if records[i].Status == delivery.StatusPending {
-				stats.OldestPending = records[i].CreatedAt
-				break
-			}
-		}
-		t.checkStats(stats)
+		t.checkStats(statsOf(records))
 	}
 	check()
-	stats, err := t.store.Stats(t.Context())
+	stats, err := t.store.Stats(t.Context(), "")
 	if err != nil {
 		t.Fatalf("Stats: %v", err)
 	}

@@ -142,7 +142,7 @@ func (t *storeSubtest) claim(status delivery.Status, token string, now time.Time
 const storeLease = time.Minute
 
 func claimOf(status delivery.Status, token string, now time.Time, limit int) delivery.Claim {
-	return delivery.Claim{Status: status, Token: token, Now: now, Lease: storeLease, Limit: limit}
+	return delivery.Claim{Queue: storeQueue, Status: status, Token: token, Now: now, Lease: storeLease, Limit: limit}
 }
 
 // checkClaim claims records, and fails the test unless they are those wanted,
@@ -165,9 +165,14 @@ func (t *storeSubtest) checkRenew(token string, until time.Time, want int) {
 
 func (t *storeSubtest) checkNextDue(want time.Time, statuses ...delivery.Status) {
 	t.Helper()
-	got, err := t.store.NextDue(t.Context(), statuses...)
+	t.checkNextDueOf(storeQueue, want, statuses...)
+}
+
+func (t *storeSubtest) checkNextDueOf(queue string, want time.Time, statuses ...delivery.Status) {
+	t.Helper()
+	got, err := t.store.NextDue(t.Context(), queue, statuses...)
 	if err != nil || !got.Equal(want) {
-		t.Errorf("NextDue of %v: %s, %v, want %s", statuses, got, err, want)
+		t.Errorf("NextDue of %v in %q: %s, %v, want %s", statuses, queue, got, err, want)
 	}
 	if err := timeProblem(got); err != nil {
 		t.Errorf("NextDue: %v", err)

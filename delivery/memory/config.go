@@ -13,7 +13,8 @@ var ErrConfig = errors.New("memory: invalid config")
 
 // Config says how much a transport holds. The zero value is ready to use.
 type Config struct {
-	// Name is what Transport.Name returns. Default "memory".
+	// Name is what Transport.Name returns. Queues that share a message store or
+	// idempotency keys need different ones. Default "memory".
 	Name string
 	// MaxMessages bounds three things, each by itself: the messages that are ready
 	// to be received, over all priorities; the delayed messages; and the dead

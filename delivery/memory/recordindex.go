@@ -2,6 +2,7 @@ package memory
 
 import (
 	"bytes"
+	"cmp"
 	"maps"
 	"slices"
 	"time"
@@ -17,11 +18,16 @@ type recordIndex struct {
 	byAge  sortedList
 	claims map[string][]*storedRecord // by ClaimedBy
 
-	due     map[delivery.Status]*timeHeap // records with a DueAt, by DueAt
-	pending *timeHeap                     // pending records, by CreatedAt
-	settled *timeHeap                     // records that may be purged, by UpdatedAt
+	queues  map[string]*queueIndex
+	settled *timeHeap // records that may be purged, by UpdatedAt
+}
 
-	counts map[delivery.Status]map[delivery.Priority]int
+// queueIndex finds the records of one queue.
+type queueIndex struct {
+	due     map[delivery.Status]dueRecords // records with a DueAt
+	pending *timeHeap                      // pending records, by CreatedAt
+	queued  *timeHeap                      // queued records, by UpdatedAt
+	counts  map[delivery.Status]map[delivery.Priority]int
 }
 
 // storedRecord is a record with its positions in the index. Only the record's
@@ -31,7 +37,8 @@ type storedRecord struct {
 	record delivery.Record
 	// number is the order of saving, and orders records that are equal otherwise.
 	number uint64
-	// status is the one that the record is counted under.
+	// queue and status are those that the record is counted under.
+	queue  *queueIndex
 	status delivery.Status
 	// token and claim are the record's position in claims.
 	token string
@@ -41,19 +48,31 @@ type storedRecord struct {
 }
 
 func newRecordIndex() *recordIndex {
-	r := &recordIndex{
+	return &recordIndex{
 		byID:    map[string]*storedRecord{},
 		claims:  map[string][]*storedRecord{},
-		due:     map[delivery.Status]*timeHeap{},
-		pending: &timeHeap{kind: pendingHeap, key: func(stored *storedRecord) time.Time { return stored.record.CreatedAt }},
+		queues:  map[string]*queueIndex{},
 		settled: &timeHeap{kind: settledHeap, key: func(stored *storedRecord) time.Time { return stored.record.UpdatedAt }},
+	}
+}
+
+// queue is the index of a queue, which is made for its first record.
+func (r *recordIndex) queue(name string) *queueIndex {
+	if q := r.queues[name]; q != nil {
+		return q
+	}
+	q := &queueIndex{
+		due:     map[delivery.Status]dueRecords{},
+		pending: &timeHeap{kind: waitingHeap, key: func(stored *storedRecord) time.Time { return stored.record.CreatedAt }},
+		queued:  &timeHeap{kind: waitingHeap, key: func(stored *storedRecord) time.Time { return stored.record.UpdatedAt }},
 		counts:  map[delivery.Status]map[delivery.Priority]int{},
 	}
 	for _, status := range delivery.Statuses() {
-		r.due[status] = &timeHeap{kind: dueHeap, key: func(stored *storedRecord) time.Time { return stored.record.DueAt }}
-		r.counts[status] = map[delivery.Priority]int{}
+		q.due[status] = dueRecords{}
+		q.counts[status] = map[delivery.Priority]int{}
 	}
-	return r
+	r.queues[name] = q
+	return q
 }
 
 func (r *recordIndex) add(stored *storedRecord) {
@@ -78,13 +97,17 @@ func (r *recordIndex) reindex(stored *storedRecord) {
 
 func (r *recordIndex) enter(stored *storedRecord) {
 	progress := &stored.record.Progress
-	stored.status = progress.Status
-	r.counts[stored.status][stored.record.Priority]++
+	stored.queue, stored.status = r.queue(progress.Queue), progress.Status
+	stored.queue.counts[stored.status][stored.record.Priority]++
 	if !progress.DueAt.IsZero() {
-		r.due[stored.status].push(stored)
+		stored.queue.due[stored.status].push(stored)
 	}
-	if stored.status == delivery.StatusPending {
-		r.pending.push(stored)
+	switch stored.status {
+	case delivery.StatusPending:
+		stored.queue.pending.push(stored)
+	case delivery.StatusQueued:
+		stored.queue.queued.push(stored)
+	default:
 	}
 	if stored.status.Final() || stored.status == delivery.StatusFailed {
 		r.settled.push(stored)
@@ -96,7 +119,7 @@ func (r *recordIndex) enter(stored *storedRecord) {
 }
 
 func (r *recordIndex) leave(stored *storedRecord) {
-	counts := r.counts[stored.status]
+	counts := stored.queue.counts[stored.status]
 	if counts[stored.record.Priority]--; counts[stored.record.Priority] == 0 {
 		delete(counts, stored.record.Priority)
 	}
@@ -126,24 +149,47 @@ func (r *recordIndex) reschedule(stored *storedRecord) {
 		heap.remove(stored)
 	}
 	if !stored.record.DueAt.IsZero() {
-		r.due[stored.status].push(stored)
+		stored.queue.due[stored.status].push(stored)
 	}
+}
+
+// nextDue is the earliest DueAt of a queue's records with the status, or zero.
+func (r *recordIndex) nextDue(queue string, status delivery.Status) time.Time {
+	q := r.queues[queue]
+	if q == nil {
+		return time.Time{}
+	}
+	first := q.due[status].earliest()
+	if first == nil {
+		return time.Time{}
+	}
+	return first.record.DueAt
 }
 
 // claim returns the claimed records, which share their bytes with those in the
 // index.
 func (r *recordIndex) claim(claim delivery.Claim, until time.Time) []delivery.Record {
+	q := r.queues[claim.Queue]
+	if q == nil {
+		return nil
+	}
 	var claimed []delivery.Record
 	var taken []*storedRecord
-	due := r.due[claim.Status]
+	due := q.due[claim.Status]
 	for len(taken) < claim.Limit {
-		first := due.first()
-		if first == nil || first.record.DueAt.After(claim.Now) {
+		next := due.highest(claim.Now)
+		if next != nil && len(taken) < claim.DueFirst {
+			next = due.earliest()
+		}
+		if next == nil {
 			break
 		}
-		due.remove(first)
-		taken = append(taken, first)
+		due.remove(next)
+		taken = append(taken, next)
 	}
+	slices.SortStableFunc(taken, func(a, b *storedRecord) int {
+		return cmp.Or(cmp.Compare(b.record.Priority, a.record.Priority), a.record.DueAt.Compare(b.record.DueAt))
+	})
 	if len(taken) > 0 {
 		claimed = make([]delivery.Record, len(taken))
 	}
@@ -155,17 +201,35 @@ func (r *recordIndex) claim(claim delivery.Claim, until time.Time) []delivery.Re
 	return claimed
 }
 
-func (r *recordIndex) stats() delivery.RecordStats {
-	stats := delivery.RecordStats{Total: len(r.byID), Counts: map[delivery.Status]map[delivery.Priority]int{}}
-	for status, counts := range r.counts {
-		if len(counts) > 0 {
-			stats.Counts[status] = maps.Clone(counts)
+// stats counts the records of a queue, or of all when its name is empty.
+func (r *recordIndex) stats(queue string) delivery.RecordStats {
+	stats := delivery.RecordStats{Counts: map[delivery.Status]map[delivery.Priority]int{}}
+	var pending, queued earliest
+	for name, q := range r.queues {
+		if queue == "" || queue == name {
+			q.addTo(&stats)
+			if first := q.pending.first(); first != nil {
+				pending.add(first.record.CreatedAt)
+			}
+			if first := q.queued.first(); first != nil {
+				queued.add(first.record.UpdatedAt)
+			}
 		}
 	}
-	if first := r.pending.first(); first != nil {
-		stats.OldestPending = first.record.CreatedAt
-	}
+	stats.OldestPending, stats.OldestQueued = pending.at, queued.at
 	return stats
+}
+
+func (q *queueIndex) addTo(stats *delivery.RecordStats) {
+	for status, counts := range q.counts {
+		if len(counts) > 0 && stats.Counts[status] == nil {
+			stats.Counts[status] = map[delivery.Priority]int{}
+		}
+		for priority, count := range counts {
+			stats.Counts[status][priority] += count
+			stats.Total += count
+		}
+	}
 }
 
 // isolateRecord copies what the record shares with its caller.

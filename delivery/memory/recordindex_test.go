@@ -42,13 +42,13 @@ func TestStoreKeepsOrderAmongMany(t *testing.T) {
 				break
 			}
 		}
-		stats, err := store.Stats(ctx)
+		stats, err := store.Stats(ctx, "")
 		require.NoError(t, err)
 		require.Equal(t, count-gone, stats.Total)
 		purged, err := store.Purge(ctx, recordNumbered(gone+500).CreatedAt, count)
 		require.NoError(t, err)
 		require.Equal(t, 500, purged)
-		due, err := store.NextDue(ctx, delivery.StatusDelivered)
+		due, err := store.NextDue(ctx, "queue", delivery.StatusDelivered)
 		require.NoError(t, err)
 		require.Equal(t, gone+500 == count, due.IsZero())
 	}
@@ -104,7 +104,7 @@ func TestStoreRenewsWhileOthersSettle(t *testing.T) {
 		require.NoError(t, err)
 	}
 	settling.Wait()
-	due, err := store.NextDue(ctx, delivery.StatusQueued)
+	due, err := store.NextDue(ctx, "queue", delivery.StatusQueued)
 	require.NoError(t, err)
 	assert.Equal(t, until, due)
 	renewed, err := store.Renew(ctx, "session", until.Add(time.Hour))

@@ -119,6 +119,8 @@ func (s *Store) save(stored *storedRecord) error {
 	switch {
 	case stored.record.ID == "":
 		return &delivery.InvalidError{Field: "ID", Problem: "is empty"}
+	case stored.record.Queue == "":
+		return &delivery.InvalidError{Field: "Queue", Problem: "is empty"}
 	case !stored.record.Status.Valid():
 		return &delivery.InvalidError{Field: "Status", Problem: fmt.Sprintf("is %.32q, want one of the statuses", string(stored.record.Status))}
 	case s.records.byID[stored.record.ID] != nil:
@@ -260,7 +262,7 @@ func (s *Store) Renew(ctx context.Context, token string, until time.Time) (int, 
 }
 
 // NextDue implements delivery.Store.
-func (s *Store) NextDue(ctx context.Context, statuses ...delivery.Status) (time.Time, error) {
+func (s *Store) NextDue(ctx context.Context, queue string, statuses ...delivery.Status) (time.Time, error) {
 	if err := s.usable(ctx); err != nil {
 		return time.Time{}, err
 	}
@@ -268,9 +270,7 @@ func (s *Store) NextDue(ctx context.Context, statuses ...delivery.Status) (time.
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	for _, status := range statuses {
-		if first := s.records.due[status].first(); first != nil {
-			due.add(first.record.DueAt)
-		}
+		due.add(s.records.nextDue(queue, status))
 	}
 	return due.at, nil
 }
@@ -298,13 +298,13 @@ func (s *Store) Purge(ctx context.Context, before time.Time, limit int) (int, er
 }
 
 // Stats implements delivery.Store.
-func (s *Store) Stats(ctx context.Context) (delivery.RecordStats, error) {
+func (s *Store) Stats(ctx context.Context, queue string) (delivery.RecordStats, error) {
 	if err := s.usable(ctx); err != nil {
 		return delivery.RecordStats{}, err
 	}
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	return s.records.stats(), nil
+	return s.records.stats(queue), nil
 }
 
 // repeat is the errors of a call that failed as a whole.

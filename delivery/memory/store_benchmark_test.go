@@ -32,7 +32,7 @@ func BenchmarkStoreMillion(b *testing.B) {
 		for b.Loop() {
 			now = now.Add(time.Hour)
 			claimed, err := store.Claim(b.Context(), delivery.Claim{
-				Status: delivery.StatusPending, Token: "w", Now: now, Lease: time.Minute, Limit: 1000,
+				Queue: "queue", Status: delivery.StatusPending, Token: "w", Now: now, Lease: time.Minute, Limit: 1000,
 			})
 			if err != nil || len(claimed) != 1000 {
 				b.Fatal(len(claimed), err)
@@ -42,7 +42,7 @@ func BenchmarkStoreMillion(b *testing.B) {
 	b.Run("NextDue", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
-			if _, err := store.NextDue(b.Context(), delivery.StatusPending, delivery.StatusRetrying); err != nil {
+			if _, err := store.NextDue(b.Context(), "queue", delivery.StatusPending, delivery.StatusRetrying); err != nil {
 				b.Fatal(err)
 			}
 		}
@@ -50,7 +50,7 @@ func BenchmarkStoreMillion(b *testing.B) {
 	b.Run("Stats", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
-			if stats, err := store.Stats(b.Context()); err != nil || stats.Total != 1_000_000 {
+			if stats, err := store.Stats(b.Context(), ""); err != nil || stats.Total != 1_000_000 {
 				b.Fatal(stats.Total, err)
 			}
 		}

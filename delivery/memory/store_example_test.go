@@ -14,10 +14,10 @@ func ExampleStore() {
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	store.Save(ctx, delivery.Record{
 		Message:  delivery.Message{ID: "1", Recipient: "a", CreatedAt: now},
-		Progress: delivery.Progress{Status: delivery.StatusPending, DueAt: now, UpdatedAt: now},
+		Progress: delivery.Progress{Queue: "orders", Status: delivery.StatusPending, DueAt: now, UpdatedAt: now},
 	})
 
-	claimed, _ := store.Claim(ctx, delivery.Claim{Status: delivery.StatusPending, Token: "worker", Now: now, Lease: time.Minute, Limit: 10})
+	claimed, _ := store.Claim(ctx, delivery.Claim{Queue: "orders", Status: delivery.StatusPending, Token: "worker", Now: now, Lease: time.Minute, Limit: 10})
 	fmt.Println("claimed:", len(claimed), "until", claimed[0].DueAt.Format(time.TimeOnly))
 
 	progress, _ := store.Update(ctx, delivery.Update{ID: "1", Status: delivery.StatusQueued, At: now, OnlyIfClaimedBy: "worker"})

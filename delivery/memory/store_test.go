@@ -19,7 +19,7 @@ func recordNumbered(i int) delivery.Record {
 	at := time.Date(2026, 3, 1, 0, 0, i, 0, time.UTC)
 	return delivery.Record{
 		Message:  delivery.Message{ID: fmt.Sprintf("m%06d", i), Recipient: "r", CreatedAt: at},
-		Progress: delivery.Progress{Status: delivery.StatusPending, DueAt: at, UpdatedAt: at},
+		Progress: delivery.Progress{Queue: "queue", Status: delivery.StatusPending, DueAt: at, UpdatedAt: at},
 	}
 }
 
@@ -37,8 +37,8 @@ func TestStoreConfig(t *testing.T) {
 			_, listed := store.List(ctx, delivery.RecordQuery{})
 			_, claimed := store.Claim(ctx, delivery.Claim{})
 			_, renewed := store.Renew(ctx, "", time.Time{})
-			_, next := store.NextDue(ctx)
-			_, stats := store.Stats(ctx)
+			_, next := store.NextDue(ctx, "queue")
+			_, stats := store.Stats(ctx, "")
 			_, purged := store.Purge(ctx, time.Time{}, 1)
 			errs = append(append(append(errs, updated...), got...), listed, claimed, renewed, next, stats, purged, store.Ping(ctx))
 			require.Len(t, errs, 10)
@@ -79,7 +79,7 @@ func TestStoreClaims(t *testing.T) {
 	now := recordNumbered(2999).CreatedAt
 	for from := 0; from < 3000; from += 1000 {
 		claimed, err := store.Claim(ctx, delivery.Claim{
-			Status: delivery.StatusPending, Token: "w", Now: now, Lease: time.Hour, Limit: 1000,
+			Queue: "queue", Status: delivery.StatusPending, Token: "w", Now: now, Lease: time.Hour, Limit: 1000,
 		})
 		require.NoError(t, err)
 		require.Len(t, claimed, 1000)
@@ -87,7 +87,7 @@ func TestStoreClaims(t *testing.T) {
 			require.Equal(t, recordNumbered(from+i).ID, claimed[i].ID)
 		}
 	}
-	due, err := store.NextDue(ctx, delivery.StatusPending)
+	due, err := store.NextDue(ctx, "queue", delivery.StatusPending)
 	require.NoError(t, err)
 	assert.Equal(t, recordNumbered(3000).CreatedAt, due)
 	renewed, err := store.Renew(ctx, "w", now.Add(2*time.Hour))

@@ -4,8 +4,8 @@ import "time"
 
 // The kinds of heaps. A record is in at most one heap of each kind.
 const (
-	dueHeap = iota
-	pendingHeap
+	dueHeap     = iota
+	waitingHeap // the pending or the queued ones
 	settledHeap
 	heapKinds
 )

@@ -47,7 +47,7 @@ func cycle(tb testing.TB, store *sqlstore.Store, body []byte) {
 			ID: delivery.NewID(), Recipient: "someone@example.org", Type: "order.created", Body: body,
 			CreatedAt: now, Headers: map[string]string{"trace": "4bf92f3577b34da6a3ce929d0e0e4736"},
 		},
-		Progress: delivery.Progress{Status: delivery.StatusPending, DueAt: now.Add(time.Minute), ClaimedBy: "me", UpdatedAt: now},
+		Progress: delivery.Progress{Queue: "queue", Status: delivery.StatusPending, DueAt: now.Add(time.Minute), ClaimedBy: "me", UpdatedAt: now},
 	}
 	for _, err := range store.Save(ctx, record) {
 		tb.Error(err)
@@ -68,7 +68,7 @@ func BenchmarkClaim(b *testing.B) {
 				fill(b, store, stored, start)
 				now := start.Add(time.Duration(stored/10) * time.Second)
 				for n := 0; b.Loop(); n++ {
-					claim := delivery.Claim{Status: delivery.StatusRetrying, Token: "me", Now: now, Lease: time.Nanosecond, Limit: 1000}
+					claim := delivery.Claim{Queue: "queue", Status: delivery.StatusRetrying, Token: "me", Now: now, Lease: time.Nanosecond, Limit: 1000}
 					got, err := store.Claim(b.Context(), claim)
 					require.NoError(b, err)
 					require.Len(b, got, 1000)
@@ -85,7 +85,7 @@ func fill(tb testing.TB, store *sqlstore.Store, n int, start time.Time) {
 		at := start.Add(time.Duration(i) * time.Second)
 		records = append(records, delivery.Record{
 			Message:  delivery.Message{ID: delivery.NewID(), Recipient: fmt.Sprint("r", i%1000), Body: make([]byte, 100), CreatedAt: at},
-			Progress: delivery.Progress{Status: delivery.StatusRetrying, DueAt: at, NextRetryAt: at, UpdatedAt: at},
+			Progress: delivery.Progress{Queue: "queue", Status: delivery.StatusRetrying, DueAt: at, NextRetryAt: at, UpdatedAt: at},
 		})
 		if len(records) == cap(records) || i == n-1 {
 			require.Empty(tb, store.Save(tb.Context(), records...))

@@ -53,7 +53,9 @@ func (s *Store) Claim(ctx context.Context, claim delivery.Claim) ([]delivery.Rec
 			return nil, err
 		}
 	}
-	slices.SortStableFunc(taken, func(a, b claimedRecord) int { return cmp.Compare(a.due, b.due) })
+	slices.SortStableFunc(taken, func(a, b claimedRecord) int {
+		return cmp.Or(cmp.Compare(b.record.Priority, a.record.Priority), cmp.Compare(a.due, b.due))
+	})
 	records := make([]delivery.Record, len(taken))
 	for i := range taken {
 		records[i] = taken[i].record
@@ -80,15 +82,15 @@ func (t *recordTables) runFreeClaims(ctx context.Context, q querier, calls []*cl
 
 func (t *recordTables) runClaim(ctx context.Context, q querier, c *claimCall) error {
 	c.taken, c.missed = nil, nil
-	isDue := fmt.Sprintf("SELECT id, due_at FROM %s WHERE status = '%s' AND due_at <= %s", t.progress.name, c.claim.Status, t.dialect.param(1))
-	inOrder := " ORDER BY due_at LIMIT " + t.dialect.param(2)
-	now, limit := c.claim.Now.UnixMicro(), int64(c.claim.Limit)
+	queue, now, limit := []byte(c.claim.Queue), c.claim.Now.UnixMicro(), int64(c.claim.Limit)
 	at := make(map[string]int)
 	take := func(answer scanner) error {
 		var one claimedRecord
 		err := answer.Scan((*intoString)(&one.record.ID), &one.due)
-		at[one.record.ID] = len(c.taken)
-		c.taken = append(c.taken, one)
+		if _, taken := at[one.record.ID]; !taken && len(c.taken) < c.claim.Limit {
+			at[one.record.ID] = len(c.taken)
+			c.taken = append(c.taken, one)
+		}
 		return err
 	}
 	var err error
@@ -99,9 +101,14 @@ func (t *recordTables) runClaim(ctx context.Context, q querier, c *claimCall) er
 		if c.free {
 			locks = t.dialect.skipLocked
 		}
-		err = query(ctx, q, take, isDue+" AND id = ANY($2) ORDER BY id"+locks, now, t.dialect.blobs(c.rest))
+		err = query(ctx, q, take, t.isDue(c.claim.Status)+" AND id = ANY($3) ORDER BY id"+locks, queue, now, t.dialect.blobs(c.rest))
 	} else {
-		err = query(ctx, q, take, isDue+inOrder+t.dialect.skipLocked, now, limit)
+		if c.claim.DueFirst > 0 {
+			err = query(ctx, q, take, t.dueFirst(c.claim.Status, t.dialect.skipLocked), queue, now, int64(c.claim.DueFirst))
+		}
+		if err == nil && len(c.taken) < c.claim.Limit {
+			err = query(ctx, q, take, t.byPriority(c.claim.Status, t.dialect.skipLocked), queue, now, limit)
+		}
 	}
 	if err == nil && c.rest == nil && len(c.taken) < c.claim.Limit && t.dialect.skipLocked != "" {
 		err = query(ctx, q, func(answer scanner) error {
@@ -112,12 +119,43 @@ func (t *recordTables) runClaim(ctx context.Context, q querier, c *claimCall) er
 				c.missed = append(c.missed, id)
 			}
 			return err
-		}, isDue+inOrder, now, limit)
+		}, t.byPriority(c.claim.Status, ""), queue, now, limit)
 	}
 	if err != nil || len(c.taken) == 0 {
 		return err
 	}
 	return t.takeRecords(ctx, q, c, at)
+}
+
+// isDue finds the records of a queue that are due: the parameters are the queue
+// and the time.
+func (t *recordTables) isDue(status delivery.Status) string {
+	return fmt.Sprintf("SELECT id, due_at FROM %s WHERE queue = %s AND status = '%s' AND due_at <= %s",
+		t.progress.name, t.dialect.param(1), status, t.dialect.param(2))
+}
+
+// eachPriority finds, of each priority, the highest first, as many of those that
+// are due first as the third parameter says. Each part reads the index in its
+// order, and no further than its limit: not what waits for later. Each is locked
+// by itself, because a UNION can't be.
+func (t *recordTables) eachPriority(status delivery.Status, lock string) string {
+	priorities := delivery.Priorities()
+	parts := make([]string, 0, len(priorities))
+	for i, priority := range priorities {
+		parts = append(parts, fmt.Sprintf("SELECT id, due_at FROM (%s AND priority = %d ORDER BY due_at LIMIT %s%s) AS p%d",
+			t.isDue(status), priority, t.dialect.param(3), lock, i))
+	}
+	return strings.Join(parts, " UNION ALL ")
+}
+
+// byPriority finds those of the highest priority.
+func (t *recordTables) byPriority(status delivery.Status, lock string) string {
+	return t.eachPriority(status, lock) + " LIMIT " + t.dialect.param(3)
+}
+
+// dueFirst finds those that are due first, whatever the priority.
+func (t *recordTables) dueFirst(status delivery.Status, lock string) string {
+	return "SELECT id, due_at FROM (" + t.eachPriority(status, lock) + ") AS p ORDER BY due_at LIMIT " + t.dialect.param(3)
 }
 
 // takeRecords claims the records that were found, and reads them.
@@ -208,12 +246,15 @@ func (w *watchers) renewalsCommitted(calls []*renewCall) {
 }
 
 // NextDue implements delivery.Store.
-func (s *Store) NextDue(ctx context.Context, statuses ...delivery.Status) (time.Time, error) {
+func (s *Store) NextDue(ctx context.Context, queue string, statuses ...delivery.Status) (time.Time, error) {
 	var parts []string
 	for _, status := range statuses {
-		if status.Valid() {
-			parts = append(parts, fmt.Sprintf("SELECT MIN(due_at) AS due FROM %s WHERE status = '%s' AND due_at IS NOT NULL",
-				s.records.progress.name, status))
+		if !status.Valid() {
+			continue
+		}
+		for _, priority := range delivery.Priorities() {
+			parts = append(parts, fmt.Sprintf("SELECT MIN(due_at) AS due FROM %s WHERE queue = %s AND status = '%s' AND priority = %d AND due_at IS NOT NULL",
+				s.records.progress.name, s.dialect.param(1), status, priority))
 		}
 	}
 	if len(parts) == 0 {
@@ -222,7 +263,7 @@ func (s *Store) NextDue(ctx context.Context, statuses ...delivery.Status) (time.
 	var due intoTime
 	err := s.reader.read(ctx, "next due", func(q querier) error {
 		return query(ctx, q, func(answer scanner) error { return answer.Scan(&due) },
-			"SELECT MIN(due) FROM ("+strings.Join(parts, " UNION ALL ")+") AS each")
+			"SELECT MIN(due) FROM ("+strings.Join(parts, " UNION ALL ")+") AS each", []byte(queue))
 	})
 	return time.Time(due), err
 }

@@ -53,6 +53,10 @@ type Config struct {
 	// underscores, does not begin with a digit, and has at most 32 bytes.
 	// Default "barid_".
 	TablePrefix string
+	// Queue is given to records that were saved before records had a queue. Open
+	// fails with ErrConfig when there are some and Queue is empty. Otherwise it does
+	// nothing. Default: none.
+	Queue string
 	// Migrate says what to do about a schema that is not up to date. Default
 	// MigrateAuto.
 	Migrate Migrate

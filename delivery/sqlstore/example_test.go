@@ -83,7 +83,7 @@ func ExampleStore_In() {
 		outbox := store.In(tx)
 		for _, err := range outbox.Save(ctx, delivery.Record{
 			Message:  delivery.Message{ID: fmt.Sprint("order-", order), Recipient: "someone@example.org", CreatedAt: now},
-			Progress: delivery.Progress{Status: delivery.StatusPending, DueAt: now, UpdatedAt: now},
+			Progress: delivery.Progress{Queue: "orders", Status: delivery.StatusPending, DueAt: now, UpdatedAt: now},
 		}) {
 			return err
 		}

@@ -3,8 +3,10 @@ package sqlstore
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 
+	"github.com/esh3artech/barid/delivery"
 	"github.com/esh3artech/barid/dlq"
 )
 
@@ -39,6 +41,34 @@ func (s *Store) Hold(statements ...string) (release func()) {
 // is silent. It must be called before the store is used.
 func (s *Store) SetMaxIdle(ms int) {
 	s.dialect.beginWrite += fmt.Sprintf("; SET LOCAL idle_in_transaction_session_timeout = %d", ms)
+}
+
+// ExplainClaim is how the database finds what a claim takes, by priority and by
+// due time, in a transaction like those of claims.
+func (s *Store) ExplainClaim(ctx context.Context, claim delivery.Claim) (byPriority, dueFirst string, err error) {
+	explain, into := "EXPLAIN ", func(line *string) []any { return []any{line} }
+	if s.dialect.kind == SQLite {
+		explain, into = "EXPLAIN QUERY PLAN ", func(line *string) []any { return []any{new(int), new(int), new(int), line} }
+	}
+	plan := func(ctx context.Context, q querier, text string) (string, error) {
+		var lines []string
+		err := query(ctx, q, func(answer scanner) error {
+			var line string
+			err := answer.Scan(into(&line)...)
+			lines = append(lines, line)
+			return err
+		}, explain+text, []byte(claim.Queue), claim.Now.UnixMicro(), int64(claim.Limit))
+		return strings.Join(lines, "\n"), err
+	}
+	operation := newOperation("explain", 0, func(ctx context.Context, q querier, _ []int) (err error) {
+		if byPriority, err = plan(ctx, q, s.records.byPriority(claim.Status, s.dialect.skipLocked)); err != nil {
+			return err
+		}
+		dueFirst, err = plan(ctx, q, s.records.dueFirst(claim.Status, s.dialect.skipLocked))
+		return err
+	}, nil)
+	err = s.writer.execute(ctx, operation, size{rows: 1}, 0)
+	return byPriority, dueFirst, err
 }
 
 // Waiting is how many calls wait for the writer.

@@ -161,7 +161,7 @@ func (f *fixture) missing(ids ...string) {
 
 func (f *fixture) total() int {
 	f.t.Helper()
-	stats, err := f.store.Stats(f.t.Context())
+	stats, err := f.store.Stats(f.t.Context(), "")
 	require.NoError(f.t, err)
 	return stats.Total
 }

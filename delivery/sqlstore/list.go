@@ -59,6 +59,9 @@ func (t *recordTables) listQuery(scan *delivery.RecordScan) (text string, args [
 func (t *recordTables) conditions(filter *delivery.RecordFilter) (c *conditions, by string) {
 	c = &conditions{dialect: t.dialect}
 	by = "m"
+	if filter.Queue != "" {
+		c.add("p.queue = %s", []byte(filter.Queue))
+	}
 	if len(filter.Statuses) > 0 {
 		quoted := make([]string, len(filter.Statuses))
 		rare := true

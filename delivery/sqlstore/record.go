@@ -36,7 +36,7 @@ var messageColumns = []column{ //nolint:gochecknoglobals // a constant
 var progressColumns = []column{ //nolint:gochecknoglobals // a constant
 	{"id", blob}, {"status", text}, {"generation", count}, {"retry_count", count}, {"next_retry_at", integer},
 	{"last_retry_at", integer}, {"sent_at", integer}, {"delivered_at", integer}, {"read_at", integer}, {"ack_deadline", integer},
-	{"dead_letter_id", blob}, {"due_at", integer}, {"claimed_by", blob}, {"updated_at", integer}, {"history", blob},
+	{"dead_letter_id", blob}, {"due_at", integer}, {"claimed_by", blob}, {"updated_at", integer}, {"history", blob}, {"queue", blob},
 }
 
 // listedColumns are copies of message columns in the progress, for lists and
@@ -103,6 +103,9 @@ func checkRecord(record *delivery.Record) error {
 	if record.ID == "" {
 		faults = append(faults, &delivery.InvalidError{Field: "ID", Problem: "is empty"})
 	}
+	if record.Queue == "" {
+		faults = append(faults, &delivery.InvalidError{Field: "Queue", Problem: "is empty"})
+	}
 	if !record.Status.Valid() {
 		faults = append(faults, &delivery.InvalidError{
 			Field: "Status", Problem: fmt.Sprintf("is %.32q, want one of the statuses", string(record.Status)),
@@ -110,6 +113,7 @@ func checkRecord(record *delivery.Record) error {
 	}
 	for _, field := range []struct{ name, value string }{
 		{"ID", record.ID}, {"Recipient", record.Recipient}, {"IdempotencyKey", record.IdempotencyKey}, {"ClaimedBy", record.ClaimedBy},
+		{"Queue", record.Queue},
 	} {
 		if len(field.value) > maxIndexedBytes {
 			faults = append(faults, &delivery.TooLargeError{Field: field.name, Size: len(field.value), Limit: maxIndexedBytes})
@@ -135,7 +139,7 @@ func encodeProgress(id []byte, p *delivery.Progress) row {
 	return append(make(row, 0, len(progressColumns)+len(listedColumns)),
 		id, string(p.Status), int64(p.Generation), int64(p.RetryCount), microsOf(p.NextRetryAt),
 		microsOf(p.LastRetryAt), microsOf(p.SentAt), microsOf(p.DeliveredAt), microsOf(p.ReadAt), microsOf(p.AckDeadline),
-		bytesOf(p.DeadLetterID), microsOf(p.DueAt), bytesOf(p.ClaimedBy), p.UpdatedAt.UnixMicro(), historyOf(p.History),
+		bytesOf(p.DeadLetterID), microsOf(p.DueAt), bytesOf(p.ClaimedBy), p.UpdatedAt.UnixMicro(), historyOf(p.History), bytesOf(p.Queue),
 	)
 }
 
@@ -154,7 +158,7 @@ func intoProgress(p *delivery.Progress) []any {
 		(*intoStatus)(&p.Status), (*intoInt)(&p.Generation), (*intoInt)(&p.RetryCount), (*intoTime)(&p.NextRetryAt),
 		(*intoTime)(&p.LastRetryAt), (*intoTime)(&p.SentAt), (*intoTime)(&p.DeliveredAt), (*intoTime)(&p.ReadAt),
 		(*intoTime)(&p.AckDeadline), (*intoString)(&p.DeadLetterID), (*intoTime)(&p.DueAt), (*intoString)(&p.ClaimedBy),
-		(*intoTime)(&p.UpdatedAt), (*intoHistory)(&p.History),
+		(*intoTime)(&p.UpdatedAt), (*intoHistory)(&p.History), (*intoString)(&p.Queue),
 	}
 }
 

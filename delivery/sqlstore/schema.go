@@ -121,6 +121,14 @@ var steps = []struct { //nolint:gochecknoglobals // a constant
 		`DROP INDEX {p}progress_ended`,
 		`CREATE INDEX {p}progress_ended ON {p}progress (updated_at) WHERE status IN (` + endedStatuses + `)`,
 	}},
+	{"queues", []string{
+		// Records from before there were queues have none, until Open gives them
+		// Config.Queue.
+		`ALTER TABLE {p}progress ADD COLUMN queue {bytes}`,
+		`CREATE INDEX {p}progress_queueless ON {p}progress (id) WHERE queue IS NULL`,
+		`DROP INDEX {p}progress_due`,
+		`CREATE INDEX {p}progress_due ON {p}progress (queue, status, priority, due_at) WHERE due_at IS NOT NULL`,
+	}},
 }
 
 // These predicates of partial indexes are repeated in queries word by word.

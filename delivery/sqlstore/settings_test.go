@@ -173,7 +173,7 @@ func (r *settingsRun) runProcess(name string, settings delivery.Settings) {
 		require.NoError(t, err, name)
 	}
 	p.stop()
-	stats, err := r.store.Stats(ctx)
+	stats, err := r.store.Stats(ctx, "")
 	require.NoError(t, err)
 	for _, status := range delivery.Statuses() {
 		r.left[status] += stats.Of(status)
@@ -190,7 +190,7 @@ func (r *settingsRun) finish() {
 	config.worker.ScanInterval = 100 * time.Millisecond
 	p := r.run(config)
 	r.eventually(func() bool {
-		stats, err := r.store.Stats(context.Background())
+		stats, err := r.store.Stats(context.Background(), "")
 		return assert.NoError(r.t, err) &&
 			stats.Of(delivery.StatusPending)+stats.Of(delivery.StatusQueued)+stats.Of(delivery.StatusRetrying)+stats.Of(delivery.StatusSent) == 0
 	}, "every message comes to its end")

@@ -38,8 +38,9 @@ var (
 // schema up to date.
 //
 // It fails with ErrConfig when config or the connection's settings can't be
-// used, with ErrMigrationMissing or ErrMigrationNewer when the schema can't,
-// and with delivery.ErrStoreDown when the database does not answer or, which is
+// used, or records have no queue and Config.Queue is empty, with
+// ErrMigrationMissing or ErrMigrationNewer when the schema can't, and with
+// delivery.ErrStoreDown when the database does not answer or, which is
 // ErrReadOnly too, PostgreSQL is a standby.
 func Open(ctx context.Context, db *sql.DB, config Config) (*Store, error) {
 	config, err := config.withDefaults()
@@ -59,6 +60,9 @@ func Open(ctx context.Context, db *sql.DB, config Config) (*Store, error) {
 	}
 	tables, err := migrate(ctx, db, d, config)
 	if err != nil {
+		return nil, err
+	}
+	if err := adopt(ctx, db, d, tables, config); err != nil {
 		return nil, err
 	}
 	s := &Store{dialect: d, prefix: config.TablePrefix, config: config, records: newRecordTables(d, tables), watchers: newWatchers()}

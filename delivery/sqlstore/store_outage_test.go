@@ -67,7 +67,7 @@ func pending(id string) delivery.Record {
 	now := time.Now()
 	return delivery.Record{
 		Message:  delivery.Message{ID: id, Recipient: "r", Body: make([]byte, 256), CreatedAt: now},
-		Progress: delivery.Progress{Status: delivery.StatusPending, DueAt: now.Add(time.Minute), UpdatedAt: now},
+		Progress: delivery.Progress{Queue: "queue", Status: delivery.StatusPending, DueAt: now.Add(time.Minute), UpdatedAt: now},
 	}
 }
 
@@ -152,7 +152,7 @@ func TestPostgresGoesAndComesBack(t *testing.T) {
 		require.ErrorIs(t, errs[0], delivery.ErrStoreDown)
 		_, errs = store.Update(t.Context(), delivered("x"))
 		require.ErrorIs(t, errs[0], delivery.ErrStoreDown)
-		_, err := store.Stats(t.Context())
+		_, err := store.Stats(t.Context(), "")
 		require.ErrorIs(t, err, delivery.ErrStoreDown)
 		require.ErrorIs(t, store.Ping(t.Context()), delivery.ErrStoreDown)
 		require.NoError(t, server.Start(t.Context()))
@@ -194,10 +194,13 @@ func TestPostgresThatDoesNotAnswer(t *testing.T) {
 	require.ErrorIs(t, errs[0], delivery.ErrStoreDown)
 	require.NotErrorIs(t, errs[0], context.DeadlineExceeded)
 	for name, read := range map[string]func(context.Context) error{
-		"Ping":         store.Ping,
-		"List":         func(ctx context.Context) error { _, err := store.List(ctx, delivery.RecordQuery{}); return err },
-		"Stats":        func(ctx context.Context) error { _, err := store.Stats(ctx); return err },
-		"NextDue":      func(ctx context.Context) error { _, err := store.NextDue(ctx, delivery.StatusPending); return err },
+		"Ping":  store.Ping,
+		"List":  func(ctx context.Context) error { _, err := store.List(ctx, delivery.RecordQuery{}); return err },
+		"Stats": func(ctx context.Context) error { _, err := store.Stats(ctx, ""); return err },
+		"NextDue": func(ctx context.Context) error {
+			_, err := store.NextDue(ctx, "queue", delivery.StatusPending)
+			return err
+		},
 		"dead letters": func(ctx context.Context) error { _, err := store.DeadLetters().List(ctx, dlq.Query{}); return err },
 		"jobs":         func(ctx context.Context) error { _, err := store.DeadLetters().Jobs(ctx); return err },
 	} {
@@ -231,7 +234,7 @@ func TestReadOnlyFile(t *testing.T) {
 	require.ErrorAs(t, errs[0], &failed)
 	var code interface{ Code() int }
 	require.ErrorAs(t, errs[0], &code, "the driver's error is in the chain")
-	_, err = store.Claim(t.Context(), delivery.Claim{Status: delivery.StatusPending, Token: "me", Now: time.Now(), Lease: time.Second, Limit: 1})
+	_, err = store.Claim(t.Context(), delivery.Claim{Queue: "queue", Status: delivery.StatusPending, Token: "me", Now: time.Now(), Lease: time.Second, Limit: 1})
 	require.ErrorIs(t, err, sqlstore.ErrReadOnly)
 	_, errs = store.Get(t.Context(), "kept")
 	require.Empty(t, errs, "reading goes on")

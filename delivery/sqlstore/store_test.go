@@ -43,7 +43,7 @@ func TestTwoStoresClaimApart(t *testing.T) {
 				claimers.Go(func() {
 					for {
 						got, err := stores[n%2].Claim(t.Context(), delivery.Claim{
-							Status: delivery.StatusPending, Token: token, Now: now.Add(time.Second), Lease: time.Minute, Limit: 7,
+							Queue: "queue", Status: delivery.StatusPending, Token: token, Now: now.Add(time.Second), Lease: time.Minute, Limit: 7,
 						})
 						if err != nil || len(got) == 0 {
 							assert.NoError(t, err)
@@ -62,7 +62,7 @@ func TestTwoStoresClaimApart(t *testing.T) {
 			claimers.Wait()
 			// Records that others had locked were left out, and are left to the next claim.
 			rest, err := stores[0].Claim(t.Context(), delivery.Claim{
-				Status: delivery.StatusPending, Token: "rest", Now: now.Add(time.Second), Lease: time.Minute, Limit: stored,
+				Queue: "queue", Status: delivery.StatusPending, Token: "rest", Now: now.Add(time.Second), Lease: time.Minute, Limit: stored,
 			})
 			require.NoError(t, err)
 			require.Len(t, taken, stored-len(rest))
@@ -123,7 +123,7 @@ func TestFieldsThatAreTooLong(t *testing.T) {
 		require.ErrorIs(t, errs[0], delivery.ErrTooLarge)
 		require.NoError(t, errs[1])
 		_, err := store.Claim(t.Context(), delivery.Claim{
-			Status: delivery.StatusPending, Token: long + "x", Now: time.Now(), Lease: time.Second, Limit: 1,
+			Queue: "queue", Status: delivery.StatusPending, Token: long + "x", Now: time.Now(), Lease: time.Second, Limit: 1,
 		})
 		require.ErrorIs(t, err, delivery.ErrTooLarge)
 	})

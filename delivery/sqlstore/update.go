@@ -30,6 +30,9 @@ func (s *Store) Update(ctx context.Context, updates ...delivery.Update) ([]deliv
 				errs[i] = &delivery.TooLargeError{Field: "Update.ClaimedBy", Size: len(u.ClaimedBy), Limit: maxIndexedBytes}
 			}
 			if errs[i] == nil {
+				errs[i] = checkQueue("Update.Queue", u.Queue)
+			}
+			if errs[i] == nil {
 				c.updates = append(c.updates, isolatedUpdate(u))
 				at = append(at, i)
 			}
@@ -143,7 +146,7 @@ func (c *updateCall) apply(states map[string]*recordState) {
 // progressChanged returns whether an update has changed anything. An update
 // with a failure always has, because it makes a new history.
 func progressChanged(a, b *delivery.Progress) bool {
-	return a.Status != b.Status || a.Generation != b.Generation || a.RetryCount != b.RetryCount ||
+	return a.Queue != b.Queue || a.Status != b.Status || a.Generation != b.Generation || a.RetryCount != b.RetryCount ||
 		!a.DueAt.Equal(b.DueAt) || a.ClaimedBy != b.ClaimedBy || !a.UpdatedAt.Equal(b.UpdatedAt) ||
 		!a.NextRetryAt.Equal(b.NextRetryAt) || !a.AckDeadline.Equal(b.AckDeadline) || !a.SentAt.Equal(b.SentAt) ||
 		!a.DeliveredAt.Equal(b.DeliveredAt) || !a.ReadAt.Equal(b.ReadAt) || !a.LastRetryAt.Equal(b.LastRetryAt) ||

@@ -16,6 +16,9 @@ import (
 // a claim takes.
 const scanDue = 1000
 
+// scanQueue is the queue of all records.
+const scanQueue = "compare"
+
 // storedFew is how many records the smaller store has.
 const storedFew = 10 * scanDue
 
@@ -50,7 +53,7 @@ func claim(ctx context.Context, where addresses, stored, n int) (took time.Durat
 		return 0, fmt.Errorf("filling: %w", err)
 	}
 	// By sides before this one the records were put off, all by as much.
-	now, err := store.NextDue(ctx, delivery.StatusRetrying)
+	now, err := store.NextDue(ctx, scanQueue, delivery.StatusRetrying)
 	claims := (n + scanDue - 1) / scanDue
 	for range claims {
 		if err != nil {
@@ -59,7 +62,7 @@ func claim(ctx context.Context, where addresses, stored, n int) (took time.Durat
 		var claimed []delivery.Record
 		begin := time.Now()
 		claimed, err = store.Claim(ctx, delivery.Claim{
-			Status: delivery.StatusRetrying, Token: "compare", Now: now, Lease: time.Second, Limit: 2 * scanDue,
+			Queue: scanQueue, Status: delivery.StatusRetrying, Token: "compare", Now: now, Lease: time.Second, Limit: 2 * scanDue,
 		})
 		took += time.Since(begin)
 		if len(claimed) != scanDue && err == nil {
@@ -100,15 +103,15 @@ func recordOf(i, stored int) delivery.Record {
 	later := at.AddDate(10, 0, 0)
 	record := delivery.Record{
 		Message:  delivery.Message{ID: messageID(i), Recipient: strconv.Itoa(i % 1000), Body: make([]byte, 100), CreatedAt: at},
-		Progress: delivery.Progress{Status: delivery.StatusDelivered, DeliveredAt: at, UpdatedAt: at},
+		Progress: delivery.Progress{Queue: scanQueue, Status: delivery.StatusDelivered, DeliveredAt: at, UpdatedAt: at},
 	}
 	switch {
 	case i%10 == 0 && i >= stored-10*scanDue:
-		record.Progress = delivery.Progress{Status: delivery.StatusRetrying, DueAt: scanStart, NextRetryAt: scanStart, UpdatedAt: at}
+		record.Progress = delivery.Progress{Queue: scanQueue, Status: delivery.StatusRetrying, DueAt: scanStart, NextRetryAt: scanStart, UpdatedAt: at}
 	case i%10 == 1:
-		record.Progress = delivery.Progress{Status: delivery.StatusRetrying, DueAt: later, NextRetryAt: later, UpdatedAt: at}
+		record.Progress = delivery.Progress{Queue: scanQueue, Status: delivery.StatusRetrying, DueAt: later, NextRetryAt: later, UpdatedAt: at}
 	case i%10 == 2:
-		record.Progress = delivery.Progress{Status: delivery.StatusPending, DueAt: later, UpdatedAt: at}
+		record.Progress = delivery.Progress{Queue: scanQueue, Status: delivery.StatusPending, DueAt: later, UpdatedAt: at}
 	}
 	return record
 }

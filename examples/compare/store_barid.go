@@ -93,7 +93,7 @@ func storeBarid(ctx context.Context, db *sql.DB, n int) (time.Duration, error) {
 	}
 	stop()
 	err = errors.Join(<-ended, <-ended, publisher.Close(ctx), books.check())
-	stats, fault := stored.Stats(ctx)
+	stats, fault := stored.Stats(ctx, "")
 	if err = errors.Join(err, fault, stored.Close(), transport.Close()); err != nil {
 		return 0, err
 	}

@@ -404,7 +404,7 @@ func (j *job) settled(ctx context.Context, messages []delivery.Message) (bool, e
 		}
 	}
 	if j.config.Store != nil {
-		records, err := j.config.Store.Stats(ctx)
+		records, err := j.config.Store.Stats(ctx, "")
 		return records.Of(delivery.StatusDelivered)+records.Of(delivery.StatusFailed) == len(messages), err
 	}
 	depther, ok := j.config.Transport.(delivery.Depther)

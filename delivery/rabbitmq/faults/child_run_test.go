@@ -104,7 +104,7 @@ func (c *childRun) open(ctx context.Context) error {
 // this process. What was just published says so a little later.
 func (c *childRun) awaitQueuedRecord() {
 	for {
-		stats, err := c.store.Stats(context.Background())
+		stats, err := c.store.Stats(context.Background(), "")
 		if err == nil && stats.Of(delivery.StatusQueued) > 0 {
 			return
 		}

@@ -99,7 +99,7 @@ func (r *rowTest) allDelivered(store delivery.Store, atLeast int) {
 		}
 	}()
 	r.eventually(func() bool {
-		stats, err = store.Stats(r.ctx)
+		stats, err = store.Stats(r.ctx, "")
 		return err == nil && stats.Total >= atLeast && stats.Of(delivery.StatusDelivered) == stats.Total
 	}, "records that are not delivered")
 }

@@ -135,7 +135,7 @@ func (p *pipeline) checkUnrecorded(path string, at crashPoint) {
 	if p.store == nil || at != afterMark {
 		return
 	}
-	stats, err := p.store.Stats(p.ctx)
+	stats, err := p.store.Stats(p.ctx, "")
 	require.NoError(p, err)
 	assert.Less(p, stats.Of(delivery.StatusDelivered), p.readChildLog(path).total(markLine), "records that are delivered, of those that are marked")
 }

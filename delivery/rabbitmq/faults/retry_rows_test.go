@@ -123,7 +123,7 @@ func workerKilled(r *rowTest, db database) {
 	doomed.killed()
 	// If anything was consumed before the lease ends, it would not be sent again.
 	p.eventually(func() bool {
-		stats, err := p.store.Stats(r.ctx)
+		stats, err := p.store.Stats(r.ctx, "")
 		return err == nil && stats.Of(delivery.StatusQueued) == int(p.accepted.Load())
 	}, "records that are due are not sent")
 	p.startConsumer()

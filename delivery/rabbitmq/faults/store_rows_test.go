@@ -89,8 +89,8 @@ func (s *skewedStore) Update(ctx context.Context, updates ...delivery.Update) ([
 	return s.Store.Update(ctx, skewed...)
 }
 
-func (s *skewedStore) NextDue(ctx context.Context, statuses ...delivery.Status) (time.Time, error) {
-	due, err := s.Store.NextDue(ctx, statuses...)
+func (s *skewedStore) NextDue(ctx context.Context, queue string, statuses ...delivery.Status) (time.Time, error) {
+	due, err := s.Store.NextDue(ctx, queue, statuses...)
 	if !due.IsZero() {
 		due = due.Add(-s.skew())
 	}
@@ -243,7 +243,7 @@ func storeFull(r *rowTest) {
 			p.eventually(func() bool {
 				errs := p.store.Save(r.ctx, delivery.Record{
 					Message:  delivery.Message{ID: delivery.NewID(), Recipient: "you", Body: make([]byte, 1<<20), CreatedAt: time.Now()},
-					Progress: delivery.Progress{Status: delivery.StatusDelivered, UpdatedAt: time.Now()},
+					Progress: delivery.Progress{Queue: "ballast", Status: delivery.StatusDelivered, UpdatedAt: time.Now()},
 				})
 				return errs != nil && errors.Is(errs[0], sqlstore.ErrDiskFull)
 			}, "the store does not tell that the disk is full")
