@@ -2,7 +2,9 @@ package faults
 
 import (
 	"context"
+	"database/sql"
 	"errors"
+	"fmt"
 	"hash/crc32"
 	"os"
 	"path/filepath"
@@ -45,6 +47,10 @@ func storeRows() []row {
 		{
 			number: 41, fault: "message store hangs, PostgreSQL", how: "SIGSTOP for 5 s, SIGCONT",
 			promise: "Publish fails in time, nothing acked that is not recorded, recovers by itself", run: storeHangs,
+		},
+		{
+			number: 41, fault: "message store's rows locked", how: "5 due rows are locked for 4 s by somebody else",
+			promise: "all others go on, the 5 are delivered afterwards", postgres: true, run: storeRowsLocked,
 		},
 		{
 			number: 41, fault: "message store's disk full, SQLite", how: "a file takes all of the tmpfs for 3 s; keys are there, too",
@@ -210,6 +216,47 @@ func storeHangs(r *rowTest) {
 	storeOutage(r, pipelineConfig{database: &db},
 		func(*pipeline) { require.NoError(r, server.Pause()) },
 		func(*pipeline) { require.NoError(r, server.Resume()) }, 2*time.Second)
+}
+
+func storeRowsLocked(r *rowTest) {
+	db := r.postgres(r.sql)
+	storeLock(r, db, func(p *pipeline, tx *sql.Tx) func() {
+		p.publish(p.scheduled("locked", 5, time.Second)...)
+		locked, err := tx.ExecContext(r.ctx, fmt.Sprintf("SELECT FROM %sprogress WHERE convert_from(id, 'UTF8') LIKE '%%-locked-%%' FOR UPDATE", db.Prefix))
+		require.NoError(r, err)
+		rows, err := locked.RowsAffected()
+		require.NoError(r, err)
+		require.EqualValues(r, 5, rows)
+		return func() { require.NoError(r, tx.Rollback()) }
+	})
+}
+
+// storeLock has somebody else's transaction hold locks under a pipeline's traffic,
+// until the function is called that lock returns.
+func storeLock(r *rowTest, db database, lock func(p *pipeline, tx *sql.Tx) (unlock func())) {
+	r.Helper()
+	const held = 4 * time.Second
+	p := r.pipeline(pipelineConfig{database: &db, handler: failOnce})
+	p.runRetryWorker(p.store)
+	p.startTraffic()
+	p.awaitMore(300)
+	tx, err := p.store.db.BeginTx(r.ctx, nil)
+	require.NoError(r, err)
+	r.atEnd(func() { tx.Rollback() }) //nolint:errcheck // it may have ended
+	unlock := lock(p, tx)
+	var longest time.Duration
+	for begin := time.Now(); time.Since(begin) < held; {
+		one := time.Now()
+		p.publish(p.messages(fmt.Sprint("other", one.UnixNano()), 1)...)
+		longest = max(longest, time.Since(one))
+	}
+	assert.Less(r, longest, held, "a publish waited for the lock's end")
+	assert.Empty(r, p.refused())
+	unlock()
+	p.awaitMore(300)
+	p.finish()
+	r.allDelivered(p.store, int(p.accepted.Load()))
+	r.note("the longest of the others' publishes took %d ms", longest.Milliseconds())
 }
 
 // needTmpfs returns why a tmpfs can't be mounted here, or "".
