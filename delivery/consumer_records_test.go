@@ -411,3 +411,33 @@ func TestAnAcknowledgedMessagesRetryOnItsWayDoesNotRun(t *testing.T) {
 		require.NoError(t, f.publisher.Close(f.t.Context()))
 	})
 }
+
+// A message that was cancelled between two attempts leaves its key to the next
+// message that has it, and to one only.
+func TestACancelledRetryLeavesItsKey(t *testing.T) {
+	bubble(t, func(f *fixture) {
+		records := f.outboxed(delivery.PublisherConfig{})
+		config := f.config()
+		config.Store = records
+		config.Retry = retry.Exponential{Base: time.Hour, Max: time.Hour, MaxRetries: 3}
+		_, stop := f.consume(func(_ context.Context, m delivery.Message) error {
+			if m.ID == "a" {
+				return errDown
+			}
+			return nil
+		}, config)
+		f.publish(delivery.Message{ID: "a", IdempotencyKey: "order-7", Recipient: "r"})
+		wait(time.Minute)
+		require.NoError(t, f.publisher.Cancel(f.t.Context(), "a"))
+		f.publish(delivery.Message{ID: "b", IdempotencyKey: "order-7", Recipient: "r"})
+		wait(time.Minute)
+		f.publish(delivery.Message{ID: "c", IdempotencyKey: "order-7", Recipient: "r"})
+		wait(time.Minute)
+		assert.Equal(t, delivery.StatusCancelled, records.status(t, "a"))
+		assert.Equal(t, delivery.StatusDelivered, records.status(t, "b"))
+		assert.Equal(t, delivery.StatusDuplicate, records.status(t, "c"))
+		assert.Equal(t, "delivery: duplicate of message b", records.record(t, "c").FailureReason())
+		require.NoError(t, stop())
+		require.NoError(t, f.publisher.Close(f.t.Context()))
+	})
+}

@@ -124,21 +124,7 @@ func (s *stages) claim(ctx context.Context, m *inflight) outcome {
 	if s.guard == nil || m.claim != nil && !m.lease.isLost() {
 		return outcome{}
 	}
-	id := s.config.IdempotencyKey(m.envelope.Message)
-	if id == "" {
-		id = m.envelope.ID // one key for all would make duplicates of all
-	}
-	holder := ""
-	if id != m.envelope.ID { // other messages may have the key
-		holder = m.envelope.ID
-	}
-	key := idempotency.FromID(s.config.Name, id, m.envelope.Generation)
-	m.claim = nil
-	m.lease.renewed()
-	err := guarded(func() (err error) {
-		m.claim, err = s.guard.Hold(ctx, key, holder, m.envelope.Attempt, m.lease.ended)
-		return err
-	})
+	err := s.holdKey(ctx, m)
 	if err == nil {
 		s.keys.answered(ctx)
 		s.metrics.claimed(m)
@@ -171,6 +157,44 @@ func (s *stages) claim(ctx context.Context, m *inflight) outcome {
 	}
 	s.metrics.idempotency(metrics.IdempotencyDown)
 	return outcome{kind: outcomeKeysDown, err: err}
+}
+
+// holdKey claims the message's key. A key that another message has which was
+// cancelled between two attempts is that one's for good; the next message has the
+// key after it, which again only one can have.
+func (s *stages) holdKey(ctx context.Context, m *inflight) error {
+	id, holder := s.config.IdempotencyKey(m.envelope.Message), ""
+	switch id {
+	case "":
+		id = m.envelope.ID // one key for all would make duplicates of all
+	case m.envelope.ID:
+	default: // other messages may have the key
+		holder = m.envelope.ID
+	}
+	key := idempotency.FromID(s.config.Name, id, m.envelope.Generation)
+	for {
+		m.claim = nil
+		m.lease.renewed()
+		err := guarded(func() (err error) {
+			m.claim, err = s.guard.Hold(ctx, key, holder, m.envelope.Attempt, m.lease.ended)
+			return err
+		})
+		var known *idempotency.DuplicateError
+		if err == nil || !errors.As(err, &known) || !known.Stale || known.Of == "" || known.Of == m.envelope.ID {
+			return err
+		}
+		limited := within(ctx, m.tick(), lookUpTimeout)
+		gone, lookUp := cancelled(limited, s.config.Store, known.Of)
+		limited.end()
+		switch {
+		case lookUp != nil:
+			// It may be nobody's duplicate: that will be seen when the store answers.
+			return fmt.Errorf("%w: look up message %s: %w", idempotency.ErrBusy, known.Of, lookUp)
+		case !gone:
+			return err
+		}
+		key.Scope = afterScope(s.config.Name, known.Of)
+	}
 }
 
 // lookUp sees whether the end user has acknowledged a message whose retry was on its

@@ -33,8 +33,9 @@ var (
 	// ErrInProgress: not sent, because a message with the same idempotency key
 	// is being published by someone else right now. Try again a little later.
 	ErrInProgress = errors.New("delivery: a message with the same idempotency key is being published")
-	// ErrUnsupported: the transport lacks the ability that this needs.
-	ErrUnsupported = errors.New("delivery: not supported by the transport")
+	// ErrUnsupported: the transport lacks the ability that this needs, or the config
+	// a part; the text names it.
+	ErrUnsupported = errors.New("delivery: not supported")
 	// ErrSwitchedOff: the config switches off what was asked for.
 	ErrSwitchedOff = errors.New("delivery: switched off")
 	// ErrStoreDown: the message store could not be asked, or failed inside.

@@ -62,6 +62,8 @@ type PublisherConfig struct {
 	Metrics metrics.Recorder
 	// Logger: nil discards. Bodies and recipients are never logged.
 	Logger *slog.Logger
+
+	settings error // what is wrong with the Settings that were put into it
 }
 
 // closeTimeout is how long a Close without a deadline takes at least, if it has
@@ -123,7 +125,7 @@ func (c PublisherConfig) validate() error {
 	if c.MaxOutgoing < 0 {
 		fault("MaxOutgoing is %d, want at least 1", c.MaxOutgoing)
 	}
-	return errors.Join(append(faults,
+	return errors.Join(append(faults, c.settings,
 		faultOf("PublisherConfig.Idempotency", c.Idempotency),
 		faultOf("PublisherConfig.Store", c.Store))...)
 }
@@ -220,6 +222,9 @@ func (p *Publisher) publish(ctx context.Context, messages []Message) error {
 	return publishError(batch, errs)
 }
 
+var errPublishIn = fmt.Errorf("%w: PublishIn wants a Saver and PublisherConfig.Store, "+
+	"and a RetryWorker that sends what is saved: not a Store of RecordsOnly, which Settings make with Features.RetryWorker off", ErrUnsupported)
+
 // PublishIn is Publish within a transaction of the host: messages are saved by
 // saver, and are part of whatever it belongs to, which must end up in
 // PublisherConfig.Store.
@@ -244,7 +249,7 @@ func (p *Publisher) PublishIn(ctx context.Context, saver Saver, messages ...Mess
 	}
 	defer p.calls.end()
 	if p.outbox == nil || saver == nil {
-		return func() {}, fmt.Errorf("%w: PublishIn wants a Saver, PublisherConfig.Store, and a RetryWorker", ErrUnsupported)
+		return func() {}, errPublishIn
 	}
 	begin := time.Now()
 	batch, errs := p.prepare(envelopesOf(messages, begin))

@@ -99,23 +99,26 @@ func (p *Publisher) claimKey(ctx context.Context, envelope *Envelope) (string, e
 		case answer.State == idempotency.Busy:
 			return name, ErrInProgress
 		}
-		cancelled, err := p.cancelled(ctx, answer.Holder)
+		gone, err := cancelled(ctx, p.config.Store, answer.Holder)
 		switch {
 		case err != nil:
 			return name, fmt.Errorf("delivery: look up the message that has the idempotency key: %w", err)
-		case !cancelled, answer.Holder == envelope.ID:
+		case !gone, answer.Holder == envelope.ID:
 			return name, &DuplicateError{Of: answer.Holder}
 		}
-		key.Scope = p.scope + "/after/" + answer.Holder
+		key.Scope = afterScope(p.scope, answer.Holder)
 	}
 }
 
+// afterScope is the scope of a key after the message that has it was cancelled.
+func afterScope(scope, id string) string { return scope + "/after/" + id }
+
 // cancelled says whether the message was cancelled, as far as there is a record.
-func (p *Publisher) cancelled(ctx context.Context, id string) (bool, error) {
-	if p.config.Store == nil || id == "" {
+func cancelled(ctx context.Context, store Store, id string) (bool, error) {
+	if store == nil || id == "" {
 		return false, nil
 	}
-	records, errs := p.config.Store.Get(ctx, id)
+	records, errs := store.Get(ctx, id)
 	switch err := first(errs); {
 	case errors.Is(err, ErrNotFound):
 		return false, nil

@@ -69,7 +69,7 @@ func (p *Publisher) sendAt(ctx context.Context, due, now time.Time, group []Enve
 	}
 	errs := make([]error, len(group))
 	for k := range errs {
-		errs[k] = fmt.Errorf("%w: NotBefore in the future", ErrUnsupported)
+		errs[k] = fmt.Errorf("%w: the transport can't hold a message back until its NotBefore", ErrUnsupported)
 	}
 	return errs
 }

@@ -62,6 +62,8 @@ type RetryWorkerConfig struct {
 	Metrics metrics.Recorder
 	// Logger: nil discards. Bodies and recipients are never logged.
 	Logger *slog.Logger
+
+	settings error // what is wrong with the Settings that were put into it
 }
 
 func (c RetryWorkerConfig) withDefaults(transport Transport) RetryWorkerConfig {
@@ -113,7 +115,7 @@ func (c *RetryWorkerConfig) validate() error {
 	if c.DeadLetters == nil {
 		fault("DeadLetters is nil, and the transport keeps none of its own: use dlq.NewManager")
 	}
-	return errors.Join(append(faults, faultOf("RetryWorkerConfig.DeadLetters", c.DeadLetters))...)
+	return errors.Join(append(faults, c.settings, faultOf("RetryWorkerConfig.DeadLetters", c.DeadLetters))...)
 }
 
 // RetryWorker goes on with the stored messages of a queue whose time has come. It

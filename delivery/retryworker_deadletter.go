@@ -50,7 +50,7 @@ func (r *workerRun) giveUp(ctx context.Context, batch *claimedBatch, g *givenUp)
 		case recorded(update, &progress[i], errs[i]):
 			failed = append(failed, update)
 			r.config.Logger.LogAttrs(ctx, slog.LevelError, "dead-lettered",
-				slog.String("message_id", update.ID), slog.String("reason", string(g.letters[i].Reason)), slog.String("error", g.letters[i].Error))
+				slog.String("message_id", update.ID), slog.String("dead_letter_id", g.letters[i].ID), slog.String("reason", string(g.letters[i].Reason)), slog.String("error", g.letters[i].Error))
 		case errors.Is(errs[i], ErrLate) && progress[i].Status.Final():
 			// In any other status another worker may have put the same letter.
 			r.stale.add(update.DeadLetterID)

@@ -106,6 +106,7 @@ func (s Settings) ackTimeout() time.Duration {
 // idempotency store. PriorityQueues off sets OnePriority, Batch off NoBatch;
 // RetryWorker off makes Store one of RecordsOnly.
 func (s Settings) Publisher(base PublisherConfig) PublisherConfig {
+	base.settings = s.Validate()
 	base.IdempotencyTTL = s.idempotencyTTL()
 	if !s.Features.Idempotency {
 		base.Idempotency = nil
@@ -124,6 +125,7 @@ func (s Settings) Publisher(base PublisherConfig) PublisherConfig {
 // It does so whether or not the feature RetryWorker is on: run the worker only
 // if it is.
 func (s Settings) RetryWorker(base RetryWorkerConfig) RetryWorkerConfig {
+	base.settings = s.Validate()
 	base.Retry = s.retryLike(base.Retry)
 	base.IgnoreAckTimeouts = base.IgnoreAckTimeouts || !s.Features.Acknowledgment
 	return base

@@ -240,4 +240,8 @@ func TestSettingsWithFaultsAreReported(t *testing.T) {
 	_, err := delivery.NewConsumer(memory.New(memory.Config{}), fine, delivery.Settings{}.Consumer(delivery.ConsumerConfig{}))
 	require.ErrorIs(t, err, delivery.ErrConfig)
 	require.ErrorContains(t, err, "MessageReliability.BatchSizeLimit is 0")
+	_, err = delivery.NewPublisher(memory.New(memory.Config{}), delivery.Settings{}.Publisher(delivery.PublisherConfig{}))
+	require.ErrorContains(t, err, "MessageReliability.MaxRetryDelaySeconds is 0")
+	_, err = delivery.NewRetryWorker(memory.NewStore(memory.StoreConfig{}), memory.New(memory.Config{}), delivery.Settings{}.RetryWorker(delivery.RetryWorkerConfig{}))
+	require.ErrorContains(t, err, "MessageReliability.AcknowledgmentTimeoutMinutes is 0")
 }
