@@ -70,7 +70,10 @@ func (r *consumerRun) hold(ctx context.Context, m *inflight, p plan) {
 		// go on with the message meanwhile.
 		m.release(ctx)
 	}
-	held := r.order.hold(m, p.delay)
+	held := &hold{}
+	if p.outcome.kind != undecided { // else there is nothing else to be done with it
+		held = r.order.hold(m, p.delay)
+	}
 	r.workers.Go(func() {
 		timer := time.NewTimer(p.delay)
 		defer timer.Stop()

@@ -226,6 +226,35 @@ func TestOrderedSurvivesALostLease(t *testing.T) {
 	})
 }
 
+// Neither does a crowd behind it change what becomes of a message whose leases get
+// lost again and again.
+func TestOrderedSurvivesLostLeasesInACrowd(t *testing.T) {
+	bubble(t, func(f *fixture) {
+		config := f.config()
+		config.Ordered, config.Prefetch = true, 4
+		config.IdempotencyLease = 3 * time.Second
+		var order []string
+		_, stop := f.consume(func(ctx context.Context, m delivery.Message) error {
+			order = append(order, m.ID)
+			if len(order) > 6 {
+				return nil
+			}
+			f.store.down.Store(true)
+			<-ctx.Done()
+			f.store.down.Store(false)
+			return ctx.Err()
+		}, config)
+		for i := range 8 {
+			f.publish(delivery.Message{ID: strconv.Itoa(i), Recipient: "r"})
+		}
+		wait(10 * time.Minute)
+		require.NoError(t, stop())
+		assert.Equal(t, []string{"0", "0", "0", "0", "0", "0", "0", "1", "2", "3", "4", "5", "6", "7"}, order)
+		assert.Zero(t, f.sink.count())
+		f.empty()
+	})
+}
+
 func TestOrderedDrainGivesBackWhoStandsInLine(t *testing.T) {
 	bubble(t, func(f *fixture) {
 		config := f.config()
