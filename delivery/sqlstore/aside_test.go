@@ -49,7 +49,7 @@ func otherCalls(ctx context.Context, store *sqlstore.Store, n int) map[string]fu
 		"save":   func() error { return errors.Join(store.Save(ctx, pending(id+" saved"))...) },
 		"update": func() error { _, errs := store.Update(ctx, delivered("updated")); return errors.Join(errs...) },
 		"claim": func() error {
-			claim := delivery.Claim{Status: delivery.StatusPending, Token: id, Now: time.Now(), Lease: time.Microsecond, Limit: 10}
+			claim := delivery.Claim{Queue: "queue", Status: delivery.StatusPending, Token: id, Now: time.Now(), Lease: time.Microsecond, Limit: 10}
 			records, err := store.Claim(ctx, claim)
 			if err == nil && (len(records) != 1 || records[0].ID != "free") {
 				err = fmt.Errorf("claimed %d records", len(records))

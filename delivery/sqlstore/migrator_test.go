@@ -183,7 +183,7 @@ func TestSchemaAheadInTheSearchPath(t *testing.T) {
 		INSERT INTO barid_progress (id, status, updated_at, created_at, due_at) VALUES ('old', 'pending', 1, 1, 1);
 		CREATE SCHEMA postgres`) // of the user's name: the default is "$user", public
 	require.NoError(t, err)
-	store := open(t, connect(t, "pgx", place.url), sqlstore.Config{})
+	store := open(t, connect(t, "pgx", place.url), sqlstore.Config{Queue: "queue"})
 	_, errs := store.Get(t.Context(), "old")
 	require.Empty(t, errs)
 	var tables int

@@ -344,7 +344,7 @@ func TestStandby(t *testing.T) {
 	require.NoError(t, os.WriteFile(signal, nil, 0o600))
 	require.NoError(t, server.Start(t.Context()))
 
-	claim := delivery.Claim{Status: delivery.StatusPending, Token: "me", Now: time.Now(), Lease: time.Second, Limit: 1}
+	claim := delivery.Claim{Queue: "queue", Status: delivery.StatusPending, Token: "me", Now: time.Now(), Lease: time.Second, Limit: 1}
 	for name, call := range map[string]func() error{
 		"open": func() error { _, err := sqlstore.Open(t.Context(), db, sqlstore.Config{}); return err },
 		"ping": func() error { return store.Ping(t.Context()) },

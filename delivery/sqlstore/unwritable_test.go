@@ -107,12 +107,14 @@ func TestFullDatabase(t *testing.T) {
 	require.ErrorIs(t, err, delivery.ErrOutcomeUnknown)
 	require.NotEmpty(t, accepted)
 	f.missing(fmt.Sprint("single ", len(accepted)))
-	err = p.letters.DeadLetter(ctx, delivery.DeadLetter{ID: "new", Envelope: delivery.Envelope{Message: large("dead")}})
+	larger := large("dead") // than what may be left
+	larger.Body = make([]byte, 256<<10)
+	err = p.letters.DeadLetter(ctx, delivery.DeadLetter{ID: "new", Envelope: delivery.Envelope{Message: larger}})
 	full(err)
 	require.ErrorIs(t, err, dlq.ErrFull)
 	tx, err := db.BeginTx(ctx, nil)
 	require.NoError(t, err)
-	_, err = p.publisher.PublishIn(ctx, p.store.In(tx), large("in a transaction"))
+	_, err = p.publisher.PublishIn(ctx, p.store.In(tx), larger)
 	full(err)
 	_ = tx.Rollback() // SQLite may have done so by itself
 	p.work()

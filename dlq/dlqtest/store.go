@@ -331,9 +331,10 @@ func testPurgeInBatches(t *testing.T, store dlq.Store) {
 	if err != nil || count > many-first {
 		t.Errorf("after a purge of %d there are %d, %v", first, count, err)
 	}
+	// What was under way when the context ended may have been carried out since.
 	rest, err := store.Purge(context.Background(), later, later)
-	if rest != count-3 || err != nil {
-		t.Errorf("Purge of the rest is %d, %v, want %d", rest, err, count-3)
+	if rest > count-3 || err != nil {
+		t.Errorf("Purge of the rest is %d, %v, want at most %d", rest, err, count-3)
 	}
 	wantKept(t, store, "entry-0000", "entry-1000", "entry-2499")
 }
