@@ -34,10 +34,11 @@ type inflight struct {
 }
 
 // forget lets go of what a message holds that is settled or given back: all that
-// were received together share their memory.
+// were received together share their memory. A store may hold on to the settlement's
+// context, which stays.
 func (m *inflight) forget() {
 	m.incoming, m.envelope, m.claim = nil, nil, nil
-	m.permit, m.settlement = breaker.Permit{}, settlement{}
+	m.permit, m.settlement.plan = breaker.Permit{}, plan{}
 }
 
 // tick brings now up to date. It reads the monotonic clock only, at half the price
