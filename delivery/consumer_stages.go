@@ -179,8 +179,11 @@ func (s *stages) holdKey(ctx context.Context, m *inflight) error {
 			m.claim, err = s.guard.Hold(ctx, key, holder, m.envelope.Attempt, m.lease.ended)
 			return err
 		})
+		if err == nil {
+			return nil
+		}
 		var known *idempotency.DuplicateError
-		if err == nil || !errors.As(err, &known) || !known.Stale || known.Of == "" || known.Of == m.envelope.ID {
+		if !errors.As(err, &known) || !known.Stale || known.Of == "" || known.Of == m.envelope.ID {
 			return err
 		}
 		limited := within(ctx, m.tick(), lookUpTimeout)
