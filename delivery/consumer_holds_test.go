@@ -229,3 +229,34 @@ func TestABriefHoldTakesWhatRoomItNeeds(t *testing.T) {
 		assert.Zero(t, f.sink.count())
 	})
 }
+
+// Crowds that have gone take no room: a message that fails after them is held as
+// before them.
+func TestCrowdsLeaveNoTrace(t *testing.T) {
+	bubble(t, func(f *fixture) {
+		config := f.config()
+		config.Ordered, config.Prefetch = true, 10
+		config.Retry = retry.Exponential{Base: 30 * time.Second, MaxRetries: 2}
+		failing := []byte("fails")
+		_, stop := f.consume(func(_ context.Context, m delivery.Message) error {
+			if m.Body == nil {
+				return nil
+			}
+			<-time.After(time.Second) // meanwhile the others get in line
+			return errDown
+		}, config)
+		for _, crowd := range []string{"a", "b"} {
+			f.publish(delivery.Message{ID: crowd, Recipient: crowd, Body: failing})
+			for i := range 9 {
+				f.publish(delivery.Message{ID: fmt.Sprint(crowd, i), Recipient: crowd})
+			}
+			wait(time.Hour)
+		}
+		assert.Equal(t, 18, f.processed("delivered"))
+		f.publish(delivery.Message{ID: "late", Recipient: "late", Body: failing})
+		wait(time.Hour)
+		assert.Equal(t, []int{1, 2, 3}, f.attempts("late"))
+		require.NoError(t, stop())
+		f.empty()
+	})
+}
