@@ -121,7 +121,7 @@ func (s *stages) warnOfAcks(m *inflight) {
 
 // claim takes the message's idempotency key for this attempt.
 func (s *stages) claim(ctx context.Context, m *inflight) outcome {
-	if s.guard == nil || m.claim != nil && !m.lease.isLost() {
+	if s.guard == nil || m.claim != nil && !m.unsure && !m.lease.isLost() {
 		return outcome{}
 	}
 	err := s.holdKey(ctx, m)
@@ -163,6 +163,9 @@ func (s *stages) claim(ctx context.Context, m *inflight) outcome {
 // cancelled between two attempts is that one's for good; the next message has the
 // key after it, which again only one can have.
 func (s *stages) holdKey(ctx context.Context, m *inflight) error {
+	if err := m.release(ctx); err != nil {
+		return err
+	}
 	id, holder := s.config.IdempotencyKey(m.envelope.Message), ""
 	switch id {
 	case "":
@@ -173,7 +176,7 @@ func (s *stages) holdKey(ctx context.Context, m *inflight) error {
 	}
 	key := idempotency.FromID(s.config.Name, id, m.envelope.Generation)
 	for {
-		m.claim = nil
+		m.claim, m.unsure = nil, false
 		m.lease.renewed()
 		err := guarded(func() (err error) {
 			m.claim, err = s.guard.Hold(ctx, key, holder, m.envelope.Attempt, m.lease.ended)

@@ -189,7 +189,7 @@ func panickyStore(step string) func(string) error {
 
 // A store that panics is a store that failed.
 func TestPanicsOfStores(t *testing.T) {
-	for _, step := range []string{"claim", "complete", "schedule", "release"} {
+	for _, step := range []string{"claim", "complete", "schedule"} {
 		t.Run(step, func(t *testing.T) {
 			bubble(t, func(f *fixture) {
 				f.store.fail = panickyStore(step)
