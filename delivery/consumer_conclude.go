@@ -65,7 +65,7 @@ func (r *consumerRun) hold(ctx context.Context, m *inflight, p plan) {
 			return
 		}
 	}
-	if p.resume == nil || !ordered {
+	if !ordered {
 		// Otherwise the claim is needed when the hold has to end, and nobody else may
 		// go on with the message meanwhile.
 		_ = m.release(ctx)

@@ -260,3 +260,37 @@ func TestCrowdsLeaveNoTrace(t *testing.T) {
 		f.empty()
 	})
 }
+
+// Neither does a copy run of a message that was given up because its key's breaker was
+// open and the room was needed.
+func TestWhatABreakerHeldUpIsMarked(t *testing.T) {
+	bubble(t, func(f *fixture) {
+		config := f.config()
+		config.Ordered, config.Prefetch = true, 4
+		config.KeyBreakers = breaker.NewSet(breaker.SetConfig{})
+		config.BreakerKey = func(m delivery.Message) string { return m.Type }
+		config.KeyBreakers.Get("dead").ForceOpen(time.Hour)
+		var lose sync.Once
+		f.transport.loseAck = func(id string) (lost bool) {
+			if id == "head" {
+				lose.Do(func() {
+					lost = true
+					config.KeyBreakers.Get("dead").ForceClosed(time.Hour) // the copy could run
+				})
+			}
+			return lost
+		}
+		_, stop := f.consume(fine, config)
+		f.publish(delivery.Message{ID: "head", Recipient: "r", Type: "dead"})
+		for i := range 3 {
+			f.publish(delivery.Message{ID: fmt.Sprint(i), Recipient: "r"})
+		}
+		wait(time.Minute)
+		assert.Equal(t, 1, f.sink.count())
+		assert.Empty(t, f.attempts("head"))
+		assert.Equal(t, 3, f.processed("delivered"))
+		assert.Equal(t, 1, f.processed("duplicate"))
+		require.NoError(t, stop())
+		f.empty()
+	})
+}
