@@ -116,7 +116,7 @@ func (r *consumerRun) stepAside(ctx context.Context, m *inflight, p plan) {
 		r.conclude(ctx, m, o)
 		return
 	}
-	if !retry.Wait(r.serving.Done(), p.delay) {
+	if !retry.Wait(r.serving.Done(), time.Until(p.outcome.at.Add(p.delay))) {
 		r.giveBack(ctx, m)
 		return
 	}

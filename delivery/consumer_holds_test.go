@@ -294,3 +294,47 @@ func TestWhatABreakerHeldUpIsMarked(t *testing.T) {
 		f.empty()
 	})
 }
+
+// What a message has waited when its hold has to end is part of its wait.
+func TestWhatStepsAsideWaitsNoLongerThanItHasTo(t *testing.T) {
+	for name, wire := range map[string]func(f *fixture, config *delivery.ConsumerConfig) delivery.Transport{
+		"in the transport": func(f *fixture, _ *delivery.ConsumerConfig) delivery.Transport { return f.transport },
+		"in the store": func(f *fixture, config *delivery.ConsumerConfig) delivery.Transport {
+			config.Store = f.outboxed(delivery.PublisherConfig{})
+			f.run(f.newWorker(f.records, f.transport, delivery.RetryWorkerConfig{DeadLetters: f.sink}))
+			return f.transport
+		},
+		"in hand": func(f *fixture, config *delivery.ConsumerConfig) delivery.Transport {
+			config.Name = "memory"
+			return withoutDelays{f.transport}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(f *fixture) {
+				config := f.config()
+				config.Ordered, config.Prefetch, config.OnHoldExceeded = true, 4, delivery.HoldPassBy
+				config.Retry = retry.Exponential{Base: time.Minute, MaxRetries: 1}
+				transport := wire(f, &config)
+				begin := time.Now()
+				var runs []time.Duration
+				_, stop := f.consumeFrom(transport, func(_ context.Context, m delivery.Message) error {
+					if m.ID == "head" {
+						runs = append(runs, time.Since(begin).Round(time.Second))
+						return errDown
+					}
+					return nil
+				}, config)
+				f.publish(delivery.Message{ID: "head", Recipient: "r"})
+				wait(40 * time.Second)
+				for i := range 3 {
+					f.publish(delivery.Message{ID: fmt.Sprint(i), Recipient: "r"})
+				}
+				wait(time.Second)
+				assert.Equal(t, 3, f.processed("delivered"))
+				wait(time.Hour)
+				assert.Equal(t, []time.Duration{0, time.Minute}, runs)
+				require.NoError(t, stop())
+			})
+		})
+	}
+}
