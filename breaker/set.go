@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 )
 
 // defaultMaxKeys is the default of SetConfig.MaxKeys.
@@ -36,8 +37,9 @@ type SetConfig struct {
 //
 // Get takes one lock for a moment. A Set is safe for concurrent use.
 type Set struct {
-	config SetConfig
-	fault  error
+	config   SetConfig
+	fault    error
+	unclosed atomic.Int64 // of its breakers
 
 	mu        sync.Mutex
 	breakers  map[string]*list.Element
@@ -124,6 +126,7 @@ func (s *Set) Get(key string) *Breaker {
 		s.evict()
 	}
 	made := newBreaker(s.config.Breaker, key)
+	made.unclosed = &s.unclosed
 	s.breakers[key] = s.recent.PushFront(made)
 	return made
 }
@@ -143,19 +146,7 @@ func (s *Set) Open() int {
 	if s.Err() != nil {
 		return 0
 	}
-	s.mu.Lock()
-	kept := make([]*Breaker, 0, len(s.breakers))
-	for each := s.recent.Front(); each != nil; each = each.Next() {
-		kept = append(kept, each.Value.(*Breaker))
-	}
-	s.mu.Unlock()
-	open := 0
-	for _, each := range kept {
-		if each.State() != Closed {
-			open++
-		}
-	}
-	return open
+	return int(s.unclosed.Load())
 }
 
 // evict removes one breaker. mu is held.
@@ -167,6 +158,7 @@ func (s *Set) evict() {
 			break
 		}
 	}
-	delete(s.breakers, victim.Value.(*Breaker).key)
-	s.recent.Remove(victim)
+	evicted := s.recent.Remove(victim).(*Breaker)
+	delete(s.breakers, evicted.key)
+	evicted.evicted()
 }
