@@ -44,7 +44,7 @@ type Set struct {
 	mu        sync.Mutex
 	breakers  map[string]*list.Element
 	recent    list.List // of *Breaker, the one used last in front
-	observers []*observer
+	observers observers
 }
 
 // NewSet makes an empty Set. It doesn't fail: a faulty config is returned by
@@ -76,24 +76,28 @@ func (s *Set) Watch(called func(Change)) (stop func()) {
 	if called == nil || s.Err() != nil {
 		return func() {}
 	}
-	added := &observer{call: called}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.observers = append(s.observers, added)
+	added := s.observers.add(called)
 	return func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		s.observers = slices.DeleteFunc(slices.Clone(s.observers), func(o *observer) bool { return o == added })
+		s.observers.remove(added)
 	}
 }
 
-// notify calls the observers, of which each may panic.
+// notify calls the observers, of which each may panic, or stop another one.
 func (s *Set) notify(change Change) {
 	s.mu.Lock()
-	observers := s.observers // a slice that is never changed
+	all := slices.Clone(s.observers.all)
 	s.mu.Unlock()
-	for _, each := range observers {
-		s.config.Breaker.callGuarded(each, change)
+	for _, each := range all {
+		s.mu.Lock()
+		stopped := each.stopped
+		s.mu.Unlock()
+		if !stopped {
+			s.config.Breaker.callGuarded(each, change)
+		}
 	}
 }
 

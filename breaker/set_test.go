@@ -213,6 +213,10 @@ func TestSetWatch(t *testing.T) {
 		n := len(told.all())
 		s.Get("a").call(t, Failure)
 		assert.Len(t, told.all(), n)
+		stop = func() {}
+		s.Watch(func(Change) { stop() })
+		stop = s.Watch(func(Change) { t.Error("called after it was stopped") })
+		s.Get("c").call(t, Failure)
 		s.Watch(nil)()
 		(*Set)(nil).Watch(func(Change) {})()
 		assert.Zero(t, (*Set)(nil).Open())
