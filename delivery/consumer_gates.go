@@ -146,7 +146,7 @@ func awaitDependency(ctx context.Context, d *dependency, asked any, failure erro
 			return
 		}
 		limited, cancel := context.WithTimeout(ctx, time.Second)
-		failure = pinger.Ping(limited)
+		failure = guarded(func() error { return pinger.Ping(limited) })
 		cancel()
 	}
 }

@@ -190,7 +190,11 @@ func (s *stages) holdKey(ctx context.Context, m *inflight) error {
 			return err
 		}
 		limited := within(ctx, m.tick(), lookUpTimeout)
-		gone, lookUp := cancelled(limited, s.config.Store, known.Of)
+		gone := false
+		lookUp := guarded(func() (err error) {
+			gone, err = cancelled(limited, s.config.Store, known.Of)
+			return err
+		})
 		limited.end()
 		switch {
 		case lookUp != nil:
@@ -212,8 +216,13 @@ func (s *stages) lookUp(ctx context.Context, m *inflight) outcome {
 	}
 	limited := within(ctx, m.tick(), lookUpTimeout)
 	defer limited.end()
-	records, errs := s.config.Store.Get(limited, m.envelope.ID)
-	if first(errs) != nil || len(records) != 1 || !records[0].Status.Final() {
+	var records []Record
+	err := guarded(func() error {
+		var errs []error
+		records, errs = s.config.Store.Get(limited, m.envelope.ID)
+		return first(errs)
+	})
+	if err != nil || len(records) != 1 || !records[0].Status.Final() {
 		return outcome{}
 	}
 	known := &records[0]
