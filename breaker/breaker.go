@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sony/gobreaker"
@@ -37,6 +38,7 @@ type Breaker struct {
 	out        int           // permits that are out
 	free       *slot         // slots to be used again
 	observers  observers
+	unclosed   *atomic.Int64 // counts it, with its Set's others, while not closed; nil for others
 }
 
 // New makes a closed Breaker. It doesn't fail: a faulty config is returned by Err,
@@ -311,13 +313,30 @@ func (b *Breaker) changed(_ string, _, to gobreaker.State) {
 // become makes gate's new state the breaker's. mu is held.
 func (b *Breaker) become(state State, cause Cause) {
 	change := Change{Name: b.config.Name, Key: b.key, From: b.state, To: state, At: time.Now(), Cause: cause}
+	b.countUnclosed(-1)
 	b.state = state
+	b.countUnclosed(1)
 	b.forget()
 	if state == Closed {
 		b.wanted = false
 	}
 	b.awake()
 	b.observers.enqueue(change)
+}
+
+// countUnclosed adds n to the Set's count if the breaker is not closed. mu is held.
+func (b *Breaker) countUnclosed(n int64) {
+	if b.unclosed != nil && b.state != Closed {
+		b.unclosed.Add(n)
+	}
+}
+
+// evicted ends that the breaker is one of its Set's.
+func (b *Breaker) evicted() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.countUnclosed(-1)
+	b.unclosed = nil
 }
 
 // forget starts the state anew: with nothing remembered, no end and no force, and

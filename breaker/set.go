@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 )
 
 // defaultMaxKeys is the default of SetConfig.MaxKeys.
@@ -36,13 +37,14 @@ type SetConfig struct {
 //
 // Get takes one lock for a moment. A Set is safe for concurrent use.
 type Set struct {
-	config SetConfig
-	fault  error
+	config   SetConfig
+	fault    error
+	unclosed atomic.Int64 // of its breakers
 
 	mu        sync.Mutex
 	breakers  map[string]*list.Element
 	recent    list.List // of *Breaker, the one used last in front
-	observers []*observer
+	observers observers
 }
 
 // NewSet makes an empty Set. It doesn't fail: a faulty config is returned by
@@ -74,24 +76,28 @@ func (s *Set) Watch(called func(Change)) (stop func()) {
 	if called == nil || s.Err() != nil {
 		return func() {}
 	}
-	added := &observer{call: called}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.observers = append(s.observers, added)
+	added := s.observers.add(called)
 	return func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		s.observers = slices.DeleteFunc(slices.Clone(s.observers), func(o *observer) bool { return o == added })
+		s.observers.remove(added)
 	}
 }
 
-// notify calls the observers, of which each may panic.
+// notify calls the observers, of which each may panic, or stop another one.
 func (s *Set) notify(change Change) {
 	s.mu.Lock()
-	observers := s.observers // a slice that is never changed
+	all := slices.Clone(s.observers.all)
 	s.mu.Unlock()
-	for _, each := range observers {
-		s.config.Breaker.callGuarded(each, change)
+	for _, each := range all {
+		s.mu.Lock()
+		stopped := each.stopped
+		s.mu.Unlock()
+		if !stopped {
+			s.config.Breaker.callGuarded(each, change)
+		}
 	}
 }
 
@@ -124,6 +130,7 @@ func (s *Set) Get(key string) *Breaker {
 		s.evict()
 	}
 	made := newBreaker(s.config.Breaker, key)
+	made.unclosed = &s.unclosed
 	s.breakers[key] = s.recent.PushFront(made)
 	return made
 }
@@ -143,19 +150,7 @@ func (s *Set) Open() int {
 	if s.Err() != nil {
 		return 0
 	}
-	s.mu.Lock()
-	kept := make([]*Breaker, 0, len(s.breakers))
-	for each := s.recent.Front(); each != nil; each = each.Next() {
-		kept = append(kept, each.Value.(*Breaker))
-	}
-	s.mu.Unlock()
-	open := 0
-	for _, each := range kept {
-		if each.State() != Closed {
-			open++
-		}
-	}
-	return open
+	return int(s.unclosed.Load())
 }
 
 // evict removes one breaker. mu is held.
@@ -167,6 +162,7 @@ func (s *Set) evict() {
 			break
 		}
 	}
-	delete(s.breakers, victim.Value.(*Breaker).key)
-	s.recent.Remove(victim)
+	evicted := s.recent.Remove(victim).(*Breaker)
+	delete(s.breakers, evicted.key)
+	evicted.evicted()
 }

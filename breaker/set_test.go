@@ -76,6 +76,9 @@ func TestSetIsBounded(t *testing.T) {
 		has(s, "b", "c") // none can go, so the oldest does
 		assert.Equal(t, Open, gone.State(), "and works on")
 		assert.Equal(t, Open, s.Get("b").State())
+		assert.Equal(t, 1, s.Open())
+		gone.Reset()
+		assert.Equal(t, 1, s.Open(), "an evicted breaker does not count")
 	})
 }
 
@@ -140,6 +143,13 @@ func TestSetContention(t *testing.T) {
 	group.Wait()
 	assert.Equal(t, 8, s.Len())
 	assert.Equal(t, 8, s.recent.Len())
+	open := 0
+	for each := s.recent.Front(); each != nil; each = each.Next() {
+		if each.Value.(*Breaker).State() != Closed {
+			open++
+		}
+	}
+	assert.Equal(t, open, s.Open())
 }
 
 func BenchmarkSetGet(b *testing.B) {
@@ -162,6 +172,11 @@ func BenchmarkSetGet(b *testing.B) {
 				s.Get(keys[i*7919%len(keys)])
 			}
 		})
+	})
+	b.Run("open", func(b *testing.B) {
+		for b.Loop() {
+			s.Open()
+		}
 	})
 	b.Run("new", func(b *testing.B) {
 		b.ReportAllocs()
@@ -198,6 +213,10 @@ func TestSetWatch(t *testing.T) {
 		n := len(told.all())
 		s.Get("a").call(t, Failure)
 		assert.Len(t, told.all(), n)
+		stop = func() {}
+		s.Watch(func(Change) { stop() })
+		stop = s.Watch(func(Change) { t.Error("called after it was stopped") })
+		s.Get("c").call(t, Failure)
 		s.Watch(nil)()
 		(*Set)(nil).Watch(func(Change) {})()
 		assert.Zero(t, (*Set)(nil).Open())

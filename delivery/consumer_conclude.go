@@ -65,10 +65,10 @@ func (r *consumerRun) hold(ctx context.Context, m *inflight, p plan) {
 			return
 		}
 	}
-	if p.resume == nil || !ordered {
+	if !ordered {
 		// Otherwise the claim is needed when the hold has to end, and nobody else may
 		// go on with the message meanwhile.
-		m.release(ctx)
+		_ = m.release(ctx)
 	}
 	held := &hold{}
 	if p.outcome.kind != undecided { // else there is nothing else to be done with it
@@ -116,7 +116,7 @@ func (r *consumerRun) stepAside(ctx context.Context, m *inflight, p plan) {
 		r.conclude(ctx, m, o)
 		return
 	}
-	if !retry.Wait(r.serving.Done(), p.delay) {
+	if !retry.Wait(r.serving.Done(), time.Until(p.outcome.at.Add(p.delay))) {
 		r.giveBack(ctx, m)
 		return
 	}
@@ -125,7 +125,7 @@ func (r *consumerRun) stepAside(ctx context.Context, m *inflight, p plan) {
 
 // requeue puts a message that had its turn back as the first of its level.
 func (r *consumerRun) requeue(ctx context.Context, m *inflight) {
-	m.release(ctx)
+	_ = m.release(ctx)
 	if !r.queue.putBack(m) {
 		r.giveBack(ctx, m)
 	}
@@ -145,7 +145,7 @@ func (r *consumerRun) leave(ctx context.Context, m *inflight) {
 // giveBack leaves the message for redelivery: at once where it can't come
 // straight back here, else when the subscription closes.
 func (r *consumerRun) giveBack(ctx context.Context, m *inflight) {
-	m.release(ctx)
+	_ = m.release(ctx) // if that fails the lease ends with the run
 	if r.serving.Err() == nil || r.paused {
 		_ = m.incoming.Nack() // a stale incoming comes again by itself
 	}

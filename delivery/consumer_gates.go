@@ -146,7 +146,7 @@ func awaitDependency(ctx context.Context, d *dependency, asked any, failure erro
 			return
 		}
 		limited, cancel := context.WithTimeout(ctx, time.Second)
-		failure = pinger.Ping(limited)
+		failure = guarded(func() error { return pinger.Ping(limited) })
 		cancel()
 	}
 }
@@ -163,9 +163,11 @@ func watchBreakers(config *ConsumerConfig, counters *consumerMetrics) (stop func
 			logBreaker(config.Logger, change)
 		})
 	case config.KeyBreakers != nil:
-		// A gauge for each key could be thousands.
+		var counting sync.Mutex // so that the gauge shows the last count
 		return config.KeyBreakers.Watch(func(change breaker.Change) {
+			counting.Lock() // a gauge for each key could be thousands
 			counters.breakersOpen(change.Name, config.KeyBreakers.Open())
+			counting.Unlock()
 			counters.breakerChanged(change)
 			logBreaker(config.Logger, change, slog.String("key", change.Key))
 		})

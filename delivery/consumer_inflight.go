@@ -19,6 +19,7 @@ type inflight struct {
 
 	// What it holds while it runs.
 	claim  *idempotency.Claim
+	unsure bool // whether claim was released: the store did not answer
 	permit breaker.Permit
 	lease  lease
 
@@ -62,16 +63,22 @@ func (m *inflight) priority() Priority { return m.incoming.Priority() }
 // attempt is the number of the attempt that runs or ran last, from 1.
 func (m *inflight) attempt() int { return m.envelope.Attempt + 1 }
 
-// release lets go of the claim, so that others need not wait for its lease. If
-// that fails they wait.
-func (m *inflight) release(ctx context.Context) {
+// release lets go of the claim, so that others need not wait for its lease. After
+// an error it is to be tried again before the message is claimed anew: until then
+// the lease goes on.
+func (m *inflight) release(ctx context.Context) error {
 	if m.claim == nil {
-		return
+		return nil
 	}
 	limited := within(context.WithoutCancel(ctx), time.Now(), settleTimeout)
 	defer limited.end()
-	_ = m.claim.Release(limited)
-	m.claim = nil
+	err := guarded(func() error { return m.claim.Release(limited) })
+	if err != nil && !errors.Is(err, idempotency.ErrLost) && !errors.Is(err, idempotency.ErrSettled) {
+		m.unsure = true
+		return err
+	}
+	m.claim, m.unsure = nil, false
+	return nil
 }
 
 // lease tells the handler that runs under a claim when it is lost. Its zero value

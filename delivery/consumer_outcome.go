@@ -10,7 +10,7 @@ type outcome struct {
 	at   time.Time // when, the same however often it is tried to settle
 	err  error     // why; nil where nothing went wrong
 
-	delay  time.Duration // for how long the message must wait
+	delay  time.Duration // for how long the message must wait, from at on
 	next   *Envelope     // the message as it goes on, with the failure counted if there was one
 	reason Reason        // why it is given up
 	raw    []byte        // the body of a malformed message

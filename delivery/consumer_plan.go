@@ -194,7 +194,7 @@ func (p *planner) stepAside(m *inflight, o outcome) (outcome, bool) {
 	if copied {
 		o.kind, o.next = outcomePostponed, m.envelope
 	}
-	o.delay = max(o.delay, asideDelay)
+	o.delay = max(o.delay, m.tick().Sub(o.at)+asideDelay)
 	return o, p.delays
 }
 

@@ -160,7 +160,11 @@ func (r *consumerRun) drain(cancel context.CancelCauseFunc) error {
 	}
 	r.stop()
 	for _, m := range append(r.queue.end(), r.order.end()...) {
-		r.giveBack(context.Background(), m)
+		if m.claim == nil {
+			r.giveBack(context.Background(), m)
+			continue
+		}
+		r.workers.Go(func() { r.giveBack(context.Background(), m) }) // waits for the store
 	}
 	idle := make(chan struct{})
 	go func() {

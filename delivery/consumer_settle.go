@@ -117,7 +117,7 @@ func (s *settler) home(ctx context.Context, m *inflight) error {
 		defer limited.end()
 		err = s.config.DeadLetters.DeadLetter(limited, *p.letter)
 	case p.resend:
-		err = s.sendAfter(ctx, p.outcome.delay, p.outcome.next)
+		err = s.sendAfter(ctx, p.outcome.at.Add(p.outcome.delay).Sub(m.now), p.outcome.next)
 	case p.updateIsHome:
 		var progress Progress
 		if progress, err = s.update(ctx, m); errors.Is(err, ErrLate) {

@@ -121,7 +121,7 @@ func (s *stages) warnOfAcks(m *inflight) {
 
 // claim takes the message's idempotency key for this attempt.
 func (s *stages) claim(ctx context.Context, m *inflight) outcome {
-	if s.guard == nil || m.claim != nil && !m.lease.isLost() {
+	if s.guard == nil || m.claim != nil && !m.unsure && !m.lease.isLost() {
 		return outcome{}
 	}
 	err := s.holdKey(ctx, m)
@@ -163,6 +163,9 @@ func (s *stages) claim(ctx context.Context, m *inflight) outcome {
 // cancelled between two attempts is that one's for good; the next message has the
 // key after it, which again only one can have.
 func (s *stages) holdKey(ctx context.Context, m *inflight) error {
+	if err := m.release(ctx); err != nil {
+		return err
+	}
 	id, holder := s.config.IdempotencyKey(m.envelope.Message), ""
 	switch id {
 	case "":
@@ -173,7 +176,7 @@ func (s *stages) holdKey(ctx context.Context, m *inflight) error {
 	}
 	key := idempotency.FromID(s.config.Name, id, m.envelope.Generation)
 	for {
-		m.claim = nil
+		m.claim, m.unsure = nil, false
 		m.lease.renewed()
 		err := guarded(func() (err error) {
 			m.claim, err = s.guard.Hold(ctx, key, holder, m.envelope.Attempt, m.lease.ended)
@@ -187,7 +190,11 @@ func (s *stages) holdKey(ctx context.Context, m *inflight) error {
 			return err
 		}
 		limited := within(ctx, m.tick(), lookUpTimeout)
-		gone, lookUp := cancelled(limited, s.config.Store, known.Of)
+		gone := false
+		lookUp := guarded(func() (err error) {
+			gone, err = cancelled(limited, s.config.Store, known.Of)
+			return err
+		})
 		limited.end()
 		switch {
 		case lookUp != nil:
@@ -209,8 +216,13 @@ func (s *stages) lookUp(ctx context.Context, m *inflight) outcome {
 	}
 	limited := within(ctx, m.tick(), lookUpTimeout)
 	defer limited.end()
-	records, errs := s.config.Store.Get(limited, m.envelope.ID)
-	if first(errs) != nil || len(records) != 1 || !records[0].Status.Final() {
+	var records []Record
+	err := guarded(func() error {
+		var errs []error
+		records, errs = s.config.Store.Get(limited, m.envelope.ID)
+		return first(errs)
+	})
+	if err != nil || len(records) != 1 || !records[0].Status.Final() {
 		return outcome{}
 	}
 	known := &records[0]

@@ -639,3 +639,34 @@ func TestConsumerConfigFaultsAreNamedAtOnce(t *testing.T) {
 	require.ErrorIs(t, (*delivery.Consumer)(nil).Run(t.Context()), delivery.ErrConfig)
 	require.ErrorIs(t, new(delivery.Consumer).Run(t.Context()), delivery.ErrConfig)
 }
+
+// A claim that could not be released does not keep its own message from being
+// handled.
+func TestAClaimThatCouldNotBeReleased(t *testing.T) {
+	for name, release := range map[string]func() error{
+		"the store is down": func() error { return errDown },
+		"the store panics":  func() error { panic("release") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(f *fixture) {
+				config := f.config()
+				config.KeyBreakers = breaker.NewSet(breaker.SetConfig{})
+				config.BreakerKey = func(m delivery.Message) string { return m.Type }
+				config.KeyBreakers.Get("key").ForceOpen(500 * time.Millisecond)
+				calls := 0
+				f.store.fail = func(step string) error {
+					if calls++; step == "release" && calls < 4 {
+						return release()
+					}
+					return nil
+				}
+				_, stop := f.consume(fine, config)
+				f.publish(delivery.Message{ID: "a", Recipient: "r", Type: "key"})
+				wait(5 * time.Second)
+				assert.Equal(t, []int{1}, f.attempts("a"))
+				require.NoError(t, stop())
+				f.empty()
+			})
+		})
+	}
+}

@@ -77,6 +77,30 @@ func TestDrainWithAStoreThatHangs(t *testing.T) {
 	})
 }
 
+// Nor does it make the end wait for one message after the other.
+func TestDrainWithManyClaimsAndAStoreThatHangs(t *testing.T) {
+	bubble(t, func(f *fixture) {
+		config := f.config()
+		config.Idempotency = hangingRelease{f.store}
+		config.Ordered, config.Concurrency, config.DrainTimeout = true, 1, 20*time.Second
+		_, stop := f.consume(func(_ context.Context, m delivery.Message) error {
+			if m.ID == "slow" {
+				<-time.After(15 * time.Second)
+				return nil
+			}
+			return errDown
+		}, config)
+		for i := range 20 {
+			f.publish(delivery.Message{ID: fmt.Sprint(i), Recipient: fmt.Sprint(i)})
+		}
+		f.publish(delivery.Message{ID: "slow", Recipient: "slow"})
+		wait(10 * time.Second) // their retries are due, and the only worker is busy
+		begin := time.Now()
+		require.NoError(t, stop())
+		assert.LessOrEqual(t, time.Since(begin), config.DrainTimeout)
+	})
+}
+
 // handed is a transport that has one batch to give, each message allocated alone.
 type handed struct {
 	delivery.Transport

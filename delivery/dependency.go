@@ -24,6 +24,8 @@ type dependency struct {
 	most   time.Duration // the longest wait
 	well   atomic.Bool   // it answered last
 
+	exporting sync.Mutex
+
 	mu       sync.Mutex
 	failures int
 	last     error
@@ -48,7 +50,7 @@ func (d *dependency) failed(ctx context.Context, err error) {
 	d.failures++
 	d.last = err
 	d.mu.Unlock()
-	d.up().Set(0)
+	d.export()
 	if first {
 		d.logger.LogAttrs(ctx, slog.LevelWarn, "dependency is down", slog.String("dependency", d.name), errorAttr(err))
 	}
@@ -64,10 +66,22 @@ func (d *dependency) answered(ctx context.Context) {
 	d.failures, d.last, d.until = 0, nil, time.Time{}
 	d.well.Store(true)
 	d.mu.Unlock()
-	d.up().Set(1)
+	d.export()
 	if failures > 0 {
 		d.logger.LogAttrs(ctx, slog.LevelInfo, "dependency is back", slog.String("dependency", d.name), slog.Int("failures", failures))
 	}
+}
+
+// export has the gauge say whether the dependency is well. Of several calls at once
+// the last one says what is true after all of them.
+func (d *dependency) export() {
+	d.exporting.Lock()
+	defer d.exporting.Unlock()
+	up := 0.0
+	if d.well.Load() {
+		up = 1
+	}
+	d.up().Set(up)
 }
 
 // over is when to ask the dependency again, zero when it is well.

@@ -74,6 +74,14 @@ func (f *fixture) config() delivery.ConsumerConfig {
 // consume starts a consumer. The returned function ends it and gives Run's error.
 func (f *fixture) consume(handler delivery.Handler, config delivery.ConsumerConfig) (consumer *delivery.Consumer, stop func() error) {
 	f.t.Helper()
+	return f.consumeFrom(f.transport, handler, config)
+}
+
+// withoutDelays is a transport that can't hold messages back.
+type withoutDelays struct{ delivery.Transport }
+
+func (f *fixture) consumeFrom(transport delivery.Transport, handler delivery.Handler, config delivery.ConsumerConfig) (consumer *delivery.Consumer, stop func() error) {
+	f.t.Helper()
 	counting := func(ctx context.Context, message delivery.Message) error {
 		attempt, ok := delivery.AttemptFrom(ctx)
 		if !ok {
@@ -84,7 +92,7 @@ func (f *fixture) consume(handler delivery.Handler, config delivery.ConsumerConf
 		f.mu.Unlock()
 		return handler(ctx, message)
 	}
-	consumer, err := delivery.NewConsumer(f.transport, counting, config)
+	consumer, err := delivery.NewConsumer(transport, counting, config)
 	require.NoError(f.t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)

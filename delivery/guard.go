@@ -42,6 +42,15 @@ func guardedLogger(logger *slog.Logger) *slog.Logger {
 
 type guardedHandler struct{ slog.Handler }
 
+func (h guardedHandler) Enabled(ctx context.Context, level slog.Level) (enabled bool) {
+	defer func() {
+		if recover() != nil {
+			enabled = false
+		}
+	}()
+	return h.Handler.Enabled(ctx, level)
+}
+
 func (h guardedHandler) Handle(ctx context.Context, record slog.Record) error {
 	return guarded(func() error { return h.Handler.Handle(ctx, record) })
 }

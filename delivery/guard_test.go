@@ -63,6 +63,11 @@ func (p *panicking) rule(error) (retry.Class, bool) { panic("rule") }
 func (p *panicking) Handle(context.Context, slog.Record) error { panic("Handle") }
 func (p *panicking) Enabled(context.Context, slog.Level) bool  { return true }
 
+// neverEnabled is a log handler that panics when it is asked whether it is enabled.
+type neverEnabled struct{ slog.Handler }
+
+func (neverEnabled) Enabled(context.Context, slog.Level) bool { panic("Enabled") }
+
 // What the host's functions panic with ends neither the process nor the message's
 // way, and the handler's outcome stays what it was.
 func TestPanicsOfTheHost(t *testing.T) {
@@ -100,6 +105,10 @@ func TestPanicsOfTheHost(t *testing.T) {
 		},
 		"log": {
 			wire: func(config *delivery.ConsumerConfig, p *panicking) { config.Logger = slog.New(p) },
+			runs: 1,
+		},
+		"log that is asked whether it is enabled": {
+			wire: func(config *delivery.ConsumerConfig, _ *panicking) { config.Logger = slog.New(neverEnabled{}) },
 			runs: 1,
 		},
 		"metrics": {
@@ -189,7 +198,7 @@ func panickyStore(step string) func(string) error {
 
 // A store that panics is a store that failed.
 func TestPanicsOfStores(t *testing.T) {
-	for _, step := range []string{"claim", "complete", "schedule", "release"} {
+	for _, step := range []string{"claim", "complete", "schedule"} {
 		t.Run(step, func(t *testing.T) {
 			bubble(t, func(f *fixture) {
 				f.store.fail = panickyStore(step)
