@@ -143,13 +143,11 @@ func (r *workerRun) claim(ctx context.Context, status Status) *claimedBatch {
 // dueFirstShare is which share of what is claimed goes by its due time alone.
 const dueFirstShare = 8
 
-// dueFirst is the share's part of a batch. Where a batch is too small for it, it is
-// one of a batch in every eighth round.
+// dueFirst is the share's part of this round's batch. Over several rounds the parts
+// add up to the share, however small a batch is.
 func (r *workerRun) dueFirst() int {
-	if r.config.BatchSize < dueFirstShare && r.rounds%dueFirstShare == 0 {
-		return 1
-	}
-	return r.config.BatchSize / dueFirstShare
+	before := (r.rounds - 1) % dueFirstShare // rounds since the parts added up
+	return (before+1)*r.config.BatchSize/dueFirstShare - before*r.config.BatchSize/dueFirstShare
 }
 
 // sleep sleeps until something is due, as far as that is known. It returns false
