@@ -224,8 +224,11 @@ func (w *RetryWorker) RunOnce(ctx context.Context) error {
 	}
 	work, end := outliving(ctx, settleTimeout)
 	defer end()
+	begin := time.Now()
 	for ctx.Err() == nil && r.round(ctx, work) {
-		continue
+		if r.recorded == 0 && time.Since(begin) >= w.config.Lease {
+			break // it claims again what it could not send
+		}
 	}
 	r.stale.finish(work, time.Now().Add(w.config.Lease))
 	return errors.Join(ctx.Err(), r.outages())

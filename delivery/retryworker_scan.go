@@ -31,10 +31,11 @@ type workerRun struct {
 
 	ackTimeouts metrics.Counter
 
-	rounds int       // how many there were
-	began  time.Time // the last round
-	found  int       // how many records it claimed
-	idle   int       // rounds in close succession that found nothing
+	rounds   int       // how many there were
+	began    time.Time // the last round
+	found    int       // how many records it claimed
+	recorded int       // how many of them got further
+	idle     int       // rounds in close succession that found nothing
 }
 
 // task is what is done about the due records of one status, unless what it needs
@@ -88,7 +89,7 @@ func (w *RetryWorker) newRun() (*workerRun, error) {
 // ends it claims no more; what it has claimed it finishes within work.
 func (r *workerRun) round(ctx, work context.Context) (full bool) {
 	last := r.began
-	r.began, r.found = time.Now(), 0
+	r.began, r.found, r.recorded = time.Now(), 0, 0
 	r.rounds++
 	r.wakeup.reset() // what changes from here on moves it again
 	for _, task := range r.tasks {
@@ -208,6 +209,7 @@ func (r *workerRun) record(ctx context.Context, batch *claimedBatch, updates []U
 		}
 		if len(again) == 0 {
 			r.health.store.answered(ctx)
+			r.recorded += len(updates)
 			return progress, errs
 		}
 		if ctx.Err() != nil {
