@@ -181,11 +181,7 @@ func NewRetryWorker(store Store, transport Transport, config RetryWorkerConfig) 
 	if fault != nil {
 		return nil, fault
 	}
-	worker := &RetryWorker{store: store, transport: transport, config: config}
-	if volatile, ok := transport.(Volatile); ok {
-		worker.session = volatile.Session()
-	}
-	return worker, nil
+	return &RetryWorker{store: store, transport: transport, config: config, session: sessionOf(transport)}, nil
 }
 
 // Run works until ctx ends and what is under way is finished, for which it takes
