@@ -170,11 +170,7 @@ func (e *unknownSaveError) Unwrap() error        { return e.err }
 // that have none, and has them sent.
 func (o *outbox) replay(ctx context.Context, batch []Envelope, now time.Time) []error {
 	token := NewID() // tells what begins now from what had begun before
-	progress, errs := o.store.Update(ctx, o.generationUpdates(batch, token, now)...)
-	errs = eachOf(errs, len(batch))
-	if len(progress) != len(batch) {
-		progress = make([]Progress, len(batch))
-	}
+	progress, errs := updateEach(ctx, o.store, o.generationUpdates(batch, token, now)...)
 	var begun, missing []Envelope
 	var exist []string
 	var places []int // of what is missing
@@ -233,10 +229,9 @@ func (o *outbox) resume(ctx context.Context, exist []string) {
 	if len(ids) == 0 {
 		return
 	}
-	records, errs := o.store.Get(ctx, ids...)
-	errs = eachOf(errs, len(ids))
+	records, errs := getEach(ctx, o.store, ids...)
 	for i, err := range errs {
-		if err == nil && len(records) != len(ids) || unanswered(err) {
+		if unanswered(err) {
 			o.inDoubt.remember(ids[i], tokens[i])
 			continue
 		}
@@ -333,10 +328,7 @@ func (o *outbox) lookUp(batch []outgoing) (sure map[string]bool) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), min(o.grace/4, settleTimeout))
 	defer cancel()
-	records, errs := o.store.Get(ctx, ids...)
-	if errs = eachOf(errs, len(ids)); len(records) != len(ids) {
-		return nil
-	}
+	records, errs := getEach(ctx, o.store, ids...)
 	sure = make(map[string]bool, len(ids))
 	for i, err := range errs {
 		sure[ids[i]] = err == nil && records[i].Status == StatusPending && records[i].ClaimedBy == tokens[i]

@@ -118,14 +118,11 @@ func cancelled(ctx context.Context, store Store, id string) (bool, error) {
 	if store == nil || id == "" {
 		return false, nil
 	}
-	records, errs := store.Get(ctx, id)
-	switch err := first(errs); {
-	case errors.Is(err, ErrNotFound):
-		return false, nil
-	case err != nil:
+	records, errs := getEach(ctx, store, id)
+	if err := errs[0]; unanswered(err) {
 		return false, err
 	}
-	return len(records) == 1 && records[0].Status == StatusCancelled, nil
+	return records[0].Status == StatusCancelled, nil
 }
 
 // finishKeys completes the keys of what was sent and releases those of what was

@@ -234,12 +234,7 @@ func (r *workerRun) record(ctx context.Context, batch *claimedBatch, updates []U
 func (r *workerRun) update(ctx context.Context, updates []Update) ([]Progress, []error) {
 	limited := within(ctx, time.Now(), settleTimeout)
 	defer limited.end()
-	progress, errs := r.worker.store.Update(limited, updates...)
-	errs = eachOf(errs, len(updates))
-	if len(progress) != len(updates) {
-		progress = make([]Progress, len(updates))
-	}
-	return progress, errs
+	return updateEach(limited, r.worker.store, updates...)
 }
 
 // outages returns the last failure of everything that is down.
