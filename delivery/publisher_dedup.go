@@ -98,12 +98,14 @@ func (p *Publisher) claimKey(ctx context.Context, envelope *Envelope) (string, e
 			return name, nil
 		case answer.State == idempotency.Busy:
 			return name, ErrInProgress
+		case answer.Holder == envelope.ID:
+			return name, &DuplicateError{Of: envelope.ID}
 		}
 		gone, err := cancelled(ctx, p.config.Store, answer.Holder)
 		switch {
 		case err != nil:
 			return name, fmt.Errorf("delivery: look up the message that has the idempotency key: %w", err)
-		case !gone, answer.Holder == envelope.ID:
+		case !gone:
 			return name, &DuplicateError{Of: answer.Holder}
 		}
 		key.Scope = afterScope(p.scope, answer.Holder)

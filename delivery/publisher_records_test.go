@@ -35,7 +35,9 @@ func TestACancelledMessageLeavesItsKey(t *testing.T) {
 			require.NoError(t, f.publisher.Cancel(ctx, id))
 			duplicateOf(id, f.publisher.Publish(ctx, reminder(id)))
 		}
+		f.publish(to("own"))
 		records.getDown.Store(true)
+		duplicateOf("own", f.publisher.Publish(ctx, to("own"))) // which needs no look-up
 		require.ErrorIs(t, f.publisher.Publish(ctx, reminder("w")), delivery.ErrStoreDown)
 		records.getDown.Store(false)
 
