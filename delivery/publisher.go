@@ -306,7 +306,8 @@ func (p *Publisher) forward(ctx context.Context, envelopes []Envelope) []error {
 // or a context's error where it may or may not be cancelled.
 //
 // Of messages with the idempotency key of one that was cancelled, the next one is
-// published, as if that had not been.
+// published, as if that had not been. The key is forgotten when the cancelled one's
+// is: IdempotencyTTL after that was published.
 //
 // A message that was sent with an unknown outcome counts as not sent. If it got
 // to the transport all the same, it is delivered although it was cancelled, and

@@ -108,11 +108,12 @@ func (p *Publisher) claimKey(ctx context.Context, envelope *Envelope) (string, e
 		case !gone:
 			return name, &DuplicateError{Of: answer.Holder}
 		}
-		key.Scope = afterScope(p.scope, answer.Holder)
+		key.Scope = afterScope(key.Scope, answer.Holder)
 	}
 }
 
-// afterScope is the scope of a key after the message that has it was cancelled.
+// afterScope is the scope of a key after the message that has it within scope was
+// cancelled.
 func afterScope(scope, id string) string { return scope + "/after/" + id }
 
 // cancelled says whether the message was cancelled, as far as there is a record.
