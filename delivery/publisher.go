@@ -354,7 +354,7 @@ func (p *Publisher) Cancel(ctx context.Context, ids ...string) error {
 // is the context's then (context.DeadlineExceeded after that time), joined with the
 // store's if that is what kept it. Nothing is lost by that: what remains
 // RetryWorkers send, and what was sent without being recorded they send once more.
-// Nothing goes on in the background, except calls that have begun.
+// What goes on in the background is broken off; calls that have begun are not.
 //
 // Closing again is no error.
 func (p *Publisher) Close(ctx context.Context) error {
