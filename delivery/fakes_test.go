@@ -266,6 +266,8 @@ type faultyRecords struct {
 	// returns hides that the operation was carried out.
 	fail func(operation string) error
 	lost func(operation string) error
+	// onGet and onUpdate are called before these operations.
+	onGet, onUpdate func(ctx context.Context)
 	// carriedOut is told of updates.
 	carriedOut func(updates []delivery.Update, errs []error)
 	// answers, when set, are those of every save and update.
@@ -316,6 +318,9 @@ func (s *faultyRecords) Save(ctx context.Context, records ...delivery.Record) (e
 }
 
 func (s *faultyRecords) Update(ctx context.Context, updates ...delivery.Update) (progress []delivery.Progress, errs []error) {
+	if s.onUpdate != nil {
+		s.onUpdate(ctx)
+	}
 	err := s.operation("update "+string(updates[0].Status), func() error {
 		if s.answers != nil {
 			errs = slices.Clone(s.answers)
@@ -334,6 +339,9 @@ func (s *faultyRecords) Update(ctx context.Context, updates ...delivery.Update) 
 }
 
 func (s *faultyRecords) Get(ctx context.Context, ids ...string) ([]delivery.Record, []error) {
+	if s.onGet != nil {
+		s.onGet(ctx)
+	}
 	if s.getDown.Load() {
 		return make([]delivery.Record, len(ids)), allOf(delivery.ErrStoreDown, len(ids))
 	}

@@ -140,3 +140,11 @@ var (
 	earliest = time.Unix(0, math.MinInt64)
 	latest   = time.Unix(0, math.MaxInt64)
 )
+
+// expiry is ExpiresAt as it travels: a time that can't be kept is never.
+func expiry(at time.Time) time.Time {
+	if at.After(latest) {
+		return time.Time{}
+	}
+	return at
+}

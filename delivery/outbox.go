@@ -47,6 +47,8 @@ type outbox struct {
 	grace       time.Duration
 	maxMessages int
 	logger      *slog.Logger
+	life        context.Context // of what goes on in the background
+	stop        context.CancelFunc
 
 	confirmations *confirmations
 	inDoubt       inDoubt
@@ -70,16 +72,17 @@ type outgoing struct {
 
 func newOutbox(transport Transport, config *PublisherConfig) *outbox {
 	o := &outbox{
-		store:         config.Store,
-		transport:     transport,
-		queue:         config.Queue,
-		token:         NewID(),
-		session:       sessionOf(transport),
-		grace:         config.PendingGrace,
-		maxMessages:   config.MaxOutgoing,
-		logger:        config.Logger,
-		confirmations: newConfirmations(config.Store, config.PendingGrace/8),
+		store:       config.Store,
+		transport:   transport,
+		queue:       config.Queue,
+		token:       NewID(),
+		session:     sessionOf(transport),
+		grace:       config.PendingGrace,
+		maxMessages: config.MaxOutgoing,
+		logger:      config.Logger,
 	}
+	o.life, o.stop = context.WithCancel(context.Background())
+	o.confirmations = newConfirmations(o.life, config.Store, config.PendingGrace/8)
 	o.sent.L = &o.mu
 	return o
 }
@@ -170,11 +173,7 @@ func (e *unknownSaveError) Unwrap() error        { return e.err }
 // that have none, and has them sent.
 func (o *outbox) replay(ctx context.Context, batch []Envelope, now time.Time) []error {
 	token := NewID() // tells what begins now from what had begun before
-	progress, errs := o.store.Update(ctx, o.generationUpdates(batch, token, now)...)
-	errs = eachOf(errs, len(batch))
-	if len(progress) != len(batch) {
-		progress = make([]Progress, len(batch))
-	}
+	progress, errs := updateEach(ctx, o.store, o.generationUpdates(batch, token, now)...)
 	var begun, missing []Envelope
 	var exist []string
 	var places []int // of what is missing
@@ -233,10 +232,9 @@ func (o *outbox) resume(ctx context.Context, exist []string) {
 	if len(ids) == 0 {
 		return
 	}
-	records, errs := o.store.Get(ctx, ids...)
-	errs = eachOf(errs, len(ids))
+	records, errs := getEach(ctx, o.store, ids...)
 	for i, err := range errs {
-		if err == nil && len(records) != len(ids) || unanswered(err) {
+		if unanswered(err) {
 			o.inDoubt.remember(ids[i], tokens[i])
 			continue
 		}
@@ -298,9 +296,9 @@ func (o *outbox) add(envelopes []Envelope, token string, saved time.Time, unsure
 
 func (o *outbox) sendWaiting() {
 	for batch := o.take(); batch != nil; batch = o.take() {
+		sure := o.lookUp(batch)
 		now := time.Now()
 		envelopes, tokens := make([]Envelope, 0, len(batch)), make([]string, 0, len(batch))
-		sure := o.lookUp(batch)
 		for i := range batch {
 			// A RetryWorker may take over at the end of the grace.
 			if now.Sub(batch[i].saved) < o.grace/2 && (!batch[i].unsure || sure[batch[i].envelope.ID]) {
@@ -331,12 +329,9 @@ func (o *outbox) lookUp(batch []outgoing) (sure map[string]bool) {
 	if len(ids) == 0 {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), min(o.grace/4, settleTimeout))
+	ctx, cancel := context.WithTimeout(o.life, min(o.grace/4, settleTimeout))
 	defer cancel()
-	records, errs := o.store.Get(ctx, ids...)
-	if errs = eachOf(errs, len(ids)); len(records) != len(ids) {
-		return nil
-	}
+	records, errs := getEach(ctx, o.store, ids...)
 	sure = make(map[string]bool, len(ids))
 	for i, err := range errs {
 		sure[ids[i]] = err == nil && records[i].Status == StatusPending && records[i].ClaimedBy == tokens[i]
@@ -365,7 +360,7 @@ func (o *outbox) send(batch []Envelope, tokens []string) {
 	if len(batch) == 0 {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), min(o.grace/4, 30*time.Second))
+	ctx, cancel := context.WithTimeout(o.life, min(o.grace/4, 30*time.Second))
 	errs := eachOf(o.transport.Send(ctx, batch), len(batch))
 	cancel()
 	now := time.Now()
@@ -398,9 +393,10 @@ func (o *outbox) finish(ctx context.Context) error {
 	return o.confirmations.finish(ctx)
 }
 
-// end drops what remains, which is a RetryWorker's then, and returns what has kept
-// the store from recording it.
+// end drops what remains, which is a RetryWorker's then, breaks off what goes on, and
+// returns what has kept the store from recording it.
 func (o *outbox) end() error {
+	defer o.stop()
 	o.mu.Lock()
 	o.ended, o.waiting = true, nil
 	o.mu.Unlock()

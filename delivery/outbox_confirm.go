@@ -24,6 +24,7 @@ const (
 // confirmed become queued. They are gathered, and recorded a little later. None
 // of them may be needed: a message whose confirmation is lost is sent once more.
 type confirmations struct {
+	life   context.Context // of what goes on in the background
 	store  Store
 	delay  time.Duration
 	writer chan struct{} // holds one while somebody records
@@ -35,8 +36,8 @@ type confirmations struct {
 	ended   bool
 }
 
-func newConfirmations(store Store, delay time.Duration) *confirmations {
-	return &confirmations{store: store, delay: min(delay, confirmDelay), writer: make(chan struct{}, 1)}
+func newConfirmations(life context.Context, store Store, delay time.Duration) *confirmations {
+	return &confirmations{life: life, store: store, delay: min(delay, confirmDelay), writer: make(chan struct{}, 1)}
 }
 
 // add has updates recorded a little later, and tried again until that works.
@@ -52,7 +53,7 @@ func (c *confirmations) add(updates []Update) {
 			c.mu.Lock()
 			c.timer = nil
 			c.mu.Unlock()
-			_ = c.record(context.Background()) // what failed waits again
+			_ = c.record(c.life) // what failed waits again
 		})
 	}
 }

@@ -179,6 +179,34 @@ func TestAWrongNumberOfAnswers(t *testing.T) {
 	}
 }
 
+// The same goes for records: a message without one is not taken for one that there is
+// no record of.
+func TestAWrongNumberOfRecords(t *testing.T) {
+	bubble(t, func(f *fixture) {
+		ctx := f.t.Context()
+		f.save(stored("a", delivery.StatusQueued, time.Time{}), stored("b", delivery.StatusQueued, time.Time{}))
+		publisher, err := delivery.NewPublisher(f.outlet, delivery.PublisherConfig{Store: recordless{f.records}, Idempotency: f.store})
+		require.NoError(t, err)
+		err = publisher.Resend(ctx, "a", "b")
+		require.ErrorIs(t, err, delivery.ErrStoreDown)
+		require.NotErrorIs(t, err, delivery.ErrNotFound)
+		committed, err := publisher.PublishIn(ctx, f.records, to("c"))
+		require.NoError(t, err)
+		committed()
+		keyed := delivery.Message{ID: "d", IdempotencyKey: "key", Recipient: "r", NotBefore: time.Now().Add(time.Hour)}
+		require.NoError(t, publisher.Publish(ctx, keyed))
+		keyed.ID = "e"
+		require.ErrorIs(t, publisher.Publish(ctx, keyed), delivery.ErrStoreDown)
+		require.NoError(t, publisher.Close(ctx))
+		require.Empty(t, f.outlet.sent())
+	})
+}
+
+// recordless returns no record, and no error.
+type recordless struct{ *faultyRecords }
+
+func (recordless) Get(context.Context, ...string) ([]delivery.Record, []error) { return nil, nil }
+
 type saverFunc func(ctx context.Context, records ...delivery.Record) []error
 
 func (f saverFunc) Save(ctx context.Context, records ...delivery.Record) []error {

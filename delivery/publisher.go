@@ -202,16 +202,19 @@ func (p *Publisher) Publish(ctx context.Context, messages ...Message) error {
 		return err
 	}
 	defer p.calls.end()
-	return p.publish(ctx, messages)
-}
-
-func (p *Publisher) publish(ctx context.Context, messages []Message) error {
 	if len(messages) == 0 {
 		return nil
 	}
 	begin := time.Now()
-	batch, errs := p.prepare(envelopesOf(messages, begin))
+	batch := envelopesOf(messages, begin)
+	return p.publish(ctx, batch, p.validate(batch), begin)
+}
+
+// publish publishes a batch, unless it is at fault.
+func (p *Publisher) publish(ctx context.Context, batch []Envelope, faults []error, begin time.Time) error {
+	errs := faults
 	if errs == nil {
+		p.setPriorities(batch)
 		if p.config.Idempotency == nil {
 			errs = p.send(ctx, batch, begin)
 		} else {
@@ -252,9 +255,11 @@ func (p *Publisher) PublishIn(ctx context.Context, saver Saver, messages ...Mess
 		return func() {}, errPublishIn
 	}
 	begin := time.Now()
-	batch, errs := p.prepare(envelopesOf(messages, begin))
+	batch := envelopesOf(messages, begin)
+	errs := p.validate(batch)
 	var saved []Envelope
 	if errs == nil && len(batch) > 0 {
+		p.setPriorities(batch)
 		errs, saved, _ = p.outbox.save(ctx, saver, batch, begin)
 	}
 	p.metrics.published(batch, errs, time.Since(begin))
@@ -280,21 +285,25 @@ func (p *Publisher) Forward(ctx context.Context, envelopes ...Envelope) error {
 	if len(envelopes) == 0 {
 		return nil
 	}
-	return publishError(envelopes, p.forward(ctx, envelopes))
+	return publishError(envelopes, p.forward(ctx, slices.Clone(envelopes)))
 }
 
-// forward returns an error for each envelope, or nil.
-func (p *Publisher) forward(ctx context.Context, envelopes []Envelope) []error {
+// forward returns an error for each envelope of a batch, which it changes, or nil.
+func (p *Publisher) forward(ctx context.Context, batch []Envelope) []error {
 	begin := time.Now()
-	envelopes, errs := p.prepare(envelopes)
-	switch {
-	case errs != nil:
-	case p.outbox != nil:
-		errs = p.outbox.replay(ctx, envelopes, begin)
-	default:
-		errs = p.send(ctx, envelopes, begin)
+	for i := range batch {
+		batch[i].ExpiresAt = expiry(batch[i].ExpiresAt)
 	}
-	p.metrics.published(envelopes, errs, time.Since(begin))
+	errs := p.validate(batch)
+	if errs == nil {
+		p.setPriorities(batch)
+		if p.outbox != nil {
+			errs = p.outbox.replay(ctx, batch, begin)
+		} else {
+			errs = p.send(ctx, batch, begin)
+		}
+	}
+	p.metrics.published(batch, errs, time.Since(begin))
 	return errs
 }
 
@@ -306,7 +315,8 @@ func (p *Publisher) forward(ctx context.Context, envelopes []Envelope) []error {
 // or a context's error where it may or may not be cancelled.
 //
 // Of messages with the idempotency key of one that was cancelled, the next one is
-// published, as if that had not been.
+// published, as if that had not been. The key is forgotten when the cancelled one's
+// is: IdempotencyTTL after that was published.
 //
 // A message that was sent with an unknown outcome counts as not sent. If it got
 // to the transport all the same, it is delivered although it was cancelled, and
@@ -344,7 +354,7 @@ func (p *Publisher) Cancel(ctx context.Context, ids ...string) error {
 // is the context's then (context.DeadlineExceeded after that time), joined with the
 // store's if that is what kept it. Nothing is lost by that: what remains
 // RetryWorkers send, and what was sent without being recorded they send once more.
-// Nothing goes on in the background, except calls that have begun.
+// What goes on in the background is broken off; calls that have begun are not.
 //
 // Closing again is no error.
 func (p *Publisher) Close(ctx context.Context) error {
@@ -402,24 +412,18 @@ func envelopesOf(messages []Message, now time.Time) []Envelope {
 		if batch[i].CreatedAt.IsZero() {
 			batch[i].CreatedAt = now
 		}
-		if batch[i].ExpiresAt.After(latest) {
-			batch[i].ExpiresAt = time.Time{} // never
-		}
+		batch[i].ExpiresAt = expiry(batch[i].ExpiresAt)
 	}
 	return batch
 }
 
-// prepare returns what is to be sent of a batch, or an error for every message.
-func (p *Publisher) prepare(batch []Envelope) ([]Envelope, []error) {
-	errs := p.validate(batch)
-	if errs != nil || !p.config.OnePriority {
-		return batch, errs
+// setPriorities gives the messages of a batch the priorities that they are sent with.
+func (p *Publisher) setPriorities(batch []Envelope) {
+	if p.config.OnePriority {
+		for i := range batch {
+			batch[i].Priority = Normal
+		}
 	}
-	batch = slices.Clone(batch) // it may be the caller's
-	for i := range batch {
-		batch[i].Priority = Normal
-	}
-	return batch, nil
 }
 
 // validate returns nil when all messages may be sent, or an error for every one.

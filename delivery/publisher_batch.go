@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 )
 
 // defaultBatchSizeLimit is the default of PublisherConfig.BatchSizeLimit.
@@ -38,18 +39,22 @@ func (p *Publisher) SendBatch(ctx context.Context, messages []Message) (BatchRes
 	if p.config.NoBatch {
 		return BatchResult{}, fmt.Errorf("%w: SendBatch, by PublisherConfig.NoBatch", ErrSwitchedOff)
 	}
-	messages = append([]Message(nil), messages...)
-	if err := p.checkBatch(messages); err != nil {
+	if n := len(messages); n < 1 || n > p.config.BatchSizeLimit {
+		return BatchResult{}, &BatchError{Size: n, Limit: p.config.BatchSizeLimit}
+	}
+	begin := time.Now()
+	batch := envelopesOf(messages, begin)
+	if err := p.checkBatch(batch); err != nil {
 		return BatchResult{}, err
 	}
-	err := p.publish(ctx, messages)
-	result := BatchResult{Total: len(messages)}
+	err := p.publish(ctx, batch, nil, begin)
+	result := BatchResult{Total: len(batch)}
 	var each *ResultsError
 	switch {
 	case err == nil:
-		result.Results = make([]Result, len(messages))
-		for i := range messages {
-			result.Results[i].ID = messages[i].ID
+		result.Results = make([]Result, len(batch))
+		for i := range batch {
+			result.Results[i].ID = batch[i].ID
 		}
 	case errors.As(err, &each):
 		result.Results = each.Results
@@ -66,18 +71,12 @@ func (p *Publisher) SendBatch(ctx context.Context, messages []Message) (BatchRes
 	return result, err
 }
 
-// checkBatch gives messages without an ID one, and validates them all.
-func (p *Publisher) checkBatch(messages []Message) error {
-	fault := &BatchError{Size: len(messages), Limit: p.config.BatchSizeLimit}
-	if len(messages) < 1 || len(messages) > p.config.BatchSizeLimit {
-		return fault
-	}
-	places := make(map[string]int, len(messages))
-	for i := range messages {
-		message := &messages[i]
-		if message.ID == "" {
-			message.ID = NewID()
-		}
+// checkBatch validates all messages of a batch.
+func (p *Publisher) checkBatch(batch []Envelope) error {
+	fault := &BatchError{Size: len(batch), Limit: p.config.BatchSizeLimit}
+	places := make(map[string]int, len(batch))
+	for i := range batch {
+		message := &batch[i].Message
 		err := p.check(message)
 		if first, repeated := places[message.ID]; repeated {
 			err = errors.Join(err, &InvalidError{Field: "ID", Problem: fmt.Sprintf("is that of message %d of the batch, too", first)})

@@ -2,6 +2,7 @@ package delivery_test
 
 import (
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -32,13 +33,14 @@ func TestSendBatch(t *testing.T) {
 		require.NoError(t, err)
 		assert.Zero(t, stats.Total, "nothing is half-done")
 
-		unnamed := delivery.Message{Recipient: "r"}
+		unnamed := delivery.Message{Recipient: "r", ExpiresAt: time.Date(9999, 12, 31, 0, 0, 0, 0, time.UTC)}
 		result, err := f.publisher.SendBatch(f.t.Context(), []delivery.Message{to("a"), unnamed, to("c")})
 		require.NoError(t, err)
 		assert.Equal(t, 3, result.Total)
 		assert.Equal(t, 3, result.Succeeded)
 		assert.Equal(t, "a", result.Results[0].ID)
 		assert.Equal(t, delivery.StatusPending, records.status(t, result.Results[1].ID))
+		assert.Zero(t, records.record(t, result.Results[1].ID).ExpiresAt, "never")
 		assert.Empty(t, unnamed.ID, "the caller's own is left alone")
 
 		records.down.Store(true)

@@ -180,6 +180,55 @@ func TestCloseThatGivesUpSendsNoMore(t *testing.T) {
 	})
 }
 
+// What is being sent, looked up or recorded when Close gives up is broken off, rather
+// than left to its own time limit.
+func TestCloseThatGivesUpBreaksOffWhatGoesOn(t *testing.T) {
+	publish := func(f *fixture, publisher *delivery.Publisher) {
+		require.NoError(f.t, publisher.Publish(f.t.Context(), to("a")))
+	}
+	for name, begin := range map[string]func(f *fixture, publisher *delivery.Publisher, hang func(ctx context.Context)){
+		"send": func(f *fixture, publisher *delivery.Publisher, hang func(ctx context.Context)) {
+			f.outlet.onSend(func(ctx context.Context, batch []delivery.Envelope) []error {
+				hang(ctx)
+				return allOf(ctx.Err(), len(batch))
+			})
+			publish(f, publisher)
+		},
+		"look-up": func(f *fixture, publisher *delivery.Publisher, hang func(ctx context.Context)) {
+			f.records.onGet = hang
+			committed, err := publisher.PublishIn(f.t.Context(), f.records, to("a"))
+			require.NoError(f.t, err)
+			committed()
+		},
+		"record": func(f *fixture, publisher *delivery.Publisher, hang func(ctx context.Context)) {
+			f.records.onUpdate = hang
+			publish(f, publisher)
+			wait(2 * time.Second)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(f *fixture) {
+				publisher, err := delivery.NewPublisher(f.outlet, delivery.PublisherConfig{Store: f.records})
+				require.NoError(t, err)
+				var hanging atomic.Int64
+				begin(f, publisher, func(ctx context.Context) {
+					hanging.Add(1)
+					<-ctx.Done()
+					hanging.Add(-1)
+				})
+				synctest.Wait()
+				require.EqualValues(t, 1, hanging.Load())
+				ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+				defer cancel()
+				require.ErrorIs(t, publisher.Close(ctx), context.DeadlineExceeded)
+				synctest.Wait()
+				require.Zero(t, hanging.Load())
+				require.Equal(t, delivery.StatusPending, f.get("a").Status, "a retry worker sends it")
+			})
+		})
+	}
+}
+
 // A Publisher without a Store is closed as one with a Store is.
 func TestCloseWithoutAStore(t *testing.T) {
 	for name, prepare := range map[string]func(f *fixture){

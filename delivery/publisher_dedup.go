@@ -98,19 +98,22 @@ func (p *Publisher) claimKey(ctx context.Context, envelope *Envelope) (string, e
 			return name, nil
 		case answer.State == idempotency.Busy:
 			return name, ErrInProgress
+		case answer.Holder == envelope.ID:
+			return name, &DuplicateError{Of: envelope.ID}
 		}
 		gone, err := cancelled(ctx, p.config.Store, answer.Holder)
 		switch {
 		case err != nil:
 			return name, fmt.Errorf("delivery: look up the message that has the idempotency key: %w", err)
-		case !gone, answer.Holder == envelope.ID:
+		case !gone:
 			return name, &DuplicateError{Of: answer.Holder}
 		}
-		key.Scope = afterScope(p.scope, answer.Holder)
+		key.Scope = afterScope(key.Scope, answer.Holder)
 	}
 }
 
-// afterScope is the scope of a key after the message that has it was cancelled.
+// afterScope is the scope of a key after the message that has it within scope was
+// cancelled.
 func afterScope(scope, id string) string { return scope + "/after/" + id }
 
 // cancelled says whether the message was cancelled, as far as there is a record.
@@ -118,14 +121,11 @@ func cancelled(ctx context.Context, store Store, id string) (bool, error) {
 	if store == nil || id == "" {
 		return false, nil
 	}
-	records, errs := store.Get(ctx, id)
-	switch err := first(errs); {
-	case errors.Is(err, ErrNotFound):
-		return false, nil
-	case err != nil:
+	records, errs := getEach(ctx, store, id)
+	if err := errs[0]; unanswered(err) {
 		return false, err
 	}
-	return len(records) == 1 && records[0].Status == StatusCancelled, nil
+	return records[0].Status == StatusCancelled, nil
 }
 
 // finishKeys completes the keys of what was sent and releases those of what was

@@ -35,7 +35,9 @@ func TestACancelledMessageLeavesItsKey(t *testing.T) {
 			require.NoError(t, f.publisher.Cancel(ctx, id))
 			duplicateOf(id, f.publisher.Publish(ctx, reminder(id)))
 		}
+		f.publish(to("own"))
 		records.getDown.Store(true)
+		duplicateOf("own", f.publisher.Publish(ctx, to("own"))) // which needs no look-up
 		require.ErrorIs(t, f.publisher.Publish(ctx, reminder("w")), delivery.ErrStoreDown)
 		records.getDown.Store(false)
 
@@ -52,6 +54,43 @@ func TestACancelledMessageLeavesItsKey(t *testing.T) {
 			}
 		}
 		require.Equal(t, 1, published, "%v", errs)
+		require.NoError(t, f.publisher.Close(ctx))
+	})
+}
+
+// The keys after cancelled messages never lead back to one of them, in whatever order
+// the same messages are published again, and end with the first one's.
+func TestKeysAfterCancelledMessages(t *testing.T) {
+	bubble(t, func(f *fixture) {
+		ctx := f.t.Context()
+		f.outboxed(delivery.PublisherConfig{Idempotency: f.store, IdempotencyTTL: time.Hour})
+		reminder := func(id string) delivery.Message {
+			return delivery.Message{ID: id, IdempotencyKey: "reminder-9", Recipient: "r", NotBefore: time.Now().AddDate(1, 0, 0)}
+		}
+		publishAndCancel := func(ids ...string) {
+			f.t.Helper()
+			for _, id := range ids {
+				require.NoError(t, f.publisher.Publish(ctx, reminder(id)))
+				require.NoError(t, f.publisher.Cancel(ctx, id))
+			}
+		}
+		publishAndCancel("first")
+		wait(30 * time.Minute)
+		publishAndCancel("b", "a")
+		wait(31 * time.Minute) // the first one's key is forgotten
+		publishAndCancel("a", "b")
+		steps := 0
+		f.store.fail = func(string) error {
+			if steps++; steps > 100 {
+				return errDown
+			}
+			return nil
+		}
+		require.NoError(t, f.publisher.Publish(ctx, reminder("c")))
+		require.Equal(t, 4, steps, "three keys claimed, one completed")
+		require.ErrorIs(t, f.publisher.Publish(ctx, reminder("d")), delivery.ErrDuplicate)
+		wait(time.Hour)
+		require.NoError(t, f.publisher.Publish(ctx, reminder("d")))
 		require.NoError(t, f.publisher.Close(ctx))
 	})
 }

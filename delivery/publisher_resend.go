@@ -33,11 +33,7 @@ func (p *Publisher) Resend(ctx context.Context, ids ...string) error {
 	if p.config.Store == nil {
 		return fmt.Errorf("%w: Resend wants PublisherConfig.Store", ErrUnsupported)
 	}
-	records, errs := p.config.Store.Get(ctx, ids...)
-	errs = eachOf(errs, len(ids))
-	if len(records) != len(ids) {
-		records = make([]Record, len(ids))
-	}
+	records, errs := getEach(ctx, p.config.Store, ids...)
 	now := time.Now()
 	var envelopes []Envelope
 	places := map[string]int{} // in envelopes

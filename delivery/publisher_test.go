@@ -173,6 +173,10 @@ func TestForwardKeepsThePast(t *testing.T) {
 		require.NoError(t, publisher.Forward(f.t.Context(), envelope))
 		require.NoError(t, publisher.Forward(f.t.Context(), envelope), "sent as often as asked")
 		assert.Equal(t, [][]delivery.Envelope{{envelope}, {envelope}}, transport.batches)
+		never := delivery.Envelope{Message: to("never expires")}
+		never.ExpiresAt = time.Date(9999, 12, 31, 0, 0, 0, 0, time.UTC)
+		require.NoError(t, publisher.Forward(f.t.Context(), never))
+		assert.Zero(t, transport.batches[2][0].ExpiresAt)
 		require.NoError(t, publisher.Forward(f.t.Context()))
 		require.ErrorIs(t, publisher.Forward(f.t.Context(), delivery.Envelope{}), delivery.ErrInvalid)
 	})

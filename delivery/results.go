@@ -1,6 +1,7 @@
 package delivery
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -95,4 +96,28 @@ func first(errs []error) error {
 		return nil
 	}
 	return errs[0]
+}
+
+// getEach is Store.Get with a record and an error for each of ids, however many the
+// store returns. Where it returns no record for each, that is an error of all.
+func getEach(ctx context.Context, store Store, ids ...string) ([]Record, []error) {
+	records, errs := store.Get(ctx, ids...)
+	if len(records) != len(ids) {
+		if len(errs) != len(ids) || slices.Contains(errs, nil) {
+			err := fmt.Errorf("%w: it returned %d records for %d messages", ErrStoreDown, len(records), len(ids))
+			errs = slices.Repeat([]error{err}, len(ids))
+		}
+		return make([]Record, len(ids)), errs
+	}
+	return records, eachOf(errs, len(ids))
+}
+
+// updateEach is Store.Update with a progress and an error for each of updates, however
+// many the store returns.
+func updateEach(ctx context.Context, store Store, updates ...Update) ([]Progress, []error) {
+	progress, errs := store.Update(ctx, updates...)
+	if len(progress) != len(updates) {
+		progress = make([]Progress, len(updates))
+	}
+	return progress, eachOf(errs, len(updates))
 }

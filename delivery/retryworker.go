@@ -181,11 +181,7 @@ func NewRetryWorker(store Store, transport Transport, config RetryWorkerConfig) 
 	if fault != nil {
 		return nil, fault
 	}
-	worker := &RetryWorker{store: store, transport: transport, config: config}
-	if volatile, ok := transport.(Volatile); ok {
-		worker.session = volatile.Session()
-	}
-	return worker, nil
+	return &RetryWorker{store: store, transport: transport, config: config, session: sessionOf(transport)}, nil
 }
 
 // Run works until ctx ends and what is under way is finished, for which it takes
@@ -224,8 +220,11 @@ func (w *RetryWorker) RunOnce(ctx context.Context) error {
 	}
 	work, end := outliving(ctx, settleTimeout)
 	defer end()
+	begin := time.Now()
 	for ctx.Err() == nil && r.round(ctx, work) {
-		continue
+		if r.recorded == 0 && time.Since(begin) >= w.config.Lease {
+			break // it claims again what it could not send
+		}
 	}
 	r.stale.finish(work, time.Now().Add(w.config.Lease))
 	return errors.Join(ctx.Err(), r.outages())

@@ -31,10 +31,11 @@ type workerRun struct {
 
 	ackTimeouts metrics.Counter
 
-	rounds int       // how many there were
-	began  time.Time // the last round
-	found  int       // how many records it claimed
-	idle   int       // rounds in close succession that found nothing
+	rounds   int       // how many there were
+	began    time.Time // the last round
+	found    int       // how many records it claimed
+	recorded int       // how many of them got further
+	idle     int       // rounds in close succession that found nothing
 }
 
 // task is what is done about the due records of one status, unless what it needs
@@ -88,7 +89,7 @@ func (w *RetryWorker) newRun() (*workerRun, error) {
 // ends it claims no more; what it has claimed it finishes within work.
 func (r *workerRun) round(ctx, work context.Context) (full bool) {
 	last := r.began
-	r.began, r.found = time.Now(), 0
+	r.began, r.found, r.recorded = time.Now(), 0, 0
 	r.rounds++
 	r.wakeup.reset() // what changes from here on moves it again
 	for _, task := range r.tasks {
@@ -143,13 +144,11 @@ func (r *workerRun) claim(ctx context.Context, status Status) *claimedBatch {
 // dueFirstShare is which share of what is claimed goes by its due time alone.
 const dueFirstShare = 8
 
-// dueFirst is the share's part of a batch. Where a batch is too small for it, it is
-// one of a batch in every eighth round.
+// dueFirst is the share's part of this round's batch. Over several rounds the parts
+// add up to the share, however small a batch is.
 func (r *workerRun) dueFirst() int {
-	if r.config.BatchSize < dueFirstShare && r.rounds%dueFirstShare == 0 {
-		return 1
-	}
-	return r.config.BatchSize / dueFirstShare
+	before := (r.rounds - 1) % dueFirstShare // rounds since the parts added up
+	return (before+1)*r.config.BatchSize/dueFirstShare - before*r.config.BatchSize/dueFirstShare
 }
 
 // sleep sleeps until something is due, as far as that is known. It returns false
@@ -210,6 +209,7 @@ func (r *workerRun) record(ctx context.Context, batch *claimedBatch, updates []U
 		}
 		if len(again) == 0 {
 			r.health.store.answered(ctx)
+			r.recorded += len(updates)
 			return progress, errs
 		}
 		if ctx.Err() != nil {
@@ -234,12 +234,7 @@ func (r *workerRun) record(ctx context.Context, batch *claimedBatch, updates []U
 func (r *workerRun) update(ctx context.Context, updates []Update) ([]Progress, []error) {
 	limited := within(ctx, time.Now(), settleTimeout)
 	defer limited.end()
-	progress, errs := r.worker.store.Update(limited, updates...)
-	errs = eachOf(errs, len(updates))
-	if len(progress) != len(updates) {
-		progress = make([]Progress, len(updates))
-	}
-	return progress, errs
+	return updateEach(limited, r.worker.store, updates...)
 }
 
 // outages returns the last failure of everything that is down.

@@ -2,6 +2,7 @@ package delivery_test
 
 import (
 	"context"
+	"fmt"
 	"testing"
 	"time"
 
@@ -32,6 +33,27 @@ func TestWhatTheTransportDoesNotTakeComesAgain(t *testing.T) {
 			})
 		})
 	}
+}
+
+// RunOnce returns although what it tried first comes due again before it has tried
+// everything.
+func TestRunOnceEndsThoughAllIsRefused(t *testing.T) {
+	bubble(t, func(f *fixture) {
+		const backlog = 100
+		for i := range backlog {
+			f.save(stored(fmt.Sprint(i), delivery.StatusRetrying, time.Now()))
+		}
+		f.outlet.onSend(func(_ context.Context, batch []delivery.Envelope) []error {
+			<-time.After(time.Second)
+			return allOf(delivery.ErrRefused, len(batch))
+		})
+		config := f.workerConfig()
+		config.BatchSize, config.Lease = 10, 5*time.Second
+		ctx, cancel := context.WithTimeout(f.t.Context(), time.Hour)
+		defer cancel()
+		require.NoError(t, f.newWorker(f.records, f.outlet, config).RunOnce(ctx))
+		require.Equal(t, 5, f.outlet.calls(), "for as long as the lease")
+	})
 }
 
 func TestABatchIsTakenInPart(t *testing.T) {

@@ -257,7 +257,7 @@ func TestQueuesShareAStore(t *testing.T) {
 // After an outage there is much to send: what is urgent goes first, and what is
 // not is sent all the same.
 func TestWhatIsUrgentIsSentFirst(t *testing.T) {
-	for batch, bound := range map[int]int{40: 8 * 40, 3: 8 * 8 * 3} {
+	for batch, bound := range map[int]int{40: 40, 3: 3 * 3} {
 		bubble(t, func(f *fixture) {
 			begin := time.Now()
 			save := func(n int, name string, priority delivery.Priority, due time.Time) {
@@ -281,6 +281,34 @@ func TestWhatIsUrgentIsSentFirst(t *testing.T) {
 			require.Less(t, place("low0"), bound, "passed over for too long")
 			require.Positive(t, place("low0"))
 			require.Len(t, f.outlet.sent(), 1002)
+		})
+	}
+}
+
+// The share of what goes by its due time alone is an eighth of all, whatever the size
+// of a batch.
+func TestAnEighthGoesByItsDueTimeAlone(t *testing.T) {
+	for _, batch := range []int{1, 4, 7, 8, 15, 100} {
+		bubble(t, func(f *fixture) {
+			records := make([]delivery.Record, 0, 80*batch)
+			for i := range 40 * batch {
+				low := stored(fmt.Sprint("low", i), delivery.StatusRetrying, time.Now())
+				high := stored(fmt.Sprint("high", i), delivery.StatusRetrying, time.Now().Add(time.Second))
+				low.Priority, high.Priority = delivery.Low, delivery.High
+				records = append(records, low, high)
+			}
+			f.save(records...)
+			wait(time.Second)
+			config := f.workerConfig()
+			config.BatchSize = batch
+			require.NoError(t, f.workOnce(config))
+			low := 0
+			for _, envelope := range f.outlet.envelopes()[:40*batch] {
+				if envelope.Priority == delivery.Low {
+					low++
+				}
+			}
+			require.Equal(t, 5*batch, low, "with batches of %d", batch)
 		})
 	}
 }

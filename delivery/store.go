@@ -126,8 +126,8 @@ func (recordsOnly) withoutRetryWorker() {}
 
 // Err is the store's own, for faultOf.
 func (s recordsOnly) Err() error {
-	if faulty, ok := s.Store.(interface{ Err() error }); ok {
-		return faulty.Err()
+	if reporter, ok := s.Store.(FaultReporter); ok {
+		return reporter.Err()
 	}
 	return nil
 }
