@@ -33,7 +33,7 @@ func newWriter(db *sql.DB, d *dialect, config Config) *writer {
 	if d.oneWriter {
 		workers = 1
 	}
-	w.aside = newAside(workers)
+	w.aside = w.newAside(workers, config.MaxBatch)
 	w.batches = newBatcher(workers, config.MaxBatch, func() (func([]*call), func()) {
 		worker := &writeWorker{writer: w, lockWait: lockWait}
 		return worker.runBatch, worker.end
@@ -62,7 +62,7 @@ func (w *writer) execute(ctx context.Context, op *operation, amount size, args a
 
 func (w *writer) close() {
 	w.batches.close()
-	w.aside.ended.Wait()
+	w.aside.close()
 }
 
 // writeWorker is one worker of the writer. It keeps its connection where the
@@ -88,13 +88,13 @@ func (w *writeWorker) runBatch(calls []*call) {
 		if w.dialect.oneWriter {
 			w.answer(alone[i:i+1], w.runWithRetries(alone[i:i+1]))
 		} else {
-			w.setAside(alone[i : i+1])
+			w.setAside(alone[i:i+1], lockWait)
 		}
 	}
 	if len(calls) == 0 {
 		return
 	}
-	slices.SortStableFunc(calls, func(a, b *call) int { return a.op.rank - b.op.rank })
+	slices.SortStableFunc(calls, byRank)
 	err := w.runWithRetries(calls)
 	if err == nil || len(calls) == 1 || !worthTryingEach(err) {
 		w.answerOrSetAside(calls, err)
@@ -118,7 +118,7 @@ func (w *writeWorker) runBatch(calls []*call) {
 // SQLite's lock stops all writers, so there the calls have been tried enough.
 func (w *writeWorker) answerOrSetAside(calls []*call, err error) {
 	if causeOf(err) == locked && !w.dialect.oneWriter {
-		w.setAside(calls)
+		w.setAside(calls, lockWaitParts)
 	} else {
 		w.answer(calls, err)
 	}
@@ -176,6 +176,8 @@ func (w *writer) answer(calls []*call, err error) {
 		}
 	}
 }
+
+func byRank(a, b *call) int { return a.op.rank - b.op.rank }
 
 // byOperation groups calls, which are sorted by operation.
 func byOperation(calls []*call) func(yield func(*operation, []any) bool) {
