@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/esh3artech/barid/delivery"
+	"github.com/esh3artech/barid/retry"
 )
 
 var errClosed = fmt.Errorf("%w: %w", delivery.ErrStoreDown, delivery.ErrClosed)
@@ -202,8 +203,7 @@ func (w *writeWorker) runWithRetries(calls []*call) error {
 	var err error
 	for n := range maxTries {
 		if n > 0 {
-			delay := time.NewTimer(time.Millisecond << (2 * n))
-			<-delay.C
+			retry.Wait(nil, time.Millisecond<<(2*n))
 		}
 		if err = w.runOnce(calls); err == nil {
 			return nil
