@@ -1,16 +1,18 @@
 package sqlstore
 
 import (
+	"slices"
 	"sync"
 	"time"
+
+	"github.com/esh3artech/barid/retry"
 )
 
-// How long PostgreSQL waits for a lock. A worker, and a call alone, wait about
-// as long as somebody else's commit takes. A part of a batch that is being split
-// waits no longer than necessary.
+// How long PostgreSQL waits for a lock: about as long as somebody else's commit
+// takes. A part of a batch that is being divided waits no longer than necessary.
 const (
 	lockWait      = 20 * time.Millisecond
-	lockWaitSplit = 2 * time.Millisecond
+	lockWaitParts = 2 * time.Millisecond
 )
 
 // The shortest and the longest delay between the tries of a call whose rows
@@ -21,72 +23,101 @@ const (
 )
 
 // aside is where calls wait for locks of others, so that no other call waits
-// with them. They keep no connection while they wait. As many are tried at once
-// as the writer has workers.
+// with them. They keep no connection while they wait.
 type aside struct {
+	// turns bounds how many batches are divided at once, in order to find the calls
+	// that have to wait.
 	turns chan struct{}
+	// again tries those that have waited for a while. It is apart from turns, so
+	// that any number of them holds up no call that need not wait.
+	again *batcher[*call]
 	ended sync.WaitGroup
 }
 
-func newAside(turns int) *aside { return &aside{turns: make(chan struct{}, turns)} }
-
-// setAside has calls executed outside the workers.
-func (w *writer) setAside(calls []*call) {
-	calls = append([]*call(nil), calls...) // the batch belongs to the batcher
-	w.aside.ended.Go(func() { w.runAside(calls, time.Now()) })
+func (w *writer) newAside(turns, rows int) *aside {
+	again := newBatcher(1, rows, func() (func([]*call), func()) { return w.tryAgain, func() {} })
+	return &aside{turns: make(chan struct{}, turns), again: again}
 }
 
-// runAside executes calls as soon as the rows that they need are not locked. A
-// batch is split until those that have to wait are alone. These are tried until
-// their callers have gone, or the writer's timeout is over.
-func (w *writer) runAside(calls []*call, began time.Time) {
-	for delay := minLockDelay; ; delay = min(2*delay, maxLockDelay) {
-		var err error
-		calls, err = w.runInTurn(calls)
-		switch {
-		case len(calls) > 1 && causeOf(err) == locked:
-			w.setAside(calls[:len(calls)/2])
-			w.setAside(calls[len(calls)/2:])
-			return
-		case len(calls) > 1 && err != nil && worthTryingEach(err):
-			for i := range calls {
-				w.setAside(calls[i : i+1])
-			}
-			return
-		case causeOf(err) != locked:
-			w.answer(calls, err)
-			return
+func (a *aside) close() {
+	a.ended.Wait()
+	a.again.close()
+}
+
+// setAside has calls executed outside the workers. The first transaction waits
+// for locks as long as wait says.
+func (w *writer) setAside(calls []*call, wait time.Duration) {
+	calls = slices.Clone(calls) // the batch belongs to the batcher
+	began := time.Now()
+	w.aside.ended.Go(func() {
+		w.aside.turns <- struct{}{}
+		waiting := w.runParts(calls, wait)
+		<-w.aside.turns
+		for _, c := range waiting {
+			w.aside.ended.Go(func() { w.waitForLocks(c, began) })
 		}
-		c := calls[0]
-		if c.op.ifLocked != nil {
-			c.op = c.op.ifLocked
+	})
+}
+
+// runParts executes calls, and returns those that need rows which others have
+// locked. It divides a batch until these are alone, and the others go on.
+func (w *writer) runParts(calls []*call, wait time.Duration) (waiting []*call) {
+	worker := &writeWorker{writer: w, lockWait: wait}
+	defer worker.end()
+	for parts := [][]*call{calls}; len(parts) > 0; worker.lockWait = lockWaitParts {
+		part := dropAbandoned(parts[0])
+		parts = parts[1:]
+		if len(part) == 0 {
 			continue
 		}
+		err := worker.runWithRetries(part)
+		switch isLocked := causeOf(err) == locked; {
+		case isLocked && len(part) > 1:
+			parts = append(parts, part[:len(part)/2], part[len(part)/2:])
+		case isLocked && part[0].op.ifLocked != nil:
+			part[0].op = part[0].op.ifLocked
+			parts = append(parts, part)
+		case isLocked:
+			part[0].lastLocked = err
+			waiting = append(waiting, part[0])
+		case len(part) > 1 && err != nil && worthTryingEach(err):
+			for i := range part {
+				parts = append(parts, part[i:i+1])
+			}
+		default:
+			w.answer(part, err)
+		}
+	}
+	return waiting
+}
+
+// waitForLocks has the call tried until nobody has locked its rows, its caller
+// has gone, or the writer's timeout is over.
+func (w *writer) waitForLocks(c *call, began time.Time) {
+	c.tried = make(chan struct{}, 1)
+	for delay := minLockDelay; c.lastLocked != nil; delay = min(2*delay, maxLockDelay) {
 		if waited := time.Since(began); waited >= w.timeout {
-			w.answer(calls, &lockedError{waited: waited, err: err})
+			w.answer([]*call{c}, &lockedError{waited: waited, err: c.lastLocked})
 			return
 		}
-		again := time.NewTimer(delay)
-		select {
-		case <-again.C:
-		case <-c.ctx.Done():
-			again.Stop()
+		if !retry.Wait(c.ctx.Done(), delay) || w.aside.again.submit(c.ctx, c) != nil {
+			c.done <- c.ctx.Err()
+			return
 		}
+		<-c.tried
 	}
 }
 
-// runInTurn executes those calls whose callers still wait when it is their turn,
-// in one transaction.
-func (w *writer) runInTurn(calls []*call) ([]*call, error) {
-	w.aside.turns <- struct{}{}
-	defer func() { <-w.aside.turns }()
-	if calls = dropAbandoned(calls); len(calls) == 0 {
-		return nil, nil
+// tryAgain executes the calls whose delays are over. They are tried together:
+// most often they have waited for the same transaction.
+func (w *writer) tryAgain(batch []*call) {
+	for _, c := range batch {
+		c.lastLocked = nil
 	}
-	worker := &writeWorker{writer: w, lockWait: lockWaitSplit}
-	if len(calls) == 1 {
-		worker.lockWait = lockWait
+	calls := slices.Clone(batch)
+	slices.SortStableFunc(calls, byRank)
+	w.runParts(calls, lockWait)
+	for _, c := range batch {
+		c.tried <- struct{}{}
 	}
-	defer worker.end()
-	return calls, worker.runWithRetries(calls)
 }

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -129,6 +131,43 @@ func TestLockedRowsHoldNobodyElseUp(t *testing.T) {
 	records, errs := store.Get(ctx, "locked")
 	require.Empty(t, errs)
 	assert.Equal(t, delivery.StatusDelivered, records[0].Status)
+}
+
+// Calls that need no locked row don't wait for the tries of those that do, even
+// if they are set aside, as those with a transaction of their own are.
+func TestTriesOfLockedCallsHoldNobodyElseUp(t *testing.T) {
+	store, server := openScripted(t)
+	mine := pending("renewed")
+	mine.ClaimedBy = "mine"
+	require.Empty(t, store.Save(t.Context(), mine, pending("locked")))
+	trying, release := make(chan struct{}), make(chan struct{})
+	var tries atomic.Int32
+	server.answers(func(statement string) error {
+		if !strings.HasSuffix(statement, "FOR UPDATE OF p") {
+			return nil
+		}
+		switch tries.Add(1) {
+		case 1, 2: // by a worker, and when it was set aside
+			return stateError("55P03")
+		case 3:
+			close(trying)
+			<-release
+		}
+		return nil
+	})
+	updated := make(chan error)
+	go func() {
+		_, errs := store.Update(context.Background(), delivered("locked"))
+		updated <- errors.Join(errs...)
+	}()
+	<-trying
+	ctx, cancel := context.WithTimeout(t.Context(), eventuallyTimeout)
+	defer cancel()
+	renewed, err := store.Renew(ctx, "mine", time.Now().Add(time.Hour))
+	close(release)
+	require.NoError(t, <-updated)
+	require.NoError(t, err)
+	require.Equal(t, 1, renewed)
 }
 
 // A record that is saved in a transaction of the host, which is still open, and

@@ -71,10 +71,10 @@ type Config struct {
 	// SQLite always has one writer.
 	InFlight int
 	// Timeout bounds each transaction, its wait for a connection included, and how
-	// long a call waits for locks of others. It bounds Stats, too, which takes long with very many records. Default 30 s,
-	// at least 1 ms. Migrations are bounded by ctx alone. On SQLite it bounds only
-	// Get and Open: the others are bounded by the DSN's busy_timeout, for which a
-	// transaction waits up to five times.
+	// long a call waits for locks of others. It bounds Stats, too, which takes long
+	// with very many records. Default 30 s, at least 1 ms. Migrations are bounded by
+	// ctx alone. On SQLite it bounds only Get and Open: the others are bounded by the
+	// DSN's busy_timeout, for which a transaction waits up to five times.
 	Timeout time.Duration
 	// Logger gets what needs an operator's attention. Default: nothing is logged.
 	Logger *slog.Logger

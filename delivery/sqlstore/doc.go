@@ -57,7 +57,7 @@
 // two or more. On PostgreSQL, let the pool keep at least twice Config.InFlight
 // idle connections (SetMaxIdleConns), for writing and reading. Otherwise
 // connections are made and closed again under load. Calls that wait for locks of
-// others use up to Config.InFlight more now and then.
+// others use up to Config.InFlight and one more now and then.
 //
 // # Keys and dead letters
 //

@@ -8,6 +8,8 @@ import (
 	"hash/fnv"
 	"strings"
 	"time"
+
+	"github.com/esh3artech/barid/retry"
 )
 
 // migrator brings the schema up to date.
@@ -152,11 +154,7 @@ func (m *migrator) run(ctx context.Context) error {
 		if n == maxTries {
 			return err
 		}
-		pause := time.NewTimer(time.Duration(n) * 50 * time.Millisecond)
-		select {
-		case <-pause.C:
-		case <-ctx.Done():
-			pause.Stop()
+		if !retry.Wait(ctx.Done(), time.Duration(n)*50*time.Millisecond) {
 			return ctx.Err()
 		}
 	}

@@ -51,6 +51,11 @@ type call struct {
 	args   any
 	amount size
 	done   chan error
+
+	// Of a call that waits for locks of others: the failure of the last try, if that
+	// was because of them, and what tells that there was another try.
+	lastLocked error
+	tried      chan struct{}
 }
 
 func (c *call) size() size { return c.amount }

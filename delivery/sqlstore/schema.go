@@ -15,8 +15,6 @@ type Migration struct {
 	// SQL takes the schema from the version before to this one, and records the
 	// version. It has several statements, which are best run in one transaction.
 	SQL string
-
-	statements []string
 }
 
 // steps are all migrations, oldest first. A released step never changes: the
@@ -174,17 +172,15 @@ func Migrations(dialect Dialect, prefix string) ([]Migration, error) {
 	replace := strings.NewReplacer(words...)
 	migrations := make([]Migration, 0, len(steps))
 	for i, step := range steps {
-		m := Migration{Version: int64(i + 1), Name: step.name}
-		for _, statement := range step.statements {
-			m.statements = append(m.statements, replace.Replace(statement))
-		}
-		script := m.statements
+		var script []string
 		if i == 0 {
-			script = append([]string{replace.Replace(versions)}, script...)
+			script = append(script, versions)
 		}
-		noted := replace.Replace(fmt.Sprintf("INSERT INTO {p}migrations (version_id, is_applied) VALUES (%d, TRUE)", m.Version))
-		m.SQL = strings.Join(append(script[:len(script):len(script)], noted), ";\n") + ";\n"
-		migrations = append(migrations, m)
+		script = append(script, step.statements...)
+		script = append(script, fmt.Sprintf("INSERT INTO {p}migrations (version_id, is_applied) VALUES (%d, TRUE)", i+1))
+		migrations = append(migrations, Migration{
+			Version: int64(i + 1), Name: step.name, SQL: replace.Replace(strings.Join(script, ";\n") + ";\n"),
+		})
 	}
 	return migrations, nil
 }

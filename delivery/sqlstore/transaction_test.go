@@ -48,11 +48,12 @@ func (d *scriptedDriver) answers(answer func(statement string) error) {
 
 func (d *scriptedDriver) to(statement string) error {
 	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.answer == nil {
+	answer := d.answer
+	d.mu.Unlock()
+	if answer == nil {
 		return nil
 	}
-	return d.answer(statement)
+	return answer(statement)
 }
 
 type scriptedConn struct {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/esh3artech/barid/delivery"
+	"github.com/esh3artech/barid/retry"
 )
 
 var errClosed = fmt.Errorf("%w: %w", delivery.ErrStoreDown, delivery.ErrClosed)
@@ -33,7 +34,7 @@ func newWriter(db *sql.DB, d *dialect, config Config) *writer {
 	if d.oneWriter {
 		workers = 1
 	}
-	w.aside = newAside(workers)
+	w.aside = w.newAside(workers, config.MaxBatch)
 	w.batches = newBatcher(workers, config.MaxBatch, func() (func([]*call), func()) {
 		worker := &writeWorker{writer: w, lockWait: lockWait}
 		return worker.runBatch, worker.end
@@ -62,7 +63,7 @@ func (w *writer) execute(ctx context.Context, op *operation, amount size, args a
 
 func (w *writer) close() {
 	w.batches.close()
-	w.aside.ended.Wait()
+	w.aside.close()
 }
 
 // writeWorker is one worker of the writer. It keeps its connection where the
@@ -88,13 +89,13 @@ func (w *writeWorker) runBatch(calls []*call) {
 		if w.dialect.oneWriter {
 			w.answer(alone[i:i+1], w.runWithRetries(alone[i:i+1]))
 		} else {
-			w.setAside(alone[i : i+1])
+			w.setAside(alone[i:i+1], lockWait)
 		}
 	}
 	if len(calls) == 0 {
 		return
 	}
-	slices.SortStableFunc(calls, func(a, b *call) int { return a.op.rank - b.op.rank })
+	slices.SortStableFunc(calls, byRank)
 	err := w.runWithRetries(calls)
 	if err == nil || len(calls) == 1 || !worthTryingEach(err) {
 		w.answerOrSetAside(calls, err)
@@ -118,7 +119,7 @@ func (w *writeWorker) runBatch(calls []*call) {
 // SQLite's lock stops all writers, so there the calls have been tried enough.
 func (w *writeWorker) answerOrSetAside(calls []*call, err error) {
 	if causeOf(err) == locked && !w.dialect.oneWriter {
-		w.setAside(calls)
+		w.setAside(calls, lockWaitParts)
 	} else {
 		w.answer(calls, err)
 	}
@@ -177,6 +178,8 @@ func (w *writer) answer(calls []*call, err error) {
 	}
 }
 
+func byRank(a, b *call) int { return a.op.rank - b.op.rank }
+
 // byOperation groups calls, which are sorted by operation.
 func byOperation(calls []*call) func(yield func(*operation, []any) bool) {
 	return func(yield func(*operation, []any) bool) {
@@ -200,8 +203,7 @@ func (w *writeWorker) runWithRetries(calls []*call) error {
 	var err error
 	for n := range maxTries {
 		if n > 0 {
-			delay := time.NewTimer(time.Millisecond << (2 * n))
-			<-delay.C
+			retry.Wait(nil, time.Millisecond<<(2*n))
 		}
 		if err = w.runOnce(calls); err == nil {
 			return nil
