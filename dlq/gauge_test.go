@@ -178,3 +178,33 @@ func TestACountThatHangsHoldsNobodyUp(t *testing.T) {
 		assert.Equal(t, int32(2), store.counts.Load())
 	})
 }
+
+// stuck is a recorder whose gauges hang.
+type stuck struct {
+	metrics.Recorder
+	setting, proceed chan struct{}
+}
+
+func (s *stuck) Gauge(string, ...string) metrics.Gauge { return s }
+
+func (s *stuck) Set(float64) {
+	s.setting <- struct{}{}
+	<-s.proceed
+}
+
+// A recorder that hangs while it is told the number of entries holds up no letter.
+func TestAGaugeThatHangsHoldsNobodyUp(t *testing.T) {
+	recorder := &stuck{Recorder: metrics.Discard, setting: make(chan struct{}, 2), proceed: make(chan struct{})}
+	manager := dlq.NewManager(dlq.NewMemory(dlq.MemoryConfig{}), nil, dlq.Config{Metrics: recorder})
+	<-recorder.setting
+	stored := make(chan error, 1)
+	go func() { stored <- manager.DeadLetter(context.Background(), letter("a")) }()
+	var err error
+	select {
+	case err = <-stored:
+	case <-time.After(10 * time.Second):
+		assert.Fail(t, "the letter waits for the gauge")
+	}
+	close(recorder.proceed)
+	require.NoError(t, err)
+}
