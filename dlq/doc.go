@@ -56,7 +56,7 @@
 //   - A job does not send what it sent once and what failed again: it passes the
 //     entries of the highest generation first, and what it sends is of the next
 //     one. The clocks of the machines have no say in it. (Of entries that were
-//     requeued 15 times or more it takes all at once. There it is Entry.DeadAt
+//     requeued 100 times or more it takes all at once. There it is Entry.DeadAt
 //     that decides, as it does on what others give up after the job began.)
 //   - Two jobs over the same entries send each of them once, as two calls of
 //     Requeue do. After a crash, a job's batch is as a call of Requeue. If the

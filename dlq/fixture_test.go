@@ -11,6 +11,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -206,4 +207,11 @@ type forwardFunc func(context.Context, ...delivery.Envelope) error
 
 func (f forwardFunc) Forward(ctx context.Context, envelopes ...delivery.Envelope) error {
 	return f(ctx, envelopes...)
+}
+
+// wait has everything happen that happens within d, and returns when nothing goes on
+// in the bubble.
+func wait(d time.Duration) {
+	<-time.After(d)
+	synctest.Wait()
 }

@@ -25,29 +25,30 @@ const (
 // waits for one. Between two counts there is no goroutine that would have to be
 // ended.
 type entryGauge struct {
-	store    Store
-	logger   *slog.Logger
-	recorder metrics.Recorder // nil when nobody looks
+	store  Store
+	logger *slog.Logger
+	// gauge gets the gauge when there is a number: an unknown one is not 0. It is
+	// nil when nobody looks.
+	gauge func() metrics.Gauge
 
 	mu        sync.Mutex
-	gauge     metrics.Gauge // nil until there is a number: an unknown one is not 0
-	scheduled bool          // a count waits for its time, or is on its way
-	counting  bool          // it is on its way
-	changed   bool          // and something has changed since it began
-	last      time.Time     // when the last count ended
+	scheduled bool      // a count waits for its time, or is on its way
+	counting  bool      // it is on its way
+	changed   bool      // and something has changed since it began
+	last      time.Time // when the last count ended
 }
 
 func newEntryGauge(store Store, config *Config) *entryGauge {
 	g := &entryGauge{store: store, logger: config.Logger}
 	if config.Metrics != metrics.Discard {
-		g.recorder = config.Metrics
+		g.gauge = sync.OnceValue(func() metrics.Gauge { return config.Metrics.Gauge(metrics.DeadLetters) })
 	}
 	return g
 }
 
 // refresh has the entries counted soon.
 func (g *entryGauge) refresh() {
-	if g.recorder == nil {
+	if g.gauge == nil {
 		return
 	}
 	g.mu.Lock()
@@ -98,13 +99,7 @@ func (g *entryGauge) ask(ctx context.Context) (count int, err error) {
 }
 
 func (g *entryGauge) set(count int) {
-	if g.recorder == nil {
-		return
+	if g.gauge != nil {
+		g.gauge().Set(float64(count))
 	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.gauge == nil {
-		g.gauge = g.recorder.Gauge(metrics.DeadLetters)
-	}
-	g.gauge.Set(float64(count))
 }

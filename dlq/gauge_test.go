@@ -19,8 +19,7 @@ import (
 // gaugeSoon is the gauge after the next count.
 func gaugeSoon(t *testing.T, collector *metrics.Collector) float64 {
 	t.Helper()
-	time.Sleep(5 * time.Second)
-	synctest.Wait()
+	wait(5 * time.Second)
 	return gauge(t, collector)
 }
 
@@ -68,9 +67,9 @@ func TestRunJobsLearnsOfChangesMadeElsewhere(t *testing.T) {
 		defer running(t, dlq.NewManager(jobs, &sender{}, dlq.Config{Metrics: collector}))()
 		all, _ := letters(3)
 		require.NoError(t, dlq.NewManager(store, nil, dlq.Config{}).DeadLetter(t.Context(), all...))
-		time.Sleep(time.Minute)
+		wait(time.Minute)
 		assert.InDelta(t, 3, gaugeSoon(t, collector), 0)
-		time.Sleep(time.Hour)
+		wait(time.Hour)
 		assert.LessOrEqual(t, store.counts.Load(), int32(62))
 	})
 }
@@ -84,7 +83,7 @@ func TestNobodyCountsWhatNobodyLooksAt(t *testing.T) {
 			_, err := manager.Stats(t.Context())
 			require.NoError(t, err)
 		}
-		time.Sleep(time.Minute)
+		wait(time.Minute)
 		assert.Zero(t, store.counts.Load())
 	})
 }
@@ -99,7 +98,7 @@ func TestACountThatFailsIsLogged(t *testing.T) {
 		store.fail.Store(&down)
 		collector := metrics.NewCollector(metrics.CollectorConfig{})
 		manager := dlq.NewManager(store, nil, dlq.Config{Metrics: collector, Logger: events.logger()})
-		time.Sleep(time.Hour)
+		wait(time.Hour)
 		assert.Equal(t, []map[string]any{{"level": "WARN", "msg": "dead letters not counted", "error": "down"}}, events.events(t))
 		store.fail.Store(nil)
 		require.NoError(t, manager.DeadLetter(t.Context(), letter("a")))
@@ -151,11 +150,11 @@ func TestAFloodOfDeadLettersIsNoFloodOfCounts(t *testing.T) {
 		all, _ := letters(600)
 		for i := range all {
 			require.NoError(t, manager.DeadLetter(t.Context(), all[i]))
-			time.Sleep(100 * time.Millisecond)
+			wait(100 * time.Millisecond)
 		}
 		assert.InDelta(t, 600, gaugeSoon(t, collector), 0)
 		assert.InDelta(t, 12, store.counts.Load(), 2, "one in 5 s")
-		time.Sleep(time.Hour)
+		wait(time.Hour)
 		assert.InDelta(t, 12, store.counts.Load(), 2, "nothing has changed")
 	})
 }
@@ -177,4 +176,34 @@ func TestACountThatHangsHoldsNobodyUp(t *testing.T) {
 		assert.InDelta(t, 1, gaugeSoon(t, collector), 0)
 		assert.Equal(t, int32(2), store.counts.Load())
 	})
+}
+
+// stuck is a recorder whose gauges hang.
+type stuck struct {
+	metrics.Recorder
+	setting, proceed chan struct{}
+}
+
+func (s *stuck) Gauge(string, ...string) metrics.Gauge { return s }
+
+func (s *stuck) Set(float64) {
+	s.setting <- struct{}{}
+	<-s.proceed
+}
+
+// A recorder that hangs while it is told the number of entries holds up no letter.
+func TestAGaugeThatHangsHoldsNobodyUp(t *testing.T) {
+	recorder := &stuck{Recorder: metrics.Discard, setting: make(chan struct{}, 2), proceed: make(chan struct{})}
+	manager := dlq.NewManager(dlq.NewMemory(dlq.MemoryConfig{}), nil, dlq.Config{Metrics: recorder})
+	<-recorder.setting
+	stored := make(chan error, 1)
+	go func() { stored <- manager.DeadLetter(context.Background(), letter("a")) }()
+	var err error
+	select {
+	case err = <-stored:
+	case <-time.After(10 * time.Second):
+		assert.Fail(t, "the letter waits for the gauge")
+	}
+	close(recorder.proceed)
+	require.NoError(t, err)
 }

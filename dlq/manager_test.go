@@ -116,7 +116,7 @@ func TestMetricsAndLogs(t *testing.T) {
 		purged, err := manager.Purge(ctx, time.Second)
 		require.NoError(t, err)
 		assert.Zero(t, purged, "the synthetic clock starts before noon")
-		time.Sleep(time.Until(noon) + time.Hour)
+		wait(time.Until(noon) + time.Hour)
 		purged, err = manager.Purge(ctx, time.Hour-time.Nanosecond)
 		require.NoError(t, err)
 		assert.Equal(t, 2, purged)

@@ -21,7 +21,7 @@ type replayBatch struct {
 	positions []delivery.Position
 	errs      []error // of each id; nil when it was sent and confirmed
 	read      bool    // its page of entries was read
-	last      bool    // no entry of the generation is behind it
+	last      bool    // no entry is behind it
 	probe     bool    // see unclearFailures
 
 	claimedUntil time.Time
@@ -72,8 +72,8 @@ func (b *replayBatch) conclude() {
 		return
 	}
 	b.passed = b.end
-	if lower := b.generations.lower(); b.last && lower != 0 {
-		b.generations, b.passed = lower, delivery.Position{} // from the oldest on again
+	if next := b.generations.next; b.last && next != 0 {
+		b.generations, b.passed = generations{sends: next}, delivery.Position{} // from the oldest on again
 	}
 }
 
@@ -128,11 +128,13 @@ func (f *batchFinisher) finish(ctx context.Context, b *replayBatch) error {
 	err := f.lease.persist(ctx, func(job *Job) {
 		job.Requeued, job.Skipped, job.Failed = progress.Requeued, progress.Skipped, progress.Failed
 		job.LastError, job.After, job.NextAt = progress.LastError, b.passed, b.next
-		job.Generations = uint16(b.generations)
+		job.Sends, job.SendsNext = b.generations.sends, b.generations.next
 	})
 	f.lease.logger.LogAttrs(ctx, slog.LevelDebug, "replay batch finished",
 		slog.Int("requeued", b.requeued), slog.Int("skipped", b.skipped), slog.Int("failed", b.failed))
-	f.gauge.refresh()
+	if b.requeued > 0 {
+		f.gauge.refresh()
+	}
 	return err
 }
 

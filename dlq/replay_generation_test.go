@@ -144,3 +144,47 @@ func TestReplayOfManyGenerations(t *testing.T) {
 		assert.Less(t, lists, 20)
 	})
 }
+
+func TestReplayOfWhatWasRequeuedOften(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFailing(dlq.NewMemory(dlq.MemoryConfig{}), dlq.Config{BatchSize: 7}, time.Hour)
+		const count = 60
+		for i := range count {
+			envelope := delivery.Envelope{Message: delivery.Message{ID: fmt.Sprintf("%04d", i), Recipient: "r"}, Generation: 10 + i%20}
+			require.NoError(t, f.giveUp(t.Context(), time.Now().Add(-time.Hour-time.Duration(i)*time.Second), envelope))
+		}
+		defer running(t, f.manager)()
+		job := start(t, f.manager, dlq.Filter{}, 0)
+		<-time.After(time.Minute)
+		assert.Equal(t, count, progress(t, f.manager, job.ID).Requeued)
+		f.requireEachSentOnce(t, count)
+	})
+}
+
+// reads counts the entries that are read page by page.
+type reads struct {
+	*dlq.Memory
+	entries int
+}
+
+func (r *reads) List(ctx context.Context, query dlq.Query) (dlq.Page, error) {
+	page, err := r.Memory.List(ctx, query)
+	r.entries += len(page.Entries)
+	return page, err
+}
+
+// Entries that are sent one by one are not read by the batch each time, though there
+// are others between them.
+func TestReplayOneByOneReadsLittle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const count = 120
+		store := &reads{Memory: dlq.NewMemory(dlq.MemoryConfig{})}
+		f := newFailing(store, dlq.Config{}, -time.Second)
+		f.mixed(t, count)
+		job := start(t, f.manager, dlq.Filter{}, 5)
+		defer running(t, f.manager)()
+		<-time.After(time.Minute)
+		assert.Equal(t, count, progress(t, f.manager, job.ID).Requeued)
+		assert.Less(t, store.entries, 10*count)
+	})
+}

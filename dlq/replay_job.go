@@ -26,7 +26,7 @@ const (
 type Job struct {
 	ID string
 	// Filter picks the entries. Its Until is CreatedAt at the latest. So the job
-	// comes to an end while more is given up. See Generations for what it sent
+	// comes to an end while more is given up. See Sends for what it sent
 	// and what failed again.
 	Filter Filter
 	// Rate is how many entries are sent per second at most. 0 is no limit.
@@ -51,13 +51,16 @@ type Job struct {
 	// After is the position of the last entry that the job has passed, the oldest
 	// being the first. An empty After.ID means none.
 	After delivery.Position
-	// Generations are those that the job has to pass, as bits: bit n stands for
-	// generation n, and bit 15 for all from 15 on. The job passes the highest one
-	// first, each from the oldest entry on. What it sent and what failed again is
-	// of the next generation, which the job has passed by then, so that it sends
-	// nothing twice, whatever the clocks say. 0 means that it has not looked yet
-	// which there are. The last one stays.
-	Generations uint16
+	// Sends is the generation of what the job sends at present, which it makes of the
+	// entries of the one below. It begins with the highest and goes down, each time
+	// from the oldest entry on. What it sent and what failed again is of a generation
+	// that it has passed, so that it sends nothing twice, whatever the clocks say. 0
+	// means that it only looks yet which generation is the highest. 101 stands for all
+	// from 101 on.
+	Sends int
+	// SendsNext is the generation that it sends afterwards, by what it has met until
+	// After. 0 means none.
+	SendsNext int
 	// NextAt is when the next entry may be sent according to Rate, so that the
 	// rate holds over a change of runners. It is zero without a Rate, and before
 	// the first batch.

@@ -24,22 +24,23 @@ func drawJob(t *rapid.T) dlq.Job {
 			Fingerprint: text.Draw(t, "fingerprint"), Source: text.Draw(t, "source"),
 			Since: moment.Draw(t, "since"), Until: moment.Draw(t, "until"),
 		},
-		Rate:        rapid.Float64Range(0, 1e9).Draw(t, "rate"),
-		Status:      dlq.JobStatus(text.Draw(t, "status")),
-		Total:       rapid.Int().Draw(t, "total"),
-		Requeued:    rapid.Int().Draw(t, "requeued"),
-		Skipped:     rapid.Int().Draw(t, "skipped"),
-		Failed:      rapid.Int().Draw(t, "failed"),
-		LastError:   text.Draw(t, "error"),
-		After:       delivery.Position{At: moment.Draw(t, "place"), ID: text.Draw(t, "entry")},
-		NextAt:      moment.Draw(t, "next"),
-		CreatedAt:   moment.Draw(t, "created"),
-		UpdatedAt:   moment.Draw(t, "updated"),
-		FinishedAt:  moment.Draw(t, "finished"),
-		Owner:       text.Draw(t, "owner"),
-		LeaseUntil:  moment.Draw(t, "lease"),
-		Generations: rapid.Uint16().Draw(t, "generations"),
-		Version:     rapid.Int64Min(0).Draw(t, "version"),
+		Rate:       rapid.Float64Range(0, 1e9).Draw(t, "rate"),
+		Status:     dlq.JobStatus(text.Draw(t, "status")),
+		Total:      rapid.Int().Draw(t, "total"),
+		Requeued:   rapid.Int().Draw(t, "requeued"),
+		Skipped:    rapid.Int().Draw(t, "skipped"),
+		Failed:     rapid.Int().Draw(t, "failed"),
+		LastError:  text.Draw(t, "error"),
+		After:      delivery.Position{At: moment.Draw(t, "place"), ID: text.Draw(t, "entry")},
+		NextAt:     moment.Draw(t, "next"),
+		CreatedAt:  moment.Draw(t, "created"),
+		UpdatedAt:  moment.Draw(t, "updated"),
+		FinishedAt: moment.Draw(t, "finished"),
+		Owner:      text.Draw(t, "owner"),
+		LeaseUntil: moment.Draw(t, "lease"),
+		Sends:      rapid.IntMin(0).Draw(t, "sends"),
+		SendsNext:  rapid.IntMin(0).Draw(t, "next"),
+		Version:    rapid.Int64Min(0).Draw(t, "version"),
 	}
 }
 
@@ -61,7 +62,7 @@ func TestJobJSONForm(t *testing.T) {
 		ID:     "job",
 		Filter: dlq.Filter{Reason: delivery.ReasonExpired, Recipient: "\xff", Type: "sms", Fingerprint: "f", Source: "consumer", Since: at, Until: at},
 		Rate:   0.5, Status: dlq.JobRunning, Total: 4, Requeued: 1, Skipped: 2, Failed: 3, LastError: "no",
-		After: delivery.Position{At: at, ID: "entry"}, NextAt: at, Generations: 6, CreatedAt: at, UpdatedAt: at, FinishedAt: at, Owner: "runner", LeaseUntil: at, Version: 9,
+		After: delivery.Position{At: at, ID: "entry"}, NextAt: at, Sends: 3, SendsNext: 2, CreatedAt: at, UpdatedAt: at, FinishedAt: at, Owner: "runner", LeaseUntil: at, Version: 9,
 	})
 	require.NoError(t, err)
 	assert.JSONEq(t, `{
@@ -69,7 +70,7 @@ func TestJobJSONForm(t *testing.T) {
 		"filter": {"reason": "expired", "recipient": "base64:/w==", "type": "sms", "fingerprint": "f", "source": "consumer",
 			"since": "2026-03-04T02:06:07.000008Z", "until": "2026-03-04T02:06:07.000008Z"},
 		"rate": 0.5, "status": "running", "total": 4, "requeued": 1, "skipped": 2, "failed": 3, "last_error": "no",
-		"after": {"at": "2026-03-04T02:06:07.000008Z", "id": "entry"}, "next_at": "2026-03-04T02:06:07.000008Z", "generations": 6,
+		"after": {"at": "2026-03-04T02:06:07.000008Z", "id": "entry"}, "next_at": "2026-03-04T02:06:07.000008Z", "sends": 3, "sends_next": 2,
 		"created_at": "2026-03-04T02:06:07.000008Z", "updated_at": "2026-03-04T02:06:07.000008Z",
 		"finished_at": "2026-03-04T02:06:07.000008Z", "owner": "runner", "lease_until": "2026-03-04T02:06:07.000008Z", "version": 9
 	}`, string(text))
@@ -83,6 +84,7 @@ func TestJobJSONFaults(t *testing.T) {
 	for _, text := range []string{
 		`[]`, `{}`, `{"id": "job"}`, `{"status": "running"}`, `{"id": 5, "status": "running"}`, `{"id": "base64:*", "status": "running"}`,
 		`{"id": "job", "status": "running", "version": -1}`, `{"id": "job", "status": "running", "rate": -1}`,
+		`{"id": "job", "status": "running", "sends": -1}`, `{"id": "job", "status": "running", "sends_next": -1}`,
 		`{"id": "job", "status": "running", "created_at": "yesterday"}`, `{"id": "job", "status": "running", "after": {"id": "base64:*"}}`,
 	} {
 		job := dlq.Job{ID: "untouched"}

@@ -81,7 +81,8 @@ func (l *jobLease) save(ctx context.Context, change func(*Job)) error {
 // sameProgress reports whether j has all that a run changes as other has it,
 // but for the times.
 func (j *Job) sameProgress(other *Job) bool {
-	return j.Status == other.Status && j.Owner == other.Owner && j.After.Compare(other.After) == 0 && j.Generations == other.Generations && j.LastError == other.LastError &&
+	return j.Status == other.Status && j.Owner == other.Owner && j.After.Compare(other.After) == 0 &&
+		j.Sends == other.Sends && j.SendsNext == other.SendsNext && j.LastError == other.LastError &&
 		j.Requeued == other.Requeued && j.Skipped == other.Skipped && j.Failed == other.Failed
 }
 

@@ -35,6 +35,7 @@ type replayRun struct {
 
 	generations generations       // to be passed
 	after       delivery.Position // where the next batch begins
+	pageSize    int               // of the next page, if it is more than the batch
 	limit       rateLimit
 	failures    int // batches in a row that have to be tried again
 	poison      poisonCheck
@@ -50,10 +51,7 @@ func (r *replayRun) run(stopping context.Context, stop context.CancelFunc) {
 	finishing, finished := withGrace(stopping, 2*finishTimeout)
 	defer finished()
 
-	err := r.survey(stopping)
-	if err == nil && r.generations != 0 {
-		err = r.sendBatches(stopping, sending, finishing)
-	}
+	err := r.sendBatches(stopping, sending, finishing)
 	if late := r.awaitFinished(); err == nil {
 		err = late
 	}
@@ -187,7 +185,8 @@ func (r *replayRun) read(ctx context.Context) *replayBatch {
 		from, b.probe = position, true
 	}
 	group := r.limit.groupSize(r.batchSize)
-	page, err := r.list(ctx, from, r.pageSize(group))
+	size := max(group, r.pageSize)
+	page, err := r.list(ctx, from, size)
 	if err != nil {
 		b.retryErr = err
 		return b
@@ -195,7 +194,7 @@ func (r *replayRun) read(ctx context.Context) *replayBatch {
 	b.read, b.end, b.last = true, from, page.Next == ""
 	for i := range page.Entries {
 		entry := &page.Entries[i]
-		if generationOf(entry) == r.generations.highest() {
+		if b.generations.meet(entry) {
 			if len(b.ids) == group {
 				b.last = false
 				break
@@ -205,19 +204,14 @@ func (r *replayRun) read(ctx context.Context) *replayBatch {
 		}
 		b.end = positionOf(entry)
 	}
+	// Where other generations are many, the job looks further ahead.
+	if r.pageSize = 0; len(b.ids) == 0 {
+		r.pageSize = min(2*size, r.batchSize)
+	}
 	if b.probe {
 		b.retryErr = r.poison.unclear.cause
 	}
 	return b
-}
-
-// pageSize is more than a group where entries of other generations are to be
-// expected between those that are picked.
-func (r *replayRun) pageSize(group int) int {
-	if r.generations.lower() == 0 {
-		return group
-	}
-	return r.batchSize
 }
 
 // list reads a page of the job's entries, of whatever generation.
@@ -245,7 +239,7 @@ func (r *replayRun) send(ctx context.Context, b *replayBatch) {
 	cancel()
 	claimed := slices.ContainsFunc(errs, func(err error) bool { return err == nil })
 	for i := range entries {
-		if errs[i] == nil && (!r.filter.Match(&entries[i]) || generationOf(&entries[i]) != b.generations.highest()) {
+		if errs[i] == nil && (!r.filter.Match(&entries[i]) || madeOf(&entries[i]) != b.generations.sends) {
 			errs[i] = errNotPicked
 		}
 	}

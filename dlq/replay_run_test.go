@@ -188,7 +188,7 @@ func TestReplay(t *testing.T) {
 		job.Version, job.ID = 0, ""
 		assert.Equal(t, dlq.Job{
 			Filter: dlq.Filter{Type: "sms", Until: begin.UTC()}, Status: dlq.JobDone, Total: 250, Requeued: 250,
-			After: delivery.Position{At: begin.Add(-time.Minute - time.Second).UTC(), ID: "letter-00249"}, Generations: 1,
+			After: delivery.Position{At: begin.Add(-time.Minute - time.Second).UTC(), ID: "letter-00249"}, Sends: 1,
 			CreatedAt: begin.UTC(), UpdatedAt: begin.UTC(), FinishedAt: begin.UTC(),
 		}, job)
 		requireSentOnce(t, sender, 250)

@@ -26,7 +26,7 @@ var backoff = retry.Exponential{Base: 100 * time.Millisecond, Max: 30 * time.Sec
 // one of them, under a lease of Config.Lease. Another takes it over when that
 // one stops or dies.
 //
-// A job looks which generations there are, and requeues its entries as Requeue
+// A job looks which generation is the highest, and requeues its entries as Requeue
 // does: those of the highest generation first, each from the oldest on, in batches
 // of Config.BatchSize at most. Its progress is stored with every batch, so that it
 // goes on from there after a restart.
@@ -214,7 +214,7 @@ func (r *replayRunner) newRun(lease *jobLease) *replayRun {
 		leaseUntil:  job.LeaseUntil,
 		finisher:    &batchFinisher{store: r.requeuer.store, lease: lease, gauge: r.gauge},
 		after:       job.After,
-		generations: generations(job.Generations),
+		generations: generations{sends: job.Sends, next: job.SendsNext},
 		limit:       newRateLimit(job.Rate, r.config.BatchSize, job.NextAt, time.Now()),
 		poison:      poisonCheck{tries: make(map[string]int)},
 	}

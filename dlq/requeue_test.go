@@ -192,7 +192,7 @@ func TestRequeueAfterACrashWithTheClaimHeld(t *testing.T) {
 		require.ErrorIs(t, err, dlq.ErrClaimed)
 		_, err = manager.Delete(ctx, "a")
 		require.ErrorIs(t, err, dlq.ErrClaimed)
-		time.Sleep(dlq.DefaultLease)
+		wait(dlq.DefaultLease)
 		_, err = manager.Requeue(ctx, "a")
 		require.NoError(t, err)
 		assert.Len(t, sender.sent(), 1)
@@ -356,7 +356,7 @@ func TestNoLetterIsLost(t *testing.T) {
 				case "claim":
 					store.Claim(ctx, dlq.Claim{Token: "another", Now: time.Now(), Lease: time.Minute}, some.Draw(r, "ids")...)
 				case "wait":
-					time.Sleep(40 * time.Second)
+					wait(40 * time.Second)
 				}
 				var want []string
 				for _, id := range ids {
