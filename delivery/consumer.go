@@ -74,6 +74,23 @@ type ConsumerConfig struct {
 	// Retry-After. Default 1 h.
 	MaxRetryAfter time.Duration
 
+	// MaxCrashes is how often a message may be started without coming to an end,
+	// because its process died or was killed, before it becomes a dead letter with ReasonCrashed. First deliveries are not counted: what ends them
+	// may as well be a lost connection. The last start before the limit is made while
+	// no other suspect runs in the process, so that none is given up for what another
+	// one did.
+	//
+	// With Idempotency on a store that outlives the process, starts of what was
+	// delivered before are kept there, for IdempotencyWindow. Without, the transport
+	// has to know how often it delivered a message (quorum queues do, classic queues
+	// do not): then the message is sent again with a count when it is suspected, the
+	// limit is 5 at least, and in ordered mode nothing is counted. Messages that a
+	// RetryWorker sends again after their process has ended are counted by the
+	// idempotency store alone.
+	//
+	// Default 3 more than Retry allows retries, at most 20. Negative: no limit.
+	MaxCrashes int
+
 	// Idempotency suppresses duplicates. Nil handles every copy.
 	Idempotency idempotency.Store
 	// IdempotencyKey tells what duplicates have in common. Default Message.Key.
@@ -157,6 +174,9 @@ func (c ConsumerConfig) withDefaults(transport Transport) ConsumerConfig {
 	setDuration(&c.IdempotencyWindow, 24*time.Hour)
 	if c.Retry == nil {
 		c.Retry = retry.None{}
+	}
+	if c.MaxCrashes == 0 {
+		c.MaxCrashes = defaultMaxCrashes(c.Retry)
 	}
 	if c.IdempotencyKey == nil {
 		c.IdempotencyKey = func(m Message) string { return m.Key() }
@@ -263,6 +283,19 @@ func retryHorizon(policy retry.Policy) time.Duration {
 		horizon += delay
 	}
 	return horizon
+}
+
+// defaultMaxCrashes is the default of ConsumerConfig.MaxCrashes.
+func defaultMaxCrashes(policy retry.Policy) int {
+	const more, most = 3, 20
+	retries := 0
+	_ = guarded(func() error { // validate tells of a policy that panics
+		for retries < most-more && policy.CanRetry(retries) {
+			retries++
+		}
+		return nil
+	})
+	return retries + more
 }
 
 // Consumer runs a Handler on what a Transport brings, through the pipeline that

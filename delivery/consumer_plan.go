@@ -87,6 +87,8 @@ func (p *planner) planFor(m *inflight, o outcome) plan {
 		return p.giveUp(m, o)
 	case outcomePostponed:
 		return p.postpone(m, o)
+	case outcomeSuspected:
+		return plan{outcome: o, resend: true, counted: metrics.OutcomeDeferred}
 	case outcomeBusy:
 		return plan{outcome: o, route: routeHold, delay: o.delay, counted: metrics.OutcomeDeferred}
 	case outcomeBreakerOpen:

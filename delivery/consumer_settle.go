@@ -144,6 +144,9 @@ func (s *settler) replan(ctx context.Context, m *inflight, o outcome) error {
 func (s *settler) sendAfter(ctx context.Context, delay time.Duration, next *Envelope) error {
 	limited := within(ctx, time.Now(), settleTimeout)
 	defer limited.end()
+	if delay <= 0 {
+		return first(s.transport.Send(limited, []Envelope{*next}))
+	}
 	return first(s.transport.(Delayer).SendAfter(limited, delay, []Envelope{*next}))
 }
 

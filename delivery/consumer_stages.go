@@ -23,22 +23,26 @@ const lookUpTimeout = time.Second
 
 var errExpired = errors.New("delivery: received after ExpiresAt")
 
-// stages take a message from its receipt to an outcome: decode, claim, breaker,
-// attempt, in this order. They know neither queue nor subscription, and settle
+// stages take a message from its receipt to an outcome: decode, claim, look-up, the
+// count of crashes, breaker, attempt, in this order. They know neither queue nor subscription, and settle
 // nothing.
 type stages struct {
 	config   *ConsumerConfig
 	handler  Handler
 	guard    *idempotency.Guard // nil without an idempotency store
 	keys     *dependency        // of the idempotency store
+	crashes  *crashes
 	metrics  *consumerMetrics
 	handlers atomic.Int64  // handlers running now
 	busy     chan struct{} // gets one when the first of them begins
 	warned   sync.Once     // of acknowledgments that are not awaited
 }
 
-func newStages(c *Consumer, keys *dependency) *stages {
-	return &stages{config: &c.config, handler: c.handler, guard: c.guard, keys: keys, metrics: c.metrics, busy: make(chan struct{}, 1)}
+func newStages(c *Consumer, keys *dependency, suspects *suspects) *stages {
+	return &stages{
+		config: &c.config, handler: c.handler, guard: c.guard, keys: keys, crashes: newCrashes(c, suspects),
+		metrics: c.metrics, busy: make(chan struct{}, 1),
+	}
 }
 
 // process takes a message through the stages. A panic in one of the host's
@@ -59,7 +63,14 @@ func (s *stages) process(ctx context.Context, m *inflight) (o outcome) {
 	if o := s.lookUp(ctx, m); o.kind != undecided {
 		return o
 	}
+	if o := s.crashes.start(ctx, m); o.kind != undecided {
+		return o
+	}
 	if o := s.admit(m); o.kind != undecided {
+		m.forgetStart(ctx)
+		return o
+	}
+	if o := s.crashes.blame(m); o.kind != undecided {
 		return o
 	}
 	return s.attempt(ctx, m)
@@ -179,6 +190,7 @@ func (s *stages) holdKey(ctx context.Context, m *inflight) error {
 		m.claim, m.unsure = nil, false
 		m.lease.renewed()
 		err := guarded(func() (err error) {
+			m.key = key
 			m.claim, err = s.guard.Hold(ctx, key, holder, m.envelope.Attempt, m.lease.ended)
 			return err
 		})

@@ -30,12 +30,15 @@
 //     that was handled before is acked and counted as a duplicate. One that is
 //     being handled elsewhere waits in hand. While the idempotency store is
 //     down the consumer pauses.
-//  3. Ask the breaker. While it is open the consumer pauses. With a breaker for
+//  3. Count the start of a message that was delivered before and came to no end. One
+//     that seems to end the process becomes a dead letter, see
+//     ConsumerConfig.MaxCrashes.
+//  4. Ask the breaker. While it is open the consumer pauses. With a breaker for
 //     each key, the message is postponed.
-//  4. Run the handler, within HandlerTimeout. Transient errors are tried again
+//  5. Run the handler, within HandlerTimeout. Transient errors are tried again
 //     at once, a few times.
-//  5. Success: the key is completed, the message acked.
-//  6. Failure: permanent errors, and the last allowed attempt's, make a dead
+//  6. Success: the key is completed, the message acked.
+//  7. Failure: permanent errors, and the last allowed attempt's, make a dead
 //     letter. Other messages are sent again, with the attempt counted, to come
 //     back after the policy's delay.
 //

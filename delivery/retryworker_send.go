@@ -14,6 +14,9 @@ func (r *workerRun) sendDue(ctx context.Context, batch *claimedBatch) {
 	envelopes := make([]Envelope, len(batch.records))
 	for i := range batch.records {
 		envelopes[i] = batch.records[i].Envelope()
+		if batch.records[i].Status == StatusQueued {
+			envelopes[i].Crashes = 1 // it was handed over before, and its process is gone
+		}
 	}
 	limited := within(ctx, batch.at, r.config.Lease/2)
 	errs := eachOf(r.worker.transport.Send(limited, envelopes), len(envelopes))

@@ -92,6 +92,15 @@ type QueueTeller interface {
 	Queue() (name string, prefetch int)
 }
 
+// RedeliveryTeller is an Incoming that knows whether its message was delivered before.
+type RedeliveryTeller interface {
+	// Redeliveries is how often the message was delivered before and not acked, as far
+	// as is known: 0 for a first delivery, and at least 1 for any other. The first
+	// delivery of a message that was sent again counts as a first one. crashes is
+	// Envelope.Crashes. Both are known without decoding.
+	Redeliveries() (times, crashes int)
+}
+
 // Delayer is a Transport that can hold envelopes back by itself, durably.
 type Delayer interface {
 	// SendAfter is Send for envelopes that no subscription sees before delay

@@ -49,7 +49,7 @@ func NewManager(store Store, sender Sender, config Config) *Manager {
 	m.stored = make(map[delivery.Reason]metrics.Counter)
 	for _, reason := range []delivery.Reason{
 		delivery.ReasonPermanent, delivery.ReasonExhausted, delivery.ReasonExpired,
-		delivery.ReasonMalformed, delivery.ReasonAckTimeout, delivery.ReasonBroker,
+		delivery.ReasonMalformed, delivery.ReasonAckTimeout, delivery.ReasonBroker, delivery.ReasonCrashed,
 	} {
 		m.stored[reason] = m.counter(reason)
 	}

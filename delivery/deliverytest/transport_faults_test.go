@@ -62,6 +62,7 @@ type fault struct {
 	priority  func(delivery.Priority) delivery.Priority
 	depth     func(map[delivery.Priority]delivery.Depth)
 	noPause   bool
+	forgets   bool // that a message was delivered before
 	open      func()
 	raw       func([]byte) []byte
 }
@@ -113,7 +114,10 @@ func (s *brokenSubscription) Receive(ctx context.Context) ([]delivery.Incoming, 
 	incomings, err := receive(s.Subscription, ctx)
 	s.held = append(s.held, incomings...)
 	for i, incoming := range incomings {
-		incomings[i] = &brokenIncoming{Incoming: incoming, fault: s.fault}
+		in := &brokenIncoming{Incoming: incoming, fault: s.fault}
+		if incomings[i] = in; s.fault.forgets {
+			incomings[i] = &forgetfulIncoming{in}
+		}
 	}
 	return incomings, err
 }
@@ -140,6 +144,11 @@ type brokenIncoming struct {
 	delivery.Incoming
 	fault fault
 }
+
+// forgetfulIncoming takes every delivery for the first one.
+type forgetfulIncoming struct{ *brokenIncoming }
+
+func (in *forgetfulIncoming) Redeliveries() (int, int) { return 0, 0 }
 
 func (in *brokenIncoming) Ack() error {
 	if in.fault.ack != nil {
@@ -201,6 +210,8 @@ var faults = map[string]struct {
 	"forgets the attempt":     {changed(func(e *delivery.Envelope) { e.Attempt = 0 }), []string{"KeepsEveryField"}},
 	"forgets the generation":  {changed(func(e *delivery.Envelope) { e.Generation = 0 }), []string{"KeepsEveryField"}},
 	"cuts large bodies":       {changed(func(e *delivery.Envelope) { e.Body = e.Body[:min(len(e.Body), 1<<20)] }), []string{"KeepsBodies"}},
+	"forgets the crashes":     {changed(func(e *delivery.Envelope) { e.Crashes = 0 }), []string{"KeepsEveryField"}},
+	"forgets redeliveries":    {fault{forgets: true}, []string{"NackRedelivers"}},
 	"mixes up priorities":     {changed(func(e *delivery.Envelope) { e.Priority = delivery.Normal }), []string{"KeepsEveryField"}},
 	"misreports the priority": {fault{priority: func(delivery.Priority) delivery.Priority { return delivery.Normal }}, []string{"KeepsEveryField"}},
 	"loses some": {fault{send: func(t *memory.Transport, ctx context.Context, batch []delivery.Envelope) []error {

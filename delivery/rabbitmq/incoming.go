@@ -24,6 +24,8 @@ type incoming struct {
 var (
 	_ delivery.Incoming    = (*incoming)(nil)
 	_ delivery.QueueTeller = (*incoming)(nil)
+
+	_ delivery.RedeliveryTeller = (*incoming)(nil)
 )
 
 // Priority implements delivery.Incoming.
@@ -43,6 +45,18 @@ func (in *incoming) Envelope() (*delivery.Envelope, error) {
 		in.delivery.Headers = nil // they are in the envelope, and take more room than it
 	})
 	return in.envelope, in.fault
+}
+
+// Redeliveries implements delivery.RedeliveryTeller. Quorum queues count them (from
+// 4.3 on a nack does not count); of a classic queue it is 1 at most. After Envelope the
+// counts are no longer known.
+func (in *incoming) Redeliveries() (times, crashes int) {
+	suspicions, _ := integer(in.delivery.Headers[headerCrashes])
+	if in.delivery.Redelivered {
+		count, _ := integer(in.delivery.Headers[headerDeliveryCount])
+		times = int(max(1, min(count, maxCount)))
+	}
+	return times, int(max(0, min(suspicions, maxCount)))
 }
 
 // Ack implements delivery.Incoming.
