@@ -83,7 +83,8 @@
 //
 // Config.Shards splits each queue by recipient, see Topology.Sharded and ShardOf.
 // One process at a time fetches from a shard, and another takes over when it is
-// gone. So ordered consumers handle a recipient's messages of one priority in
+// gone: one that ends in order hands over all that it has not settled, before
+// anything that comes later. So ordered consumers handle a recipient's messages of one priority in
 // order, however many processes there are. To be in order, the messages must be
 // sent one call of Send after another. A process that loses its connection may
 // still work on messages that another process has by then; the idempotency store
@@ -94,6 +95,7 @@
 // what can run (delivery.QueueTeller), so that a failing recipient of ordered mode
 // does not hold up its whole shard. A subscription with shards is no
 // delivery.Pauser: if it paused, another process would overtake what it has in hand.
+// The same holds for any queue with x-single-active-consumer.
 //
 // Another number of shards sends nearly every recipient to another queue. What
 // waits in the old queues stays there, and is still fetched: Open looks for such

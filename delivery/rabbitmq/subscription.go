@@ -36,7 +36,8 @@ type subscription struct {
 }
 
 // Subscribe implements delivery.Transport. The prefetch is for each priority,
-// and at most 65535. With shards the subscription is no delivery.Pauser.
+// and at most 65535. Where a queue has a single active consumer, as with shards, the
+// subscription is no delivery.Pauser.
 func (t *Transport) Subscribe(ctx context.Context, config delivery.SubscribeConfig) (delivery.Subscription, error) {
 	if t == nil || t.life == nil || t.closing.Load() {
 		return nil, delivery.ErrClosed
@@ -49,14 +50,14 @@ func (t *Transport) Subscribe(ctx context.Context, config delivery.SubscribeConf
 	if err != nil {
 		return nil, err
 	}
-	if slices.ContainsFunc(t.topology.Levels, func(l Level) bool { return len(l.Shards) > 0 }) {
+	if slices.ContainsFunc(t.sources, func(s source) bool { return s.single }) {
 		return unpausable{s}, nil
 	}
 	return s, nil
 }
 
-// unpausable is a subscription that is no delivery.Pauser. If a shard's consumer
-// paused, another process would take over and overtake what is in hand here.
+// unpausable is a subscription that is no delivery.Pauser. If a single active
+// consumer paused, another process would take over and overtake what is in hand here.
 type unpausable struct{ subscription *subscription }
 
 func (u unpausable) Receive(ctx context.Context) ([]delivery.Incoming, error) {
