@@ -183,6 +183,9 @@ func (c *consumerChannel) register(in *incoming) bool {
 }
 
 func (c *consumerChannel) isStale() bool {
+	if c.amqp.IsClosed() {
+		return true // markStale follows
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.stale

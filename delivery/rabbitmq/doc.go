@@ -27,7 +27,8 @@
 // have connections of their own and go on.
 //
 // Only the channel that a delivery.Incoming came by can settle it. After a
-// reconnect, Ack and Nack of an older one return delivery.ErrStale and do nothing.
+// reconnect, Ack and Nack of an older one return delivery.ErrStale and do nothing. A
+// consumer does not begin with an older one (delivery.StaleTeller).
 //
 // # Publishing
 //

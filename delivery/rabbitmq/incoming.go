@@ -24,6 +24,7 @@ type incoming struct {
 var (
 	_ delivery.Incoming    = (*incoming)(nil)
 	_ delivery.QueueTeller = (*incoming)(nil)
+	_ delivery.StaleTeller = (*incoming)(nil)
 )
 
 // Priority implements delivery.Incoming.
@@ -35,6 +36,9 @@ func (in *incoming) Queue() (name string, prefetch int) {
 	source := in.channel.source
 	return source.queue, source.prefetch(in.channel.subscription.prefetch)
 }
+
+// Stale implements delivery.StaleTeller.
+func (in *incoming) Stale() bool { return in.channel.isStale() }
 
 // Envelope implements delivery.Incoming.
 func (in *incoming) Envelope() (*delivery.Envelope, error) {
