@@ -15,6 +15,18 @@
 // although the broker confirms it, and one that a queue refuses is
 // delivery.ErrRefused.
 //
+// A queue, exchange or binding that somebody deletes is declared again (unless the
+// transport is Passive), as soon as a consumer or a message misses it; the message
+// is then sent once more. A queue of the delay ladder that delayed messages miss on
+// their way is declared again when the next message is published to it, or with the
+// next connection; they wait until then, and some three minutes more.
+//
+// A message that the broker forbids, for instance because the user may not write to
+// its exchange, fails with the broker's words (delivery.ErrRefused, or
+// ErrUnroutable for an exchange that does not exist). Its channel ends with it, so the
+// others that were unconfirmed on it are sent again, each alone, until it is known
+// which one it was. For a second after that, what has the same way fails at once.
+//
 // A lost connection is made again for as long as the Transport is open. A message
 // that was unconfirmed is sent again with the same message ID while its caller
 // still waits. At the caller's deadline it is delivery.ErrOutcomeUnknown: it may

@@ -145,7 +145,7 @@ func (s *subscription) openChannels(ctx context.Context, conn *connection) (chan
 
 // reopen opens a channel after an outage, which may have cost the queue.
 func (s *subscription) reopen(ctx context.Context, conn *connection, source *source) (*consumerChannel, error) {
-	if err := s.transport.topology.renew(ctx, conn); err != nil {
+	if err := s.transport.renew(ctx, conn, false); err != nil {
 		return nil, err
 	}
 	var c *consumerChannel
