@@ -34,6 +34,7 @@ func (o *channelOffer) keep(ctx context.Context, conn *connection) error {
 			t.logConnected(ctx, "publish", o.conn.number)
 		}
 		o.slot.Store(channel)
+		t.publishConns.fault.Store(nil)
 		t.publishConns.changed.notify()
 		cause := o.watch(ctx, conn, closed)
 		last = t.exception(conn, cause)

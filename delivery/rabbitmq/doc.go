@@ -27,7 +27,9 @@
 // others that were unconfirmed on it are sent again, each alone, until it is known
 // which one it was. For a second after that, what has the same way fails at once.
 //
-// A lost connection is made again for as long as the Transport is open. A message
+// A lost connection is made again for as long as the Transport is open. The wait
+// between two tries doubles, but as soon as one connection can be made again, all that
+// wait are. A message
 // that was unconfirmed is sent again with the same message ID while its caller
 // still waits. At the caller's deadline it is delivery.ErrOutcomeUnknown: it may
 // have been stored or not, so it is neither a success nor a plain failure. A crash

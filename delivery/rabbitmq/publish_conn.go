@@ -44,6 +44,7 @@ func (p *publishConn) run(ctx context.Context, t *Transport, conn *connection) {
 		}
 		opened := time.Now()
 		cause := p.serve(ctx, t, conn)
+		awake := t.dialer.back.listen()
 		conn.close()
 		conn = nil
 		if ctx.Err() != nil {
@@ -52,8 +53,11 @@ func (p *publishConn) run(ctx context.Context, t *Transport, conn *connection) {
 		t.topology.expire()
 		delay.endedAfter(opened)
 		wait := delay.next(isCode(cause, amqp.AccessRefused))
+		t.publishConns.fault.Store(&cause)
 		t.logLost(ctx, "publish", cause, wait)
-		retry.Wait(ctx.Done(), wait)
+		if t.dialer.wait(ctx, wait, awake) {
+			delay.reset()
+		}
 	}
 }
 
@@ -131,7 +135,8 @@ func (p *publishConn) lacks(round int64) {
 // publishConns are the connections that publish.
 type publishConns struct {
 	all     []*publishConn
-	changed broadcast // a channel has come, gone, or been blocked or unblocked
+	fault   atomic.Pointer[error] // why a connection was lost last; nil since there is one
+	changed broadcast             // a channel has come, gone, or been blocked or unblocked
 }
 
 // await returns a channel to publish with, as soon as there is one: for a message

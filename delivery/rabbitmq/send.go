@@ -330,17 +330,31 @@ func (s *send) fail(index int, err error) {
 	s.errs[index] = err
 }
 
+// publishFault is the last known reason why nothing can be published, or nil.
+func (t *Transport) publishFault() error {
+	if fault := t.dialer.fault.Load(); fault != nil {
+		return fault
+	}
+	if fault := t.publishConns.fault.Load(); fault != nil {
+		return *fault
+	}
+	return nil
+}
+
 // giveUp ends the call before all is known. What was never sent fails with the
 // cause. What was sent is unknown; its confirm may still come, and then frees its
 // place in the window.
 func (s *send) giveUp(cause error) []error {
 	unknown := delivery.ErrOutcomeUnknown
-	switch {
+	switch fault := s.transport.publishFault(); {
 	case errors.Is(cause, delivery.ErrClosed):
 		unknown = fmt.Errorf("%w: %w", unknown, delivery.ErrClosed)
 	case s.transport.publishConns.blocked():
 		unknown = fmt.Errorf("%w: %w", unknown, delivery.ErrBlocked)
 		cause = fmt.Errorf("%w: %w", delivery.ErrBlocked, cause)
+	case fault != nil && (s.channel == nil || s.channel.ended()):
+		unknown = fmt.Errorf("%w: %w", unknown, fault)
+		cause = fmt.Errorf("%w: %w", cause, fault)
 	}
 	if s.channel != nil {
 		var abandoned []unconfirmed

@@ -175,6 +175,9 @@ func TestSendWithoutABroker(t *testing.T) {
 		return errors.Is(errs[0], context.DeadlineExceeded)
 	}, time.Minute, time.Millisecond, "what never went out has the context's own error")
 	var fault *ConnectError
+	require.Eventually(t, func() bool {
+		return errors.As(sendWithin(t, transport, 200*time.Millisecond, message("1"))[0], &fault)
+	}, time.Minute, time.Millisecond, "and the cause, as soon as it is known")
 	require.ErrorAs(t, transport.Ping(context.Background()), &fault)
 	// Pausing takes effect when there is a connection.
 	require.NoError(t, subscription.(delivery.Pauser).Pause(context.Background()))

@@ -11,7 +11,6 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/esh3artech/barid/delivery"
-	"github.com/esh3artech/barid/retry"
 )
 
 // errCancelled is how a consumer ends that the broker cancelled.
@@ -177,6 +176,7 @@ func (s *subscription) run(ctx context.Context, conn *connection, channels []*co
 		}
 		clear(channels)
 		serving.Wait()
+		awake := t.dialer.back.listen()
 		conn.close()
 		cause := conn.cause
 		conn = nil
@@ -187,7 +187,9 @@ func (s *subscription) run(ctx context.Context, conn *connection, channels []*co
 		delay.endedAfter(opened)
 		wait := delay.next(permanent(cause))
 		t.logLost(ctx, "consume", cause, wait)
-		retry.Wait(ctx.Done(), wait)
+		if t.dialer.wait(ctx, wait, awake) {
+			delay.reset()
+		}
 	}
 }
 
