@@ -134,9 +134,9 @@ func (r *consumerRun) requeue(ctx context.Context, m *inflight) {
 }
 
 // leave leaves the message to whoever comes next: which, in ordered mode, is this
-// consumer, lest others overtake it.
+// consumer, lest others overtake it. A stale one comes again, as all behind it do.
 func (r *consumerRun) leave(ctx context.Context, m *inflight) {
-	if m.recipient == "" || r.serving.Err() != nil {
+	if m.recipient == "" || r.serving.Err() != nil || m.isStale() {
 		r.giveBack(ctx, m)
 		return
 	}

@@ -65,6 +65,12 @@ func (m *inflight) id() string {
 	return m.envelope.ID
 }
 
+// isStale says that the message comes again, whatever is done with this receipt.
+func (m *inflight) isStale() bool {
+	incoming, able := m.incoming.(StaleTeller)
+	return able && incoming.Stale()
+}
+
 // priority is the level that it was queued at.
 func (m *inflight) priority() Priority { return m.incoming.Priority() }
 

@@ -31,6 +31,6 @@ const (
 	outcomeBusy                           // no attempt: another copy is being handled, ask again after delay
 	outcomeBreakerOpen                    // no attempt: the consumer's breaker is open
 	outcomeKeysDown                       // no attempt: the idempotency store could not be asked
-	outcomeAbandoned                      // the attempt does not count: shutdown, or the lease was lost
+	outcomeAbandoned                      // the attempt does not count: shutdown, the lease was lost, or the receipt is stale
 	outcomeOvertaken                      // the retry is late: what becomes of the message was decided elsewhere
 )

@@ -23,9 +23,9 @@ const lookUpTimeout = time.Second
 
 var errExpired = errors.New("delivery: received after ExpiresAt")
 
-// stages take a message from its receipt to an outcome: decode, claim, look-up, the
-// count of crashes, breaker, attempt, in this order. They know neither queue nor subscription, and settle
-// nothing.
+// stages take a message from its receipt to an outcome: look at the receipt, decode,
+// claim, look-up, the count of crashes, breaker, attempt, in this order. They know
+// neither queue nor subscription, and settle nothing.
 type stages struct {
 	config   *ConsumerConfig
 	handler  Handler
@@ -54,6 +54,9 @@ func (s *stages) process(ctx context.Context, m *inflight) (o outcome) {
 		}
 		o.at = m.now
 	}()
+	if m.isStale() {
+		return outcome{kind: outcomeAbandoned, err: ErrStale}
+	}
 	if o := s.decode(m); o.kind != undecided {
 		return o
 	}
@@ -343,9 +346,11 @@ func (s *stages) exited(ctx context.Context, m *inflight) outcome {
 
 // failed says what a failed attempt leads to.
 func (s *stages) failed(ctx context.Context, m *inflight, err error) outcome {
-	if ctx.Err() != nil || m.lease.isLost() {
+	if ctx.Err() != nil || m.lease.isLost() || s.guard == nil && m.isStale() {
 		// Shutdown or a lost lease: whatever the handler says, it was not its
-		// fault, and the attempt does not count.
+		// fault, and the attempt does not count. Nor does that of a stale receipt
+		// without a key: the message comes again, and a retry of this copy would be a
+		// second chain of retries.
 		m.permit.Done(breaker.Abandoned)
 		return outcome{kind: outcomeAbandoned, err: err}
 	}

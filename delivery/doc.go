@@ -122,8 +122,9 @@
 //
 // A transport has the three methods of Transport, and says what else it can by
 // having the methods of Delayer, Depther, Pinger, Namer, DeadLetterer or
-// Volatile; its subscriptions may be Pausers. deliverytest.TestTransport is the
-// contract as a suite, which the transports of this module pass.
+// Volatile; its subscriptions may be Pausers, and its incomings QueueTellers and
+// StaleTellers. deliverytest.TestTransport is the contract as a suite, which the
+// transports of this module pass.
 //
 // A message store implements Store, with Record.Apply as the state machine that
 // all stores share, and may be a StoreWatcher and a Pinger. Its suite is

@@ -27,6 +27,7 @@ type faultyTransport struct {
 	down      atomic.Bool          // sends fail
 	loseAck   func(id string) bool // acks that never arrive
 	broken    func(id string) bool // what can't be decoded
+	lost      atomic.Int64         // connections that are gone, with what came by them
 	onSend    func(delay time.Duration, e delivery.Envelope) error
 	seen      chan<- delivery.Envelope // what is sent from when it is set
 	received  atomic.Int64
@@ -82,7 +83,7 @@ func (s *faultySubscription) Receive(ctx context.Context) ([]delivery.Incoming, 
 	s.transport.received.Add(int64(len(batch)))
 	wrapped := make([]delivery.Incoming, len(batch))
 	for i := range batch {
-		wrapped[i] = &faultyIncoming{Incoming: batch[i], transport: s.transport}
+		wrapped[i] = &faultyIncoming{Incoming: batch[i], transport: s.transport, connection: s.transport.lost.Load()}
 	}
 	return wrapped, err
 }
@@ -97,7 +98,8 @@ func (s *faultySubscription) Resume(ctx context.Context) error {
 
 type faultyIncoming struct {
 	delivery.Incoming
-	transport *faultyTransport
+	transport  *faultyTransport
+	connection int64 // its number
 }
 
 func (i *faultyIncoming) Envelope() (*delivery.Envelope, error) {
@@ -108,11 +110,13 @@ func (i *faultyIncoming) Envelope() (*delivery.Envelope, error) {
 	return envelope, err
 }
 
+func (i *faultyIncoming) Stale() bool { return i.connection != i.transport.lost.Load() }
+
 // Ack that is lost leaves the message for redelivery, as a connection that
 // breaks in that moment does.
 func (i *faultyIncoming) Ack() error {
 	envelope, err := i.Incoming.Envelope()
-	if err == nil && i.transport.loseAck != nil && i.transport.loseAck(envelope.ID) {
+	if i.Stale() || err == nil && i.transport.loseAck != nil && i.transport.loseAck(envelope.ID) {
 		_ = i.Nack()
 		return delivery.ErrStale
 	}

@@ -59,6 +59,7 @@ type fault struct {
 	receive   func(s delivery.Subscription, ctx context.Context) ([]delivery.Incoming, error)
 	closed    func(s delivery.Subscription, held []delivery.Incoming) error
 	ack, nack func(in delivery.Incoming) error
+	stale     func(bool) bool
 	priority  func(delivery.Priority) delivery.Priority
 	depth     func(map[delivery.Priority]delivery.Depth)
 	noPause   bool
@@ -162,6 +163,14 @@ func (in *brokenIncoming) Nack() error {
 		return in.fault.nack(in.Incoming)
 	}
 	return in.Incoming.Nack()
+}
+
+func (in *brokenIncoming) Stale() bool {
+	stale := in.Incoming.(delivery.StaleTeller).Stale()
+	if in.fault.stale != nil {
+		return in.fault.stale(stale)
+	}
+	return stale
 }
 
 func (in *brokenIncoming) Priority() delivery.Priority {
@@ -281,6 +290,8 @@ var faults = map[string]struct {
 		return t.SendAfter(ctx, delay+3*time.Second, batch)
 	}}, []string{"Delays", "ManyDelays", "DelaysOutliveTheSender"}},
 	"miscounts":             {fault{depth: func(d map[delivery.Priority]delivery.Depth) { d[delivery.Low] = delivery.Depth{Messages: 1} }}, []string{"Depth"}},
+	"is never stale":        {fault{stale: func(bool) bool { return false }}, []string{"Stale"}},
+	"is always stale":       {fault{stale: func(bool) bool { return true }}, []string{"Stale"}},
 	"does not pause":        {fault{noPause: true}, []string{"Pause"}},
 	"leaves a goroutine":    {fault{open: func() { go func() { select {} }() }}, []string{"LeavesNoGoroutines"}},
 	"takes raw for its own": {fault{raw: func([]byte) []byte { return []byte("something else") }}, []string{"Malformed"}},

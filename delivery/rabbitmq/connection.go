@@ -3,6 +3,7 @@ package rabbitmq
 import (
 	"context"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -19,6 +20,7 @@ type connection struct {
 	version Version
 	gone    chan struct{} // closed when the connection has ended
 	cause   error         // why it ended; to be read after gone
+	blocked atomic.Bool   // the broker takes no messages over it for now
 }
 
 func newConnection(conn *amqp.Connection, tcp *tcpConn) *connection {

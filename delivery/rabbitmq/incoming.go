@@ -22,9 +22,9 @@ type incoming struct {
 }
 
 var (
-	_ delivery.Incoming    = (*incoming)(nil)
-	_ delivery.QueueTeller = (*incoming)(nil)
-
+	_ delivery.Incoming         = (*incoming)(nil)
+	_ delivery.QueueTeller      = (*incoming)(nil)
+	_ delivery.StaleTeller      = (*incoming)(nil)
 	_ delivery.RedeliveryTeller = (*incoming)(nil)
 )
 
@@ -37,6 +37,9 @@ func (in *incoming) Queue() (name string, prefetch int) {
 	source := in.channel.source
 	return source.queue, source.prefetch(in.channel.subscription.prefetch)
 }
+
+// Stale implements delivery.StaleTeller.
+func (in *incoming) Stale() bool { return in.channel.isStale() }
 
 // Envelope implements delivery.Incoming.
 func (in *incoming) Envelope() (*delivery.Envelope, error) {

@@ -7,6 +7,7 @@ import (
 	"net"
 	neturl "net/url"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -20,6 +21,7 @@ type network struct {
 	running  sync.WaitGroup
 	flow     sync.RWMutex            // held for writing, nothing gets through
 	loses    func(frame []byte) bool // nil when nothing gets lost
+	down     atomic.Bool             // new connections end at once
 
 	mu     sync.Mutex
 	conns  map[net.Conn]struct{}
@@ -62,6 +64,10 @@ func (n *network) accept() {
 		client, err := n.listener.Accept()
 		if err != nil {
 			return
+		}
+		if n.down.Load() {
+			client.Close() //nolint:errcheck // that is what is wanted
+			continue
 		}
 		server, err := net.Dial("tcp", n.broker)
 		if err != nil {

@@ -290,3 +290,35 @@ func TestShardsKeepOrderOverProcesses(t *testing.T) {
 	assert.LessOrEqual(t, order.again, 2*prefetch*c.Shards)
 	assert.Positive(t, held[2], "the last one has taken over")
 }
+
+// A process that ends in order hands its shard over with everything that it had in
+// hand: the next one gets that first, and then what comes after it.
+func TestShardsKeepOrderWhenHandedOver(t *testing.T) {
+	t.Parallel()
+	for name, topology := range map[string]func(string, Version) Topology{"quorum": Quorum, "classic": Classic} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			const n, prefetch, acked = 300, 40, 15
+			c := config(t, shared.AMQP(t))
+			c.Topology, c.Shards = withoutLadder(topology), 2
+			transport := open(t, c)
+			batch := make([]delivery.Envelope, n)
+			for i := range batch {
+				batch[i] = forRecipient("you", i+1)
+			}
+			require.Nil(t, sendWithin(t, transport, time.Minute, batch...))
+			current := subscribe(t, transport, c.Shards*prefetch)
+			for handed := 0; handed+prefetch < n; handed += acked {
+				next := subscribe(t, transport, c.Shards*prefetch)
+				for i, in := range receive(t, current, prefetch)[:acked] {
+					e, err := in.Envelope()
+					require.NoError(t, err)
+					require.Equal(t, handed+i+1, e.Attempt, "after %d hand-overs", handed/acked)
+					require.NoError(t, in.Ack())
+				}
+				require.NoError(t, current.Close())
+				current = next
+			}
+		})
+	}
+}

@@ -16,6 +16,8 @@ type source struct {
 	levels []Level // whose messages wait there, the highest first
 	// share is among how many queues of the same level the prefetch is divided.
 	share int
+	// single says that the queue has a single active consumer.
+	single bool
 	// leftover says that the queue is not in the topology, so that an administrator
 	// may delete it at any time.
 	leftover bool
@@ -33,7 +35,9 @@ func (t Topology) sources() []source {
 			for _, shard := range shards {
 				known := slices.IndexFunc(sources, func(s source) bool { return s.queue == shard.Queue })
 				if known < 0 {
-					sources = append(sources, source{queue: shard.Queue, label: shard.Address, levels: []Level{level}, share: len(shards)})
+					sources = append(sources, source{
+						queue: shard.Queue, label: shard.Address, levels: []Level{level}, share: len(shards), single: t.single(shard.Queue),
+					})
 				} else {
 					sources[known].levels = append(sources[known].levels, level)
 				}
@@ -41,6 +45,11 @@ func (t Topology) sources() []source {
 		}
 	}
 	return sources
+}
+
+// single says whether a queue has a single active consumer.
+func (t Topology) single(queue string) bool {
+	return slices.ContainsFunc(t.Queues, func(q Queue) bool { return q.Name == queue && q.Arguments[singleActive] == true })
 }
 
 // lowest is the priority that the source's messages count for where theirs is not
@@ -99,7 +108,10 @@ func leftovers(conn *connection, unsplit Topology, n int) ([]source, error) {
 				return nil, err
 			}
 			if exists {
-				found = append(found, source{queue: candidate.Name, label: "leftover", levels: s.levels, leftover: true})
+				found = append(found, source{
+					queue: candidate.Name, label: "leftover", levels: s.levels, leftover: true,
+					single: candidate.Arguments[singleActive] == true,
+				})
 			} else if i > 0 || n < 2 {
 				break // shards are numbered without a gap
 			}

@@ -29,6 +29,8 @@ type Transport struct {
 	unroutable atomic.Int64 // messages that found no queue, as last seen
 
 	publishConns publishConns
+	mender       mender
+	refusals     refusals
 	controlConn  controlConn
 	publishings  sync.Pool // of *amqp.Publishing, with an empty table
 
@@ -93,7 +95,7 @@ func Open(ctx context.Context, config Config) (*Transport, error) {
 	}
 	t.life, t.end = context.WithCancel(context.Background())
 	for i := range config.PublishConnections {
-		p := &publishConn{number: i}
+		p := newPublishConn(i)
 		t.publishConns.all = append(t.publishConns.all, p)
 		first := conn
 		if i > 0 {
@@ -286,6 +288,12 @@ func (t *Transport) level(p delivery.Priority) *Level {
 }
 
 func (t *Transport) limits() limits { return limits{headers: t.headers, body: int(t.maxBody.Load())} }
+
+// logConnected tells that a connection was made, and can be used.
+func (t *Transport) logConnected(ctx context.Context, purpose string, number int) {
+	t.config.Logger.LogAttrs(ctx, slog.LevelInfo, "rabbitmq_connected",
+		slog.String("purpose", purpose), slog.Int("connection", number), slog.String("address", t.dialer.address))
+}
 
 // logLost tells that a connection or channel was lost.
 func (t *Transport) logLost(ctx context.Context, purpose string, cause error, retryIn time.Duration) {
