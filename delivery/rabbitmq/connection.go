@@ -140,6 +140,17 @@ func (c *connection) messagesIn(queue string) (count int, err error) {
 	return count, err
 }
 
+// messagesInEach is how many messages wait in each of the queues, with an error for
+// each.
+func (c *connection) messagesInEach(queues []string) (counts []int, errs []error) {
+	counts = make([]int, len(queues))
+	errs = inParallel(c.width(), len(queues), func(i int) (err error) {
+		counts[i], err = c.messagesIn(queues[i])
+		return err
+	})
+	return counts, errs
+}
+
 // close ends the connection, in order if that can be done within closeTimeout,
 // and returns when it is gone.
 func (c *connection) close() {

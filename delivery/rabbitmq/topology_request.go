@@ -108,15 +108,12 @@ func (c *connection) makeEach(requests []topologyRequest, width int) error {
 	faults := inParallel(width, len(requests), func(i int) error {
 		request := &requests[i]
 		err := c.inChannel(func(channel *amqp.Channel) error { return request.send(channel, false) })
-		var reply *amqp.Error
-		if !errors.As(err, &reply) || !reply.Server {
-			return err
-		}
-		fault := newTopologyError(request.kind, request.name, err)
-		if request.excused != nil && request.excused(fault) {
+		err = topologyFault(request.kind, request.name, err)
+		var fault *TopologyError
+		if errors.As(err, &fault) && request.excused != nil && request.excused(fault) {
 			return nil
 		}
-		return fault
+		return err
 	})
 	if at := slices.IndexFunc(faults, func(err error) bool { return err != nil }); at >= 0 {
 		return faults[at]

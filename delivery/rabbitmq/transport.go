@@ -116,7 +116,7 @@ func newTransport(config Config, uri amqp.URI) *Transport {
 			logger:   config.Logger,
 			renewing: make(chan struct{}, 1),
 		},
-		controlConn:   controlConn{inUse: make(chan struct{}, 1)},
+		controlConn:   controlConn{looking: make(chan struct{}, 1)},
 		idle:          make(chan struct{}, 1),
 		subscriptions: make(map[*subscription]struct{}),
 	}
