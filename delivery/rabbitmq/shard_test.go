@@ -161,14 +161,11 @@ func TestShards(t *testing.T) {
 				}
 				return sum == 2*recipients
 			}, time.Minute, 10*time.Millisecond)
-			require.NoError(t, transport.ask(ctx, func(conn *connection) error {
-				for queue, want := range perQueue {
-					count, err := conn.messagesIn(queue)
-					require.NoError(t, err)
-					assert.Equal(t, 2*want, count, queue)
-				}
-				return nil
-			}))
+			for queue, want := range perQueue {
+				count, err := ask(ctx, transport, func(conn *connection) (int, error) { return conn.messagesIn(queue) })
+				require.NoError(t, err)
+				assert.Equal(t, 2*want, count, queue)
+			}
 			subscription := subscribe(t, transport, 100)
 			_, pauses := subscription.(delivery.Pauser)
 			assert.False(t, pauses, "others would overtake what is in hand")

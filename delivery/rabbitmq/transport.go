@@ -65,6 +65,9 @@ const openTimeout = 30 * time.Second
 // permanent, it fails at once. The error is ErrConfig, a *ConnectError or a
 // *TopologyError, and never holds the password.
 //
+// It takes about a dozen round trips, however large the topology is. Beside
+// Config.DialTimeout, the declarations over one connection have 30 s.
+//
 // ctx bounds Open alone. End the Transport with Close.
 func Open(ctx context.Context, config Config) (*Transport, error) {
 	config = config.withDefaults()
@@ -112,11 +115,10 @@ func newTransport(config Config, uri amqp.URI) *Transport {
 		dialer: &dialer{config: config, uri: uri, address: address(uri)},
 		topology: declaredTopology{
 			passive:  config.Passive,
-			timeout:  config.DialTimeout,
 			logger:   config.Logger,
 			renewing: make(chan struct{}, 1),
 		},
-		controlConn:   controlConn{inUse: make(chan struct{}, 1)},
+		controlConn:   controlConn{looking: make(chan struct{}, 1)},
 		idle:          make(chan struct{}, 1),
 		subscriptions: make(map[*subscription]struct{}),
 	}
@@ -140,7 +142,7 @@ func (t *Transport) prepare(ctx context.Context, conn *connection) error {
 	if t.config.Passive {
 		return nil
 	}
-	return conn.within(ctx, t.config.DialTimeout, func() error {
+	return conn.within(ctx, topologyTimeout, func() error {
 		left, err := leftovers(conn, unsplit, t.config.Shards)
 		for _, source := range left {
 			t.config.Logger.Warn("rabbitmq_leftover_queue", "queue", source.queue)
