@@ -88,8 +88,9 @@ type ConsumerConfig struct {
 	// of duplicates. Default: the consumer pauses until it is back.
 	FailOpen bool
 
-	// Breaker, while open, pauses the consumer without counting an attempt.
-	// Nil: none.
+	// Breaker, while open, pauses the consumer without counting an attempt. In
+	// metrics and logs a breaker without a name has the consumer's, also one of
+	// KeyBreakers. Nil: none.
 	Breaker *breaker.Breaker
 	// KeyBreakers and BreakerKey, set together, give every key (a provider, a
 	// webhook's host) a breaker of its own, which while open postpones that key's

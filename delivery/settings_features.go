@@ -14,8 +14,8 @@ func (s Settings) Retry() retry.Policy {
 		return retry.None{}
 	}
 	return retry.Exponential{
-		Base:       time.Duration(s.BaseRetryDelaySeconds) * time.Second,
-		Max:        time.Duration(s.MaxRetryDelaySeconds) * time.Second,
+		Base:       s.BaseRetryDelay,
+		Max:        s.MaxRetryDelay,
 		MaxRetries: s.MaxRetries,
 	}
 }
@@ -38,7 +38,7 @@ func (s Settings) retryLike(own retry.Policy) retry.Policy {
 func (s Settings) Breaker(base breaker.Config) breaker.Config {
 	base.Threshold = s.CircuitBreakerFailureThreshold
 	base.SampleSize = s.CircuitBreakerSampleSize
-	base.OpenFor = time.Duration(s.CircuitBreakerTimeoutSeconds) * time.Second
+	base.OpenFor = s.CircuitBreakerTimeout
 	return base
 }
 
@@ -56,7 +56,7 @@ func (s Settings) Breaker(base breaker.Config) breaker.Config {
 // makes AckTimeout negative; RetryWorker off makes Store one of RecordsOnly.
 func (s Settings) Consumer(base ConsumerConfig) ConsumerConfig {
 	base.Retry = s.retryLike(base.Retry)
-	base.IdempotencyWindow = s.idempotencyTTL()
+	base.IdempotencyWindow = s.IdempotencyTTL
 	if !s.Features.Idempotency {
 		base.Idempotency = nil
 	}
@@ -96,7 +96,7 @@ func (s Settings) ackTimeout() time.Duration {
 	if !s.Features.Acknowledgment {
 		return -1
 	}
-	return time.Duration(s.AcknowledgmentTimeoutMinutes) * time.Minute
+	return s.AcknowledgmentTimeout
 }
 
 // Publisher is base with what s governs; every other field is left as it is.
@@ -107,7 +107,7 @@ func (s Settings) ackTimeout() time.Duration {
 // RetryWorker off makes Store one of RecordsOnly.
 func (s Settings) Publisher(base PublisherConfig) PublisherConfig {
 	base.settings = s.Validate()
-	base.IdempotencyTTL = s.idempotencyTTL()
+	base.IdempotencyTTL = s.IdempotencyTTL
 	if !s.Features.Idempotency {
 		base.Idempotency = nil
 	}
