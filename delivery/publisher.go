@@ -28,6 +28,7 @@ type Publisher struct {
 // NewPublisher returns a Publisher over transport, which it does not close. The
 // error names every fault of the config.
 func NewPublisher(transport Transport, config PublisherConfig) (*Publisher, error) {
+	idle := config.idleFields(transport)
 	config = config.withDefaults(transport)
 	fault := config.validate()
 	if transport == nil {
@@ -38,6 +39,7 @@ func NewPublisher(transport Transport, config PublisherConfig) (*Publisher, erro
 	if fault != nil {
 		return nil, fault
 	}
+	warnOfIdle(config.Logger, idle)
 	publisher := &Publisher{
 		transport: transport,
 		config:    config,

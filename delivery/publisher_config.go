@@ -10,7 +10,8 @@ import (
 	"github.com/esh3artech/barid/metrics"
 )
 
-// PublisherConfig configures a Publisher. The zero value is ready to use.
+// PublisherConfig configures a Publisher. The zero value is ready to use. A field that
+// has no effect, because another one is not set, is a warning to Logger.
 type PublisherConfig struct {
 	// Queue is the queue that the messages belong to: their records have it, and
 	// idempotency keys are known within it. Give it the ConsumerConfig.Name of the
@@ -61,6 +62,7 @@ type PublisherConfig struct {
 	Logger *slog.Logger
 
 	settings error // what is wrong with the Settings that were put into it
+	managed  bool  // Settings were put into it
 }
 
 func (c PublisherConfig) withDefaults(transport Transport) PublisherConfig {
@@ -121,4 +123,20 @@ func (c PublisherConfig) validate() error {
 	return errors.Join(append(faults, c.settings,
 		faultOf("PublisherConfig.Idempotency", c.Idempotency),
 		faultOf("PublisherConfig.Store", c.Store))...)
+}
+
+// idleFields are those that may have no effect. They are asked before the defaults are
+// filled in.
+func (c *PublisherConfig) idleFields(transport Transport) []idleField {
+	keys := c.Idempotency != nil
+	waits := schedules(c.Store)
+	named := c.Queue != "" && c.Queue != nameOf(transport)
+	return []idleField{
+		{"PublisherConfig.Queue", "Store or Idempotency; the transport says where messages go", named && c.Store == nil && !keys},
+		{"PublisherConfig.IdempotencyTTL", "Idempotency", c.IdempotencyTTL != 0 && !keys && !c.managed},
+		{"PublisherConfig.IdempotencyLease", "Idempotency", c.IdempotencyLease != 0 && !keys},
+		{"PublisherConfig.BatchSizeLimit", "no NoBatch", c.BatchSizeLimit != 0 && c.NoBatch && !c.managed},
+		{"PublisherConfig.PendingGrace", "a Store in which messages wait", c.PendingGrace != 0 && !waits},
+		{"PublisherConfig.MaxOutgoing", "a Store in which messages wait", c.MaxOutgoing != 0 && !waits},
+	}
 }
