@@ -18,9 +18,9 @@ import (
 func TestFieldsWithoutEffectAreToldOf(t *testing.T) {
 	bubble(t, func(f *fixture) {
 		logger := slog.New(slog.NewTextHandler(f.log, nil))
-		told := func(make func() error) (fields []string) {
+		told := func(construct func() error) (fields []string) {
 			f.log.reset()
-			require.NoError(f.t, make())
+			require.NoError(f.t, construct())
 			for _, found := range regexp.MustCompile(`msg="config field has no effect" field=(\S+) want=`).FindAllStringSubmatch(f.log.read(), -1) {
 				fields = append(fields, found[1])
 			}

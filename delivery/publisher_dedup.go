@@ -168,7 +168,7 @@ func (d *deduplicator) finishKeys(ctx context.Context, b *keyedBatch, claimed []
 			err = d.keys.Release(limited, b.keys[i], id)
 		}
 		if err != nil && !errors.Is(err, idempotency.ErrLost) {
-			d.logger.LogAttrs(ctx, slog.LevelWarn, "publish not recorded in the idempotency store",
+			d.logger.LogAttrs(ctx, slog.LevelWarn, "idempotency key not recorded",
 				slog.String("message_id", id), errorAttr(err))
 		}
 	})

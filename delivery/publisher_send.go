@@ -31,6 +31,7 @@ func newDirectSender(transport Transport, config *PublisherConfig) *directSender
 
 func (s *directSender) publish(ctx context.Context, batch []Envelope, now time.Time) []error {
 	errs := s.send(ctx, batch, now)
+	logQueued(ctx, s.logger, batch, errs)
 	if s.store != nil {
 		s.record(ctx, batch, errs, now)
 	}
@@ -106,7 +107,7 @@ func (s *directSender) record(ctx context.Context, batch []Envelope, errs []erro
 	limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
 	defer cancel()
 	failed := func(id string, err error) {
-		s.logger.LogAttrs(ctx, slog.LevelWarn, "message published but not recorded",
+		s.logger.LogAttrs(ctx, slog.LevelWarn, "message not recorded",
 			slog.String("message_id", id), errorAttr(err))
 	}
 	var replays []Update
