@@ -19,7 +19,8 @@ import (
 
 // ConsumerConfig configures a Consumer. The zero value is ready to use: no
 // retries, no suppression of duplicates, no breaker, and the transport's own
-// dead letters.
+// dead letters. A field that has no effect, because another one is not set, is a
+// warning to Logger.
 type ConsumerConfig struct {
 	// Name is the queue's: it scopes idempotency keys, signs dead letters, and the
 	// records of what the consumer has handled belong to it. All processes that
@@ -105,10 +106,11 @@ type ConsumerConfig struct {
 	// of duplicates. Default: the consumer pauses until it is back.
 	FailOpen bool
 
-	// Breaker, while open, pauses the consumer without counting an attempt.
-	// Nil: none.
+	// Breaker, while open, pauses the consumer without counting an attempt. In
+	// metrics and logs a breaker without a name has the consumer's, also one of
+	// KeyBreakers. Nil: none.
 	Breaker *breaker.Breaker
-	// KeyBreakers and BreakerKey, set together, give every key (a provider, a
+	// KeyBreakers and BreakerKey, set together and without Breaker, give every key (a provider, a
 	// webhook's host) a breaker of its own, which while open postpones that key's
 	// messages only. A key is logged when its breaker changes: do not make it of
 	// recipients if these must not be in the log.
@@ -142,6 +144,7 @@ type ConsumerConfig struct {
 	Logger *slog.Logger
 
 	settings error // what is wrong with the Settings that were put into it
+	managed  bool  // Settings were put into it
 }
 
 func (c ConsumerConfig) withDefaults(transport Transport) ConsumerConfig {
@@ -237,6 +240,9 @@ func (c ConsumerConfig) validate() error {
 	if (c.KeyBreakers == nil) != (c.BreakerKey == nil) {
 		fault("KeyBreakers and BreakerKey go together, set both or none")
 	}
+	if c.Breaker != nil && c.KeyBreakers != nil {
+		fault("Breaker and KeyBreakers exclude each other, set one")
+	}
 	if c.DeadLetters == nil {
 		fault("DeadLetters is nil, and the transport keeps none of its own: use dlq.NewManager")
 	}
@@ -261,6 +267,21 @@ func (c ConsumerConfig) validate() error {
 		faultOf("ConsumerConfig.Store", c.Store),
 		faultOf("ConsumerConfig.DeadLetters", c.DeadLetters))
 	return errors.Join(faults...)
+}
+
+// idleFields are those that may have no effect. They are asked before the defaults are
+// filled in.
+func (c *ConsumerConfig) idleFields() []idleField {
+	keys := c.Idempotency != nil
+	return []idleField{
+		{"ConsumerConfig.IdempotencyKey", "Idempotency", c.IdempotencyKey != nil && !keys},
+		{"ConsumerConfig.IdempotencyLease", "Idempotency", c.IdempotencyLease != 0 && !keys},
+		{"ConsumerConfig.IdempotencyWindow", "Idempotency", c.IdempotencyWindow != 0 && !keys && !c.managed},
+		{"ConsumerConfig.FailOpen", "Idempotency", c.FailOpen && !keys},
+		{"ConsumerConfig.MaxRetryAfter", "Retry", c.MaxRetryAfter != 0 && c.Retry == nil},
+		{"ConsumerConfig.MaxHold", "Ordered", c.MaxHold != 0 && !c.Ordered},
+		{"ConsumerConfig.OnHoldExceeded", "Ordered", c.OnHoldExceeded != HoldDeadLetter && !c.Ordered},
+	}
 }
 
 // schedules says whether retries wait in the store.
@@ -315,6 +336,7 @@ type Consumer struct {
 // NewConsumer returns a Consumer over transport, which it does not close. The
 // error names every fault of the config.
 func NewConsumer(transport Transport, handler Handler, config ConsumerConfig) (*Consumer, error) {
+	idle := config.idleFields()
 	config = config.withDefaults(transport)
 	fault := config.validate()
 	if handler == nil {
@@ -328,6 +350,7 @@ func NewConsumer(transport Transport, handler Handler, config ConsumerConfig) (*
 	if fault != nil {
 		return nil, fault
 	}
+	warnOfIdle(config.Logger, idle)
 	for i := len(config.Middleware) - 1; i >= 0; i-- {
 		if handler = config.Middleware[i](handler); handler == nil {
 			return nil, fmt.Errorf("%w: ConsumerConfig.Middleware[%d] returned a nil Handler", ErrConfig, i)

@@ -128,8 +128,7 @@ func (s *stages) read(m *inflight) error {
 func (s *stages) warnOfAcks(m *inflight) {
 	s.warned.Do(func() {
 		s.config.Logger.LogAttrs(context.Background(), slog.LevelWarn,
-			"acknowledgments are asked for, but ConsumerConfig.Store is nil: messages are delivered when their handler is done",
-			slog.String("message_id", m.id()))
+			"acknowledgments not awaited", slog.String("message_id", m.id()), slog.String("want", "ConsumerConfig.Store"))
 	})
 }
 
@@ -321,7 +320,7 @@ func (s *stages) call(ctx context.Context, m *inflight) error {
 
 // panicked says what a panic in one of the host's functions leads to.
 func (s *stages) panicked(ctx context.Context, m *inflight, failure *PanicError) outcome {
-	s.config.Logger.LogAttrs(ctx, slog.LevelError, "panic",
+	s.config.Logger.LogAttrs(ctx, slog.LevelError, "host function panicked",
 		slog.String("message_id", m.id()), slog.String("panic", fmt.Sprint(failure.Value)), slog.String("stack", string(failure.Stack)))
 	switch {
 	case m.effective:

@@ -342,7 +342,7 @@ func TestBreakerForEachKeyPutsOffItsOwnMessagesOnly(t *testing.T) {
 			assert.Equal(t, []int{1}, f.attempts(fmt.Sprint("good", i)))
 		}
 		open := func() float64 {
-			value, _ := f.collector.Value(metrics.BreakersOpen, metrics.LabelName, "")
+			value, _ := f.collector.Value(metrics.BreakersOpen, metrics.LabelName, "memory")
 			return value
 		}
 		assert.InDelta(t, 1, open(), 0)

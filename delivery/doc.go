@@ -118,6 +118,19 @@
 // Everything takes a *slog.Logger and a metrics.Recorder and is silent without.
 // Neither bodies nor recipients are logged.
 //
+// The name of an event is a short phrase in lower case that never changes: a thing
+// and what became of it, as in "dead letter stored". What is special about one event
+// is in its attributes, whose names are in snake case: message_id, error. What is to
+// be done about a warning is in the attribute want. These are the events of each
+// message:
+//
+//	message queued         Info   the transport has confirmed it
+//	message delivered      Info   its handler is done, or, with RequireAck, it is sent
+//	message acknowledged   Info   by the end user
+//	retry scheduled        Warn   an attempt failed, there will be another
+//	acknowledgment timeout Warn   that is a failed attempt
+//	message dead-lettered  Error  it is given up
+//
 // # Adapters
 //
 // A transport has the three methods of Transport, and says what else it can by

@@ -64,6 +64,7 @@ type RetryWorkerConfig struct {
 	Logger *slog.Logger
 
 	settings error // what is wrong with the Settings that were put into it
+	managed  bool  // Settings were put into it
 }
 
 func (c RetryWorkerConfig) withDefaults(transport Transport) RetryWorkerConfig {
@@ -163,6 +164,7 @@ type RetryWorker struct {
 // NewRetryWorker returns a RetryWorker, which closes neither store nor transport.
 // The error names every fault of the config. A store made by RecordsOnly is one.
 func NewRetryWorker(store Store, transport Transport, config RetryWorkerConfig) (*RetryWorker, error) {
+	idle := []idleField{{"RetryWorkerConfig.Retry", "no IgnoreAckTimeouts", config.Retry != nil && config.IgnoreAckTimeouts && !config.managed}}
 	config = config.withDefaults(transport)
 	fault := config.validate()
 	if transport == nil {
@@ -181,6 +183,7 @@ func NewRetryWorker(store Store, transport Transport, config RetryWorkerConfig) 
 	if fault != nil {
 		return nil, fault
 	}
+	warnOfIdle(config.Logger, idle)
 	return &RetryWorker{store: store, transport: transport, config: config, session: sessionOf(transport)}, nil
 }
 

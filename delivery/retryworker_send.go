@@ -21,6 +21,7 @@ func (r *workerRun) sendDue(ctx context.Context, batch *claimedBatch) {
 	limited := within(ctx, batch.at, r.config.Lease/2)
 	errs := eachOf(r.worker.transport.Send(limited, envelopes), len(envelopes))
 	limited.end()
+	logQueued(ctx, r.config.Logger, envelopes, errs)
 
 	now := microseconds(time.Now())
 	confirmed := make([]Update, 0, len(errs))
@@ -74,7 +75,7 @@ func (r *workerRun) transportAnswered(ctx context.Context, confirmed int, failed
 		return
 	}
 	if failed.count > 0 {
-		r.config.Logger.LogAttrs(ctx, slog.LevelWarn, "messages not taken by the transport, will be sent again",
+		r.config.Logger.LogAttrs(ctx, slog.LevelWarn, "due messages not sent",
 			slog.Int("count", failed.count), errorAttr(failed.last))
 	}
 	r.health.transport.answered(ctx)

@@ -36,9 +36,11 @@ var (
 )
 
 // NewManager returns a Manager of store. Without a sender Requeue and RunJobs
-// are ErrNoSender, and everything else works. If store or config can't be used,
+// are ErrNoSender, Config.Lease has no effect, which is a warning to Config.Logger, and
+// everything else works. If store or config can't be used,
 // Err and every method return what is wrong.
 func NewManager(store Store, sender Sender, config Config) *Manager {
+	idleLease := config.Lease != 0 && sender == nil
 	config = config.withDefaults()
 	m := &Manager{store: store, config: config, fault: config.validate()}
 	if store == nil {
@@ -56,6 +58,9 @@ func NewManager(store Store, sender Sender, config Config) *Manager {
 	m.gauge = newEntryGauge(store, &m.config)
 	if m.fault == nil {
 		m.gauge.refresh()
+	}
+	if idleLease {
+		config.Logger.Warn("config field has no effect", "field", "Config.Lease", "want", "a sender")
 	}
 	m.requeuer = &requeuer{store: store, sender: sender, lease: config.Lease}
 	m.replays = newReplayRunner(m.requeuer, m.gauge, &m.config)
