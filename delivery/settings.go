@@ -27,6 +27,8 @@ const settingsSection = "MessageReliability"
 //	    "CircuitBreakerTimeoutSeconds": 30,
 //	    "AcknowledgmentTimeoutMinutes": 5,
 //	    "BatchSizeLimit": 1000,
+//	    "RecordRetentionDays": 30,
+//	    "DeadLetterRetentionDays": 0,
 //	    "Features": {
 //	      "Idempotency": true,
 //	      "CircuitBreaker": true,
@@ -75,6 +77,14 @@ type Settings struct {
 	// BatchSizeLimit is how many messages one batch may have. Default 1000, at
 	// least 1, at most 1,000,000.
 	BatchSizeLimit int
+	// RecordRetentionDays is for how long the record of a message that ended is kept.
+	// Default 30, at most 3650; 0 keeps records for ever. It may not be less than
+	// IdempotencyTtlHours while Features.Idempotency and Features.RetryWorker are on: a
+	// key would outlive the record of the message that has it.
+	RecordRetentionDays int
+	// DeadLetterRetentionDays is for how long a dead letter is kept. Default 0, which
+	// keeps them for ever; at most 3650.
+	DeadLetterRetentionDays int
 	// Features are all on by default.
 	Features Features
 }
@@ -118,6 +128,7 @@ func DefaultSettings() Settings {
 		CircuitBreakerTimeoutSeconds:   30,
 		AcknowledgmentTimeoutMinutes:   5,
 		BatchSizeLimit:                 1000,
+		RecordRetentionDays:            30,
 		Features: Features{
 			Idempotency:    true,
 			CircuitBreaker: true,
@@ -157,7 +168,13 @@ func (s Settings) contradictions(faulty map[string]bool) []error {
 	if s.BaseRetryDelaySeconds > s.MaxRetryDelaySeconds {
 		fault("BaseRetryDelaySeconds", "is %d, want at most MaxRetryDelaySeconds (%d)", s.BaseRetryDelaySeconds, s.MaxRetryDelaySeconds)
 	}
-	if !s.Features.Idempotency || faulty["MaxRetries"] || faulty["IdempotencyTtlHours"] {
+	if !s.Features.Idempotency || faulty["IdempotencyTtlHours"] {
+		return faults
+	}
+	if kept := days(s.RecordRetentionDays); s.Features.RetryWorker && kept > 0 && kept < s.idempotencyTTL() && !faulty["RecordRetentionDays"] {
+		fault("RecordRetentionDays", "is %d, want at least IdempotencyTtlHours (%d), or 0", s.RecordRetentionDays, s.IdempotencyTTLHours)
+	}
+	if faulty["MaxRetries"] {
 		return faults
 	}
 	if horizon := retryHorizon(s.Retry()); s.idempotencyTTL() <= horizon {
@@ -166,6 +183,8 @@ func (s Settings) contradictions(faulty map[string]bool) []error {
 	}
 	return faults
 }
+
+func days(n int) time.Duration { return time.Duration(n) * 24 * time.Hour }
 
 func (s Settings) idempotencyTTL() time.Duration {
 	return time.Duration(s.IdempotencyTTLHours) * time.Hour
@@ -245,6 +264,8 @@ func (s *Settings) all() []setting {
 		{"CircuitBreakerTimeoutSeconds", &s.CircuitBreakerTimeoutSeconds, 1, yearHours * 60 * 60},
 		{"AcknowledgmentTimeoutMinutes", &s.AcknowledgmentTimeoutMinutes, 1, yearHours * 60},
 		{"BatchSizeLimit", &s.BatchSizeLimit, 1, 1_000_000},
+		{"RecordRetentionDays", &s.RecordRetentionDays, 0, 3650},
+		{"DeadLetterRetentionDays", &s.DeadLetterRetentionDays, 0, 3650},
 		{"Features.Idempotency", &s.Features.Idempotency, 0, 0},
 		{"Features.CircuitBreaker", &s.Features.CircuitBreaker, 0, 0},
 		{"Features.Retry", &s.Features.Retry, 0, 0},

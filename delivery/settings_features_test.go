@@ -164,12 +164,17 @@ func TestSettingsRetryWorker(t *testing.T) {
 	assert.Equal(t, delivery.RetryWorkerConfig{
 		BatchSize: 7,
 		Retry:     retry.Exponential{Base: 5 * time.Second, Max: 5 * time.Minute, MaxRetries: 5, Jitter: retry.JitterEqual},
+
+		RecordRetention: 30 * 24 * time.Hour,
 	}, config)
 	assert.True(t, settings.RetryWorker(delivery.RetryWorkerConfig{IgnoreAckTimeouts: true}).IgnoreAckTimeouts)
 
 	settings.Features = delivery.Features{}
+	settings.RecordRetentionDays, settings.DeadLetterRetentionDays = 0, 90
 	config = settings.RetryWorker(config)
-	assert.Equal(t, delivery.RetryWorkerConfig{BatchSize: 7, Retry: retry.None{}, IgnoreAckTimeouts: true}, config)
+	assert.Equal(t, delivery.RetryWorkerConfig{
+		BatchSize: 7, Retry: retry.None{}, IgnoreAckTimeouts: true, RecordRetention: -1, DeadLetterRetention: 90 * 24 * time.Hour,
+	}, config)
 }
 
 // Whatever settings are valid, their configs are.

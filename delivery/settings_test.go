@@ -20,13 +20,14 @@ import (
 const defaultsJSON = `{"MessageReliability": {"MaxRetries": 5, "BaseRetryDelaySeconds": 5, "MaxRetryDelaySeconds": 300, "IdempotencyTtlHours": 24,
   "CircuitBreakerFailureThreshold": 0.5, "CircuitBreakerSampleSize": 10, "CircuitBreakerTimeoutSeconds": 30,
   "AcknowledgmentTimeoutMinutes": 5, "BatchSizeLimit": 1000,
+  "RecordRetentionDays": 30, "DeadLetterRetentionDays": 0,
   "Features": {"Idempotency": true, "CircuitBreaker": true, "Retry": true, "PriorityQueues": true, "Batch": true, "Acknowledgment": true, "RetryWorker": true}}}`
 
 func TestParseSettings(t *testing.T) {
 	all := delivery.Settings{
 		MaxRetries: 1, BaseRetryDelaySeconds: 2, MaxRetryDelaySeconds: 3, IdempotencyTTLHours: 4,
 		CircuitBreakerFailureThreshold: 0.25, CircuitBreakerSampleSize: 6, CircuitBreakerTimeoutSeconds: 7,
-		AcknowledgmentTimeoutMinutes: 8, BatchSizeLimit: 9,
+		AcknowledgmentTimeoutMinutes: 8, BatchSizeLimit: 9, RecordRetentionDays: 10, DeadLetterRetentionDays: 11,
 	}
 	with := func(change func(*delivery.Settings)) delivery.Settings {
 		settings := delivery.DefaultSettings()
@@ -44,7 +45,7 @@ func TestParseSettings(t *testing.T) {
 		"every key": {
 			document: `{"MessageReliability": {"MaxRetries": 1, "BaseRetryDelaySeconds": 2, "MaxRetryDelaySeconds": 3, "IdempotencyTtlHours": 4,
 				"CircuitBreakerFailureThreshold": 0.25, "CircuitBreakerSampleSize": 6, "CircuitBreakerTimeoutSeconds": 7,
-				"AcknowledgmentTimeoutMinutes": 8, "BatchSizeLimit": 9,
+				"AcknowledgmentTimeoutMinutes": 8, "BatchSizeLimit": 9, "RecordRetentionDays": 10, "DeadLetterRetentionDays": 11,
 				"Features": {"Idempotency": false, "CircuitBreaker": false, "Retry": false, "PriorityQueues": false, "Batch": false, "Acknowledgment": false, "RetryWorker": false}}}`,
 			want: all,
 		},
@@ -55,6 +56,7 @@ func TestParseSettings(t *testing.T) {
 				"MessageReliability__IdempotencyTtlHours=4", "MessageReliability__CircuitBreakerFailureThreshold=0.25",
 				"MessageReliability__CircuitBreakerSampleSize=6", "MessageReliability__CircuitBreakerTimeoutSeconds=7",
 				"MessageReliability__AcknowledgmentTimeoutMinutes=8", "MessageReliability__BatchSizeLimit=9",
+				"MessageReliability__RecordRetentionDays=10", "MessageReliability__DeadLetterRetentionDays=11",
 				"MessageReliability__Features__Idempotency=false", "MessageReliability__Features__CircuitBreaker=false",
 				"MessageReliability__Features__Retry=false", "MessageReliability__Features__PriorityQueues=false",
 				"MessageReliability__Features__Batch=false", "MessageReliability__Features__Acknowledgment=false",
@@ -90,22 +92,31 @@ func TestParseSettings(t *testing.T) {
 		"a byte order mark": {document: "\ufeff{\"MessageReliability\": {\"MaxRetries\": 7}}", want: with(func(s *delivery.Settings) { s.MaxRetries = 7 })},
 		"lower bounds": {
 			document: `{"MessageReliability": {"MaxRetries": 0, "BaseRetryDelaySeconds": 1, "MaxRetryDelaySeconds": 1, "IdempotencyTtlHours": 1, "CircuitBreakerFailureThreshold": 1e-300,
-				"CircuitBreakerSampleSize": 1, "CircuitBreakerTimeoutSeconds": 1, "AcknowledgmentTimeoutMinutes": 1, "BatchSizeLimit": 1}}`,
+				"CircuitBreakerSampleSize": 1, "CircuitBreakerTimeoutSeconds": 1, "AcknowledgmentTimeoutMinutes": 1, "BatchSizeLimit": 1,
+				"RecordRetentionDays": 0, "DeadLetterRetentionDays": 0}}`,
 			want: with(func(s *delivery.Settings) {
 				s.MaxRetries, s.BaseRetryDelaySeconds, s.MaxRetryDelaySeconds, s.IdempotencyTTLHours = 0, 1, 1, 1
 				s.CircuitBreakerFailureThreshold, s.CircuitBreakerSampleSize, s.CircuitBreakerTimeoutSeconds = 1e-300, 1, 1
-				s.AcknowledgmentTimeoutMinutes, s.BatchSizeLimit = 1, 1
+				s.AcknowledgmentTimeoutMinutes, s.BatchSizeLimit, s.RecordRetentionDays = 1, 1, 0
 			}),
 		},
 		"upper bounds": {
 			document: `{"MessageReliability": {"MaxRetries": 1000, "BaseRetryDelaySeconds": 2592000, "MaxRetryDelaySeconds": 2592000, "IdempotencyTtlHours": 8760, "CircuitBreakerFailureThreshold": 1,
 				"CircuitBreakerSampleSize": 1000000, "CircuitBreakerTimeoutSeconds": 31536000, "AcknowledgmentTimeoutMinutes": 525600, "BatchSizeLimit": 1000000,
+				"RecordRetentionDays": 3650, "DeadLetterRetentionDays": 3650,
 				"Features": {"Idempotency": false}}}`,
 			want: with(func(s *delivery.Settings) {
 				s.MaxRetries, s.BaseRetryDelaySeconds, s.MaxRetryDelaySeconds, s.IdempotencyTTLHours = 1000, 2592000, 2592000, 8760
 				s.CircuitBreakerFailureThreshold, s.CircuitBreakerSampleSize, s.CircuitBreakerTimeoutSeconds = 1, 1000000, 31536000
 				s.AcknowledgmentTimeoutMinutes, s.BatchSizeLimit = 525600, 1000000
+				s.RecordRetentionDays, s.DeadLetterRetentionDays = 3650, 3650
 				s.Features.Idempotency = false
+			}),
+		},
+		"records forgotten before keys, were there a worker": {
+			document: `{"MessageReliability": {"RecordRetentionDays": 1, "IdempotencyTtlHours": 48, "Features": {"RetryWorker": false}}}`,
+			want: with(func(s *delivery.Settings) {
+				s.RecordRetentionDays, s.IdempotencyTTLHours, s.Features.RetryWorker = 1, 48, false
 			}),
 		},
 		"a window that retries would outlast, were they on": {
@@ -166,7 +177,7 @@ func TestParseSettingsFaults(t *testing.T) {
 		"features no object":   {document: section(`"Features": true`), want: []delivery.SettingsError{{Key: "MessageReliability.Features", Problem: "is true, want an object"}}},
 		"features twice":       {document: section(`"Features": {}, "Features": {}`), want: []delivery.SettingsError{{Key: "MessageReliability.Features", Problem: "is there twice"}}},
 		"unknown key": {document: section(`"Retries": 5`), want: []delivery.SettingsError{{Key: "MessageReliability.Retries",
-			Problem: "is unknown, want one of MaxRetries, BaseRetryDelaySeconds, MaxRetryDelaySeconds, IdempotencyTtlHours, CircuitBreakerFailureThreshold, CircuitBreakerSampleSize, CircuitBreakerTimeoutSeconds, AcknowledgmentTimeoutMinutes, BatchSizeLimit, Features"}}},
+			Problem: "is unknown, want one of MaxRetries, BaseRetryDelaySeconds, MaxRetryDelaySeconds, IdempotencyTtlHours, CircuitBreakerFailureThreshold, CircuitBreakerSampleSize, CircuitBreakerTimeoutSeconds, AcknowledgmentTimeoutMinutes, BatchSizeLimit, RecordRetentionDays, DeadLetterRetentionDays, Features"}}},
 		"unknown feature": {document: section(`"Features": {"Batches": true}`), want: []delivery.SettingsError{{Key: "MessageReliability.Features.Batches",
 			Problem: "is unknown, want one of Idempotency, CircuitBreaker, Retry, PriorityQueues, Batch, Acknowledgment, RetryWorker"}}},
 		"key twice":             {document: section(`"MaxRetries": 5, "MaxRetries": 5`), want: []delivery.SettingsError{{Key: "MessageReliability.MaxRetries", Problem: "is there twice"}}},
@@ -191,6 +202,13 @@ func TestParseSettingsFaults(t *testing.T) {
 		"base above max": {document: section(`"MaxRetryDelaySeconds": 4`), want: []delivery.SettingsError{{Key: "MessageReliability.BaseRetryDelaySeconds", Problem: "is 5, want at most MaxRetryDelaySeconds (4)"}}},
 		"retries outlast the window": {document: section(`"MaxRetries": 300`), want: []delivery.SettingsError{{Key: "MessageReliability.IdempotencyTtlHours",
 			Problem: "is 24, want more than all retries together (24h35m15s, which MaxRetries, BaseRetryDelaySeconds and MaxRetryDelaySeconds make)"}}},
+		"records forgotten before keys": {document: section(`"IdempotencyTtlHours": 48, "RecordRetentionDays": 1`),
+			want: []delivery.SettingsError{{Key: "MessageReliability.RecordRetentionDays", Problem: "is 1, want at least IdempotencyTtlHours (48), or 0"}}},
+		"below no retention": {document: section(`"RecordRetentionDays": -1, "DeadLetterRetentionDays": 3651`),
+			want: []delivery.SettingsError{
+				{Key: "MessageReliability.RecordRetentionDays", Problem: "is -1, want a whole number from 0 to 3650"},
+				{Key: "MessageReliability.DeadLetterRetentionDays", Problem: "is 3651, want a whole number from 0 to 3650"},
+			}},
 		"retries as long as the window": {document: section(`"MaxRetries": 24, "BaseRetryDelaySeconds": 3600, "MaxRetryDelaySeconds": 3600`),
 			want: []delivery.SettingsError{{Key: "MessageReliability.IdempotencyTtlHours",
 				Problem: "is 24, want more than all retries together (24h0m0s, which MaxRetries, BaseRetryDelaySeconds and MaxRetryDelaySeconds make)"}}},
@@ -323,7 +341,7 @@ func TestLoadSettings(t *testing.T) {
 
 func TestSettingsValidate(t *testing.T) {
 	require.NoError(t, delivery.DefaultSettings().Validate())
-	assert.Len(t, settingsFaults(t, delivery.Settings{}.Validate()), 8, "all numbers but MaxRetries")
+	assert.Len(t, settingsFaults(t, delivery.Settings{}.Validate()), 8, "all numbers but MaxRetries and those of days")
 
 	settings := delivery.DefaultSettings()
 	settings.MaxRetries = -1
@@ -375,6 +393,8 @@ func anySettings(t *rapid.T) delivery.Settings {
 		CircuitBreakerTimeoutSeconds:   rapid.IntRange(1, 31536000).Draw(t, "CircuitBreakerTimeoutSeconds"),
 		AcknowledgmentTimeoutMinutes:   rapid.IntRange(1, 525600).Draw(t, "AcknowledgmentTimeoutMinutes"),
 		BatchSizeLimit:                 rapid.IntRange(1, 1_000_000).Draw(t, "BatchSizeLimit"),
+		RecordRetentionDays:            rapid.SampledFrom([]int{0, 365, 3650}).Draw(t, "RecordRetentionDays"),
+		DeadLetterRetentionDays:        rapid.IntRange(0, 3650).Draw(t, "DeadLetterRetentionDays"),
 		Features: delivery.Features{
 			Idempotency:    rapid.Bool().Draw(t, "Idempotency"),
 			CircuitBreaker: rapid.Bool().Draw(t, "CircuitBreaker"),

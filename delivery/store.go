@@ -69,9 +69,12 @@ type Store interface {
 	// Stats counts the records of the queue. An empty queue means all queues.
 	Stats(ctx context.Context, queue string) (RecordStats, error)
 
-	// Purge deletes up to limit records whose Status is final or failed and that
-	// were last changed before the time given, and returns how many.
-	Purge(ctx context.Context, before time.Time, limit int) (int, error)
+	// Purge deletes up to limit records of the queue whose Status is final or failed
+	// and that were last changed before the time given, those first that were changed
+	// first, and returns how many, also with an error. What somebody else is changing
+	// may be left for a later call. A call must not keep others waiting for longer than
+	// the deletion of about a thousand records takes. Without a queue it is ErrInvalid.
+	Purge(ctx context.Context, queue string, before time.Time, limit int) (int, error)
 }
 
 // StoreWatcher is a Store that tells the process that uses it of what becomes due.

@@ -63,6 +63,7 @@ func testStore(t *testing.T, patience time.Duration, open func(tb testing.TB) de
 
 		{"Stats", storeStats},
 		{"Purge", purges},
+		{"PurgesByQueue", purgesByQueue},
 
 		{"Watch", watches},
 		{"WatchStops", watchStops},

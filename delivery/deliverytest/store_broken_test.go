@@ -41,7 +41,7 @@ type storeFault struct {
 	renew   func(ctx context.Context, s *memory.Store, token string, until time.Time) (int, error)
 	nextDue func(ctx context.Context, s *memory.Store, queue string, statuses []delivery.Status) (time.Time, error)
 	stats   func(*delivery.RecordStats)
-	purge   func(ctx context.Context, s *memory.Store, before time.Time, limit int) (int, error)
+	purge   func(ctx context.Context, s *memory.Store, queue string, before time.Time, limit int) (int, error)
 	watch   func(s *memory.Store, due func(time.Time)) func()
 	ping    func(ctx context.Context, s *memory.Store) error
 }
@@ -103,11 +103,11 @@ func (b *brokenStore) Stats(ctx context.Context, queue string) (delivery.RecordS
 	return stats, err
 }
 
-func (b *brokenStore) Purge(ctx context.Context, before time.Time, limit int) (int, error) {
+func (b *brokenStore) Purge(ctx context.Context, queue string, before time.Time, limit int) (int, error) {
 	if b.fault.purge != nil {
-		return b.fault.purge(ctx, b.Store, before, limit)
+		return b.fault.purge(ctx, b.Store, queue, before, limit)
 	}
-	return b.Store.Purge(ctx, before, limit)
+	return b.Store.Purge(ctx, queue, before, limit)
 }
 
 func (b *brokenStore) Watch(due func(time.Time)) func() {

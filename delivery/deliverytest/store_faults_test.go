@@ -158,14 +158,22 @@ var storeFaults = map[string]struct {
 	}}, []string{"Stats", "Transitions"}},
 	"knows no oldest queued": {storeFault{stats: func(s *delivery.RecordStats) { s.OldestQueued = time.Time{} }}, []string{"Stats", "RandomSteps"}},
 	"knows no oldest":        {storeFault{stats: func(s *delivery.RecordStats) { s.OldestPending = time.Time{} }}, []string{"Stats", "SavesAtOnce"}},
-	"purges a little more": {storeFault{purge: func(ctx context.Context, s *memory.Store, before time.Time, limit int) (int, error) {
-		return s.Purge(ctx, before.Add(time.Microsecond), limit)
+	"purges a little more": {storeFault{purge: func(ctx context.Context, s *memory.Store, queue string, before time.Time, limit int) (int, error) {
+		return s.Purge(ctx, queue, before.Add(time.Microsecond), limit)
 	}}, []string{"Purge"}},
-	"purges without limit": {storeFault{purge: func(ctx context.Context, s *memory.Store, before time.Time, _ int) (int, error) {
-		return s.Purge(ctx, before, 1<<30)
+	"purges without limit": {storeFault{purge: func(ctx context.Context, s *memory.Store, queue string, before time.Time, _ int) (int, error) {
+		return s.Purge(ctx, queue, before, 1<<30)
 	}}, []string{"Purge"}},
-	"purges by the clock": {storeFault{purge: func(ctx context.Context, s *memory.Store, _ time.Time, limit int) (int, error) {
-		return s.Purge(ctx, time.Now(), limit)
+	"purges any queue": {storeFault{purge: func(ctx context.Context, s *memory.Store, queue string, before time.Time, limit int) (int, error) {
+		purged, err := s.Purge(ctx, queue, before, limit)
+		for _, other := range []string{"queue", "other", "mail", "sms", "SMS"} {
+			n, failure := s.Purge(ctx, other, before, limit-purged)
+			purged, err = purged+n, errors.Join(err, failure)
+		}
+		return purged, err
+	}}, []string{"PurgesByQueue", "RandomSteps"}},
+	"purges by the clock": {storeFault{purge: func(ctx context.Context, s *memory.Store, queue string, _ time.Time, limit int) (int, error) {
+		return s.Purge(ctx, queue, time.Now(), limit)
 	}}, []string{"TimeFromArguments"}},
 
 	"never tells": {storeFault{watch: func(*memory.Store, func(time.Time)) func() { return func() {} }}, []string{"Watch"}},

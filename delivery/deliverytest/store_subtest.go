@@ -183,8 +183,13 @@ func (t *storeSubtest) checkNextDueOf(queue string, want time.Time, statuses ...
 // wanted.
 func (t *storeSubtest) checkPurge(before time.Time, limit, want int) {
 	t.Helper()
-	if got, err := t.store.Purge(t.Context(), before, limit); err != nil || got != want {
-		t.Errorf("Purge of up to %d: %d, %v, want %d", limit, got, err, want)
+	t.checkPurgeOf(storeQueue, before, limit, want)
+}
+
+func (t *storeSubtest) checkPurgeOf(queue string, before time.Time, limit, want int) {
+	t.Helper()
+	if got, err := t.store.Purge(t.Context(), queue, before, limit); err != nil || got != want {
+		t.Errorf("Purge of up to %d of %q: %d, %v, want %d", limit, queue, got, err, want)
 	}
 }
 

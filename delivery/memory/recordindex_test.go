@@ -45,7 +45,7 @@ func TestStoreKeepsOrderAmongMany(t *testing.T) {
 		stats, err := store.Stats(ctx, "")
 		require.NoError(t, err)
 		require.Equal(t, count-gone, stats.Total)
-		purged, err := store.Purge(ctx, recordNumbered(gone+500).CreatedAt, count)
+		purged, err := store.Purge(ctx, "queue", recordNumbered(gone+500).CreatedAt, count)
 		require.NoError(t, err)
 		require.Equal(t, 500, purged)
 		due, err := store.NextDue(ctx, "queue", delivery.StatusDelivered)

@@ -276,15 +276,18 @@ func (s *Store) NextDue(ctx context.Context, queue string, statuses ...delivery.
 }
 
 // Purge implements delivery.Store.
-func (s *Store) Purge(ctx context.Context, before time.Time, limit int) (int, error) {
+func (s *Store) Purge(ctx context.Context, queue string, before time.Time, limit int) (int, error) {
 	if err := s.usable(ctx); err != nil {
 		return 0, err
+	}
+	if queue == "" {
+		return 0, &delivery.InvalidError{Field: "queue", Problem: "is empty"}
 	}
 	purged := 0
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for purged < limit {
-		first := s.records.settled.first()
+	for purged < limit && s.records.queues[queue] != nil {
+		first := s.records.queues[queue].settled.first()
 		if first == nil || !first.record.UpdatedAt.Before(before) {
 			break
 		}

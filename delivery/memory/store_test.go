@@ -39,7 +39,7 @@ func TestStoreConfig(t *testing.T) {
 			_, renewed := store.Renew(ctx, "", time.Time{})
 			_, next := store.NextDue(ctx, "queue")
 			_, stats := store.Stats(ctx, "")
-			_, purged := store.Purge(ctx, time.Time{}, 1)
+			_, purged := store.Purge(ctx, "queue", time.Time{}, 1)
 			errs = append(append(append(errs, updated...), got...), listed, claimed, renewed, next, stats, purged, store.Ping(ctx))
 			require.Len(t, errs, 10)
 			for _, err := range errs {
@@ -64,7 +64,7 @@ func TestStoreIsFull(t *testing.T) {
 	done := delivery.Update{ID: "m000000", Status: delivery.StatusDelivered, At: recordNumbered(9).CreatedAt}
 	_, errs = store.Update(ctx, done)
 	require.Nil(t, errs)
-	purged, err := store.Purge(ctx, done.At.Add(1), 10)
+	purged, err := store.Purge(ctx, "queue", done.At.Add(1), 10)
 	require.NoError(t, err)
 	assert.Equal(t, 1, purged)
 	require.Nil(t, store.Save(ctx, recordNumbered(2)))

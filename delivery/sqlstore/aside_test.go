@@ -65,7 +65,7 @@ func otherCalls(ctx context.Context, store *sqlstore.Store, n int) map[string]fu
 			}
 			return err
 		},
-		"purge": func() error { _, err := store.Purge(ctx, time.Now().Add(-time.Hour), 10); return err },
+		"purge": func() error { _, err := store.Purge(ctx, "queue", time.Now().Add(-time.Hour), 10); return err },
 		"key":   func() error { _, err := store.Keys().Claim(ctx, id, "mine", 0, time.Minute); return err },
 		"letter": func() error {
 			return store.DeadLetters().Put(ctx, deadEntry(id, 0))

@@ -127,6 +127,10 @@ var steps = []struct { //nolint:gochecknoglobals // a constant
 		`DROP INDEX {p}progress_due`,
 		`CREATE INDEX {p}progress_due ON {p}progress (queue, status, priority, due_at) WHERE due_at IS NOT NULL`,
 	}},
+	{"purge by queue", []string{
+		`DROP INDEX {p}progress_ended`,
+		`CREATE INDEX {p}progress_ended ON {p}progress (queue, updated_at) WHERE status IN (` + endedStatuses + `)`,
+	}},
 }
 
 // These predicates of partial indexes are repeated in queries word by word.
