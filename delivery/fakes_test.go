@@ -362,12 +362,8 @@ func (s *faultyRecords) Claim(ctx context.Context, claim delivery.Claim) (record
 	return records, err
 }
 
-func (s *faultyRecords) Renew(ctx context.Context, token string, until time.Time) (n int, err error) {
-	err = s.operation("renew", func() (err error) {
-		n, err = s.Store.Renew(ctx, token, until)
-		return err
-	})
-	return n, err
+func (s *faultyRecords) Renew(ctx context.Context, queue, token string, until time.Time) error {
+	return s.operation("renew", func() error { return s.Store.Renew(ctx, queue, token, until) })
 }
 
 func (s *faultyRecords) Purge(ctx context.Context, queue string, before time.Time, limit int) (n int, err error) {

@@ -58,9 +58,10 @@ type Store interface {
 	// Claim.Validate rejects is its error.
 	Claim(ctx context.Context, claim Claim) ([]Record, error)
 
-	// Renew sets DueAt to until for all records, pending or queued, that token has
-	// claimed, and returns how many.
-	Renew(ctx context.Context, token string, until time.Time) (int, error)
+	// Renew sets DueAt to until for all records of the queue, pending or queued, that
+	// token has claimed. A process calls it again and again for what waits in it, so
+	// it should not cost more the more that is.
+	Renew(ctx context.Context, queue, token string, until time.Time) error
 
 	// NextDue returns the earliest DueAt of all records of the queue with one of the
 	// statuses, zero when there is none.

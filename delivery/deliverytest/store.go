@@ -51,6 +51,7 @@ func testStore(t *testing.T, patience time.Duration, open func(tb testing.TB) de
 		{"TellsByQueue", tellsByQueue},
 		{"MovesBetweenQueues", movesBetweenQueues},
 		{"Renew", renews},
+		{"RenewalsEnd", renewalsEnd},
 		{"NextDue", nextDue},
 		{"TimeFromArguments", timeFromArguments},
 

@@ -421,7 +421,7 @@ func (b *busyStore) look(store delivery.Store) error {
 		_, listed := store.List(b.Context(), delivery.RecordQuery{Limit: 50})
 		_, stats := store.Stats(b.Context(), "")
 		_, due := store.NextDue(b.Context(), storeQueue, delivery.StatusPending)
-		_, renewed := store.Renew(b.Context(), "nobody", after(9))
+		renewed := store.Renew(b.Context(), storeQueue, "nobody", after(9))
 		if err := errors.Join(listed, stats, due, renewed); err != nil {
 			return err
 		}

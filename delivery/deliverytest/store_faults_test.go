@@ -119,15 +119,16 @@ var storeFaults = map[string]struct {
 	"claims without text":   {claimed(claim, eachRecord(func(r *delivery.Record) { r.Body = nil })), []string{"ClaimsChangeLittle", "KeepsBodies"}},
 	"claims in secret":      {claimed(claim, eachRecord(func(r *delivery.Record) { r.ClaimedBy = "" })), []string{"ClaimsChangeLittle"}},
 	"claims with a stamp":   {claimed(claim, eachRecord(func(r *delivery.Record) { r.UpdatedAt = r.DueAt })), []string{"ClaimsChangeLittle"}},
-	"never renews":          {storeFault{renew: func(context.Context, *memory.Store, string, time.Time) (int, error) { return 0, nil }}, []string{"Renew", "RandomSteps"}},
-	"renews a little less": {storeFault{renew: func(ctx context.Context, s *memory.Store, token string, until time.Time) (int, error) {
-		return s.Renew(ctx, token, until.Add(-1))
+	"never renews":          {storeFault{renew: func(context.Context, *memory.Store, string, string, time.Time) error { return nil }}, []string{"Renew", "RandomSteps"}},
+	"renews a little less": {storeFault{renew: func(ctx context.Context, s *memory.Store, queue, token string, until time.Time) error {
+		return s.Renew(ctx, queue, token, until.Add(-1))
 	}}, []string{"Renew"}},
-	"renews the like": {storeFault{renew: func(ctx context.Context, s *memory.Store, token string, until time.Time) (int, error) {
-		_, err := s.Renew(ctx, token+" ", until)
-		n, again := s.Renew(ctx, token, until)
-		return n, errors.Join(err, again)
+	"renews the like": {storeFault{renew: func(ctx context.Context, s *memory.Store, queue, token string, until time.Time) error {
+		return errors.Join(s.Renew(ctx, queue, token+" ", until), s.Renew(ctx, queue, token, until))
 	}}, []string{"Renew"}},
+	"renews any queue": {storeFault{renew: func(ctx context.Context, s *memory.Store, queue, token string, until time.Time) error {
+		return errors.Join(s.Renew(ctx, queue, token, until), s.Renew(ctx, "other", token, until), s.Renew(ctx, "queue", token, until))
+	}}, []string{"Renew", "RandomSteps"}},
 	"knows one due time": {storeFault{nextDue: func(ctx context.Context, s *memory.Store, queue string, _ []delivery.Status) (time.Time, error) {
 		statuses := delivery.Statuses()
 		return s.NextDue(ctx, queue, statuses[:]...)

@@ -59,6 +59,42 @@ func (s *Store) ExplainPurge(ctx context.Context, queue string) (string, error) 
 	return s.explainWrite(ctx, s.records.purgeable(), []byte(queue), int64(1), int64(100))
 }
 
+// ExplainLeases is how the database finds what a renewal writes, and what is under a
+// lease.
+func (s *Store) ExplainLeases(ctx context.Context, queue, token string) (plans []string, err error) {
+	for _, statement := range append(s.records.moveUnderLease(s.dialect.rowLocks), s.records.dropLease()) {
+		plan, err := s.explainWrite(ctx, statement, []byte(token), []byte(queue))
+		if err != nil {
+			return nil, err
+		}
+		plans = append(plans, plan)
+	}
+	plan, err := s.explainWrite(ctx, s.records.moveFromLease(delivery.StatusQueued), []byte(token), []byte(queue), int64(1))
+	if err != nil {
+		return nil, err
+	}
+	plans = append(plans, plan)
+	err = s.reader.read(ctx, "explain", func(q querier) error {
+		plan, err = s.explain(ctx, q, s.records.firstEnd(delivery.StatusQueued), []byte(queue))
+		return err
+	})
+	return append(plans, plan), err
+}
+
+// Leases is how many leases there are.
+func (s *Store) Leases(ctx context.Context) (n int, err error) {
+	err = s.reader.read(ctx, "leases", func(q querier) error {
+		return query(ctx, q, func(answer scanner) error { return answer.Scan(&n) }, "SELECT COUNT(*) FROM "+s.records.leases)
+	})
+	return n, err
+}
+
+// Analyze has the database learn how the records are spread.
+func (s *Store) Analyze(ctx context.Context) error {
+	_, err := s.reader.db.ExecContext(ctx, "ANALYZE "+s.records.progress.name)
+	return err
+}
+
 // explainWrite explains a statement in a transaction that writes.
 func (s *Store) explainWrite(ctx context.Context, text string, args ...any) (plan string, err error) {
 	operation := newOperation("explain", 0, func(ctx context.Context, q querier, _ []int) error {

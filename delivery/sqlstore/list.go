@@ -19,12 +19,20 @@ func (s *Store) List(ctx context.Context, q delivery.RecordQuery) (delivery.Reco
 	page := delivery.RecordPage{Records: make([]delivery.Record, 0, min(scan.Limit, delivery.DefaultRecordLimit))}
 	err = s.reader.read(ctx, "list", func(q querier) error {
 		page.Records = page.Records[:0]
-		return query(ctx, q, func(answer scanner) error {
+		err := query(ctx, q, func(answer scanner) error {
 			var r delivery.Record
 			err := answer.Scan(append(intoMessage(&r.Message), intoProgress(&r.Progress)...)...)
 			page.Records = append(page.Records, r)
 			return err
 		}, text, args...)
+		if err != nil {
+			return err
+		}
+		all := make([]*delivery.Progress, len(page.Records))
+		for i := range page.Records {
+			all[i] = &page.Records[i].Progress
+		}
+		return s.records.fillDueTimes(ctx, q, all)
 	})
 	if err != nil {
 		return delivery.RecordPage{}, err

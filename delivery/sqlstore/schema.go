@@ -131,6 +131,17 @@ var steps = []struct { //nolint:gochecknoglobals // a constant
 		`DROP INDEX {p}progress_ended`,
 		`CREATE INDEX {p}progress_ended ON {p}progress (queue, updated_at) WHERE status IN (` + endedStatuses + `)`,
 	}},
+	{"leases", []string{
+		`CREATE TABLE {p}leases (
+			token {bytes} NOT NULL,
+			queue {bytes} NOT NULL,
+			until {int} NOT NULL,
+			PRIMARY KEY (token, queue)
+		){keyed}`,
+		`CREATE INDEX {p}leases_until ON {p}leases (queue, until)`,
+		`DROP INDEX {p}progress_claimed`,
+		`CREATE INDEX {p}progress_claimed ON {p}progress (claimed_by, queue, status, due_at) WHERE claimed_by IS NOT NULL`,
+	}},
 }
 
 // These predicates of partial indexes are repeated in queries word by word.
