@@ -127,8 +127,8 @@ var storeFaults = map[string]struct {
 		return errors.Join(s.Renew(ctx, queue, token+" ", until), s.Renew(ctx, queue, token, until))
 	}}, []string{"Renew"}},
 	"renews any queue": {storeFault{renew: func(ctx context.Context, s *memory.Store, queue, token string, until time.Time) error {
-		return errors.Join(s.Renew(ctx, queue, token, until), s.Renew(ctx, "other", token, until), s.Renew(ctx, "queue", token, until))
-	}}, []string{"Renew", "RandomSteps"}},
+		return errors.Join(s.Renew(ctx, queue, token, until), s.Renew(ctx, "elsewhere", token, until), s.Renew(ctx, "queue", token, until))
+	}}, []string{"Renew", "RenewalsEnd"}},
 	"knows one due time": {storeFault{nextDue: func(ctx context.Context, s *memory.Store, queue string, _ []delivery.Status) (time.Time, error) {
 		statuses := delivery.Statuses()
 		return s.NextDue(ctx, queue, statuses[:]...)

@@ -81,6 +81,20 @@ func (s *Store) ExplainLeases(ctx context.Context, queue, token string) (plans [
 	return append(plans, plan), err
 }
 
+// ExplainList is how the database finds the records of a page.
+func (s *Store) ExplainList(ctx context.Context, list delivery.RecordQuery) (plan string, err error) {
+	scan, err := list.Scan()
+	if err != nil {
+		return "", err
+	}
+	text, args := s.records.listQuery(&scan)
+	err = s.reader.read(ctx, "explain", func(q querier) error {
+		plan, err = s.explain(ctx, q, text, args...)
+		return err
+	})
+	return plan, err
+}
+
 // Leases is how many leases there are.
 func (s *Store) Leases(ctx context.Context) (n int, err error) {
 	err = s.reader.read(ctx, "leases", func(q querier) error {
@@ -91,8 +105,12 @@ func (s *Store) Leases(ctx context.Context) (n int, err error) {
 
 // Analyze has the database learn how the records are spread.
 func (s *Store) Analyze(ctx context.Context) error {
-	_, err := s.reader.db.ExecContext(ctx, "ANALYZE "+s.records.progress.name)
-	return err
+	for _, table := range []string{s.records.messages.name, s.records.progress.name, s.records.leases} {
+		if _, err := s.reader.db.ExecContext(ctx, "ANALYZE "+table); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // explainWrite explains a statement in a transaction that writes.
