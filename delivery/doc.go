@@ -74,6 +74,13 @@
 // which the attempt counts as failed. An Acknowledger takes acknowledgments,
 // however late or early.
 //
+// A record is kept for RetryWorkerConfig.RecordRetention after its message ended, 30
+// days by default. Then the RetryWorker deletes it, and the ID is unknown: a message
+// that is published again is sent again, and an acknowledgment is ErrNotFound. What
+// waits for something is never deleted. Dead letters are kept for ever unless
+// DeadLetterRetention says otherwise. Idempotency keys need no purge: they end with
+// their window, in every store.
+//
 // Updates of a record can arrive out of order, from several processes.
 // Record.Apply says which of them change it. One that is late changes nothing.
 //

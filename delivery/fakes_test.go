@@ -261,7 +261,8 @@ type volatileOutlet struct {
 func (o *volatileOutlet) Session() string { return o.session }
 
 // faultyRecords is the memory store of records with switches. Its operations are
-// "save", "update" with the first update's status, "claim", "renew" and "next due".
+// "save", "update" with the first update's status, "claim", "renew", "purge" and
+// "next due".
 type faultyRecords struct {
 	*memory.Store
 	down    atomic.Bool
@@ -272,6 +273,8 @@ type faultyRecords struct {
 	lost func(operation string) error
 	// onGet and onUpdate are called before these operations.
 	onGet, onUpdate func(ctx context.Context)
+	onPurge         func()
+	mostPurged      atomic.Int64 // in one call
 	// carriedOut is told of updates.
 	carriedOut func(updates []delivery.Update, errs []error)
 	// answers, when set, are those of every save and update.
@@ -363,11 +366,19 @@ func (s *faultyRecords) Claim(ctx context.Context, claim delivery.Claim) (record
 	return records, err
 }
 
-func (s *faultyRecords) Renew(ctx context.Context, token string, until time.Time) (n int, err error) {
-	err = s.operation("renew", func() (err error) {
-		n, err = s.Store.Renew(ctx, token, until)
+func (s *faultyRecords) Renew(ctx context.Context, queue, token string, until time.Time) error {
+	return s.operation("renew", func() error { return s.Store.Renew(ctx, queue, token, until) })
+}
+
+func (s *faultyRecords) Purge(ctx context.Context, queue string, before time.Time, limit int) (n int, err error) {
+	if s.onPurge != nil {
+		s.onPurge()
+	}
+	err = s.operation("purge", func() (err error) {
+		n, err = s.Store.Purge(ctx, queue, before, limit)
 		return err
 	})
+	s.mostPurged.Store(max(s.mostPurged.Load(), int64(n)))
 	return n, err
 }
 

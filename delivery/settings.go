@@ -29,6 +29,8 @@ const settingsSection = "MessageReliability"
 //	    "CircuitBreakerTimeoutSeconds": 30,
 //	    "AcknowledgmentTimeoutMinutes": 5,
 //	    "BatchSizeLimit": 1000,
+//	    "RecordRetentionDays": 30,
+//	    "DeadLetterRetentionDays": 0,
 //	    "Features": {
 //	      "Idempotency": true,
 //	      "CircuitBreaker": true,
@@ -83,6 +85,14 @@ type Settings struct {
 	// BatchSizeLimit is how many messages one batch may have. Default 1000, at
 	// least 1, at most 1,000,000.
 	BatchSizeLimit int
+	// RecordRetention is for how long the record of a message that ended is kept.
+	// Default 30 days, at most 3650 days; 0 keeps records for ever. It may not be less
+	// than IdempotencyTTL while Features.Idempotency and Features.RetryWorker are on: a
+	// key would outlive the record of the message that has it.
+	RecordRetention time.Duration
+	// DeadLetterRetention is for how long a dead letter is kept. Default 0, which
+	// keeps them for ever; at most 3650 days.
+	DeadLetterRetention time.Duration
 	// Features are all on by default.
 	Features Features
 }
@@ -126,6 +136,7 @@ func DefaultSettings() Settings {
 		CircuitBreakerTimeout:          30 * time.Second,
 		AcknowledgmentTimeout:          5 * time.Minute,
 		BatchSizeLimit:                 1000,
+		RecordRetention:                30 * 24 * time.Hour,
 		Features: Features{
 			Idempotency:    true,
 			CircuitBreaker: true,
@@ -171,11 +182,18 @@ func (s *Settings) contradictions(faulty map[any]bool, names map[any]string) []e
 	if s.BaseRetryDelay > s.MaxRetryDelay {
 		fault(base, "is %s, want at most %s (%s)", s.BaseRetryDelay, longest, s.MaxRetryDelay)
 	}
-	if !s.Features.Idempotency || faulty[&s.MaxRetries] || faulty[&s.IdempotencyTTL] {
+	if !s.Features.Idempotency || faulty[&s.IdempotencyTTL] {
+		return faults
+	}
+	ttl := cmp.Or(names[&s.IdempotencyTTL], "IdempotencyTtl")
+	if kept := s.RecordRetention; s.Features.RetryWorker && kept > 0 && kept < s.IdempotencyTTL && !faulty[&s.RecordRetention] {
+		fault(cmp.Or(names[&s.RecordRetention], "RecordRetention"), "is %s, want at least %s (%s), or 0", kept, ttl, s.IdempotencyTTL)
+	}
+	if faulty[&s.MaxRetries] {
 		return faults
 	}
 	if horizon := retryHorizon(s.Retry()); s.IdempotencyTTL <= horizon {
-		fault(cmp.Or(names[&s.IdempotencyTTL], "IdempotencyTtl"), "is %s, want more than all retries together (%s, which MaxRetries, %s and %s make)",
+		fault(ttl, "is %s, want more than all retries together (%s, which MaxRetries, %s and %s make)",
 			s.IdempotencyTTL, horizon, base, longest)
 	}
 	return faults
@@ -288,6 +306,8 @@ func (s *Settings) all() []setting {
 	duration("CircuitBreakerTimeout", "CircuitBreakerTimeoutSeconds", time.Second, &s.CircuitBreakerTimeout, time.Millisecond, year)
 	duration("AcknowledgmentTimeout", "AcknowledgmentTimeoutMinutes", time.Minute, &s.AcknowledgmentTimeout, time.Second, year)
 	add("BatchSizeLimit", &s.BatchSizeLimit, 1, 1_000_000)
+	duration("RecordRetention", "RecordRetentionDays", day, &s.RecordRetention, 0, 10*year)
+	duration("DeadLetterRetention", "DeadLetterRetentionDays", day, &s.DeadLetterRetention, 0, 10*year)
 	add("Features.Idempotency", &s.Features.Idempotency, 0, 0)
 	add("Features.CircuitBreaker", &s.Features.CircuitBreaker, 0, 0)
 	add("Features.Retry", &s.Features.Retry, 0, 0)
@@ -325,7 +345,7 @@ func (s setting) wanted() string {
 
 // withoutUnit is the name under which the value may have any unit.
 func (s setting) withoutUnit() string {
-	for _, unit := range []string{"Seconds", "Minutes", "Hours"} {
+	for _, unit := range []string{"Seconds", "Minutes", "Hours", "Days"} {
 		if name, found := strings.CutSuffix(s.key, unit); found {
 			return name
 		}

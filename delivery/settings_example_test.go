@@ -37,7 +37,7 @@ func ExampleParseSettings() {
 	fmt.Println("third retry after", config.Retry.Delay(2), "fourth:", config.Retry.CanRetry(3))
 	fmt.Println("remembered for", config.IdempotencyWindow, "breaker:", config.Breaker != nil)
 	// Output:
-	// {"MessageReliability":{"MaxRetries":3,"BaseRetryDelaySeconds":5,"MaxRetryDelaySeconds":300,"IdempotencyTtlHours":24,"CircuitBreakerFailureThreshold":0.5,"CircuitBreakerSampleSize":10,"CircuitBreakerTimeoutSeconds":30,"AcknowledgmentTimeout":"1m30s","BatchSizeLimit":1000,"Features":{"Idempotency":true,"CircuitBreaker":false,"Retry":true,"PriorityQueues":false,"Batch":true,"Acknowledgment":true,"RetryWorker":true}}}
+	// {"MessageReliability":{"MaxRetries":3,"BaseRetryDelaySeconds":5,"MaxRetryDelaySeconds":300,"IdempotencyTtlHours":24,"CircuitBreakerFailureThreshold":0.5,"CircuitBreakerSampleSize":10,"CircuitBreakerTimeoutSeconds":30,"AcknowledgmentTimeout":"1m30s","BatchSizeLimit":1000,"RecordRetentionDays":30,"DeadLetterRetentionDays":0,"Features":{"Idempotency":true,"CircuitBreaker":false,"Retry":true,"PriorityQueues":false,"Batch":true,"Acknowledgment":true,"RetryWorker":true}}}
 	// third retry after 20s fourth: false
 	// remembered for 24h0m0s breaker: false
 }

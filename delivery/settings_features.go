@@ -124,13 +124,18 @@ func (s Settings) Publisher(base PublisherConfig) PublisherConfig {
 
 // RetryWorker is base with what s governs; every other field is left as it is.
 // Retry becomes the policy of s, with the Jitter that base has if it is
-// a retry.Exponential. Acknowledgment off sets IgnoreAckTimeouts.
+// a retry.Exponential. RecordRetention and DeadLetterRetention become those of s.
+// Acknowledgment off sets IgnoreAckTimeouts.
 //
 // It does so whether or not the feature RetryWorker is on: run the worker only
 // if it is.
 func (s Settings) RetryWorker(base RetryWorkerConfig) RetryWorkerConfig {
 	base.settings, base.managed = s.Validate(), true
 	base.Retry = s.retryLike(base.Retry)
+	base.RecordRetention, base.DeadLetterRetention = s.RecordRetention, s.DeadLetterRetention
+	if s.RecordRetention == 0 {
+		base.RecordRetention = -1
+	}
 	base.IgnoreAckTimeouts = base.IgnoreAckTimeouts || !s.Features.Acknowledgment
 	return base
 }

@@ -191,13 +191,18 @@ func TestSettingsRetryWorker(t *testing.T) {
 	assert.Equal(t, 7, config.BatchSize)
 	assert.Equal(t, retry.Exponential{Base: 5 * time.Second, Max: 5 * time.Minute, MaxRetries: 5, Jitter: retry.JitterEqual}, config.Retry)
 	assert.False(t, config.IgnoreAckTimeouts)
+	assert.Equal(t, 30*24*time.Hour, config.RecordRetention)
+	assert.Zero(t, config.DeadLetterRetention)
 	assert.True(t, settings.RetryWorker(delivery.RetryWorkerConfig{IgnoreAckTimeouts: true}).IgnoreAckTimeouts)
 
 	settings.Features = delivery.Features{}
+	settings.RecordRetention, settings.DeadLetterRetention = 0, 90*24*time.Hour
 	config = settings.RetryWorker(config)
 	assert.Equal(t, 7, config.BatchSize)
 	assert.Equal(t, retry.None{}, config.Retry)
 	assert.True(t, config.IgnoreAckTimeouts)
+	assert.EqualValues(t, -1, config.RecordRetention)
+	assert.Equal(t, 90*24*time.Hour, config.DeadLetterRetention)
 }
 
 // Whatever settings are valid, their configs are.

@@ -21,6 +21,7 @@ import (
 const defaultsJSON = `{"MessageReliability": {"MaxRetries": 5, "BaseRetryDelaySeconds": 5, "MaxRetryDelaySeconds": 300, "IdempotencyTtlHours": 24,
   "CircuitBreakerFailureThreshold": 0.5, "CircuitBreakerSampleSize": 10, "CircuitBreakerTimeoutSeconds": 30,
   "AcknowledgmentTimeoutMinutes": 5, "BatchSizeLimit": 1000,
+  "RecordRetentionDays": 30, "DeadLetterRetentionDays": 0,
   "Features": {"Idempotency": true, "CircuitBreaker": true, "Retry": true, "PriorityQueues": true, "Batch": true, "Acknowledgment": true, "RetryWorker": true}}}`
 
 func TestParseSettings(t *testing.T) {
@@ -28,7 +29,7 @@ func TestParseSettings(t *testing.T) {
 	all := delivery.Settings{
 		MaxRetries: 1, BaseRetryDelay: 2 * time.Second, MaxRetryDelay: 3 * time.Second, IdempotencyTTL: 4 * time.Hour,
 		CircuitBreakerFailureThreshold: 0.25, CircuitBreakerSampleSize: 6, CircuitBreakerTimeout: 7 * time.Second,
-		AcknowledgmentTimeout: 8 * time.Minute, BatchSizeLimit: 9,
+		AcknowledgmentTimeout: 8 * time.Minute, BatchSizeLimit: 9, RecordRetention: 10 * day, DeadLetterRetention: 11 * day,
 	}
 	with := func(change func(*delivery.Settings)) delivery.Settings {
 		settings := delivery.DefaultSettings()
@@ -46,7 +47,7 @@ func TestParseSettings(t *testing.T) {
 		"every key": {
 			document: `{"MessageReliability": {"MaxRetries": 1, "BaseRetryDelaySeconds": 2, "MaxRetryDelaySeconds": 3, "IdempotencyTtlHours": 4,
 				"CircuitBreakerFailureThreshold": 0.25, "CircuitBreakerSampleSize": 6, "CircuitBreakerTimeoutSeconds": 7,
-				"AcknowledgmentTimeoutMinutes": 8, "BatchSizeLimit": 9,
+				"AcknowledgmentTimeoutMinutes": 8, "BatchSizeLimit": 9, "RecordRetentionDays": 10, "DeadLetterRetentionDays": 11,
 				"Features": {"Idempotency": false, "CircuitBreaker": false, "Retry": false, "PriorityQueues": false, "Batch": false, "Acknowledgment": false, "RetryWorker": false}}}`,
 			want: all,
 		},
@@ -57,6 +58,7 @@ func TestParseSettings(t *testing.T) {
 				"MessageReliability__IdempotencyTtlHours=4", "MessageReliability__CircuitBreakerFailureThreshold=0.25",
 				"MessageReliability__CircuitBreakerSampleSize=6", "MessageReliability__CircuitBreakerTimeoutSeconds=7",
 				"MessageReliability__AcknowledgmentTimeoutMinutes=8", "MessageReliability__BatchSizeLimit=9",
+				"MessageReliability__RecordRetentionDays=10", "MessageReliability__DeadLetterRetentionDays=11",
 				"MessageReliability__Features__Idempotency=false", "MessageReliability__Features__CircuitBreaker=false",
 				"MessageReliability__Features__Retry=false", "MessageReliability__Features__PriorityQueues=false",
 				"MessageReliability__Features__Batch=false", "MessageReliability__Features__Acknowledgment=false",
@@ -92,22 +94,31 @@ func TestParseSettings(t *testing.T) {
 		"a byte order mark": {document: "\ufeff{\"MessageReliability\": {\"MaxRetries\": 7}}", want: with(func(s *delivery.Settings) { s.MaxRetries = 7 })},
 		"lower bounds": {
 			document: `{"MessageReliability": {"MaxRetries": 0, "BaseRetryDelaySeconds": 1, "MaxRetryDelaySeconds": 1, "IdempotencyTtlHours": 1, "CircuitBreakerFailureThreshold": 1e-300,
-				"CircuitBreakerSampleSize": 1, "CircuitBreakerTimeoutSeconds": 1, "AcknowledgmentTimeoutMinutes": 1, "BatchSizeLimit": 1}}`,
+				"CircuitBreakerSampleSize": 1, "CircuitBreakerTimeoutSeconds": 1, "AcknowledgmentTimeoutMinutes": 1, "BatchSizeLimit": 1,
+				"RecordRetentionDays": 0, "DeadLetterRetentionDays": 0}}`,
 			want: with(func(s *delivery.Settings) {
 				s.MaxRetries, s.BaseRetryDelay, s.MaxRetryDelay, s.IdempotencyTTL = 0, time.Second, time.Second, time.Hour
 				s.CircuitBreakerFailureThreshold, s.CircuitBreakerSampleSize, s.CircuitBreakerTimeout = 1e-300, 1, time.Second
-				s.AcknowledgmentTimeout, s.BatchSizeLimit = time.Minute, 1
+				s.AcknowledgmentTimeout, s.BatchSizeLimit, s.RecordRetention = time.Minute, 1, 0
 			}),
 		},
 		"upper bounds": {
 			document: `{"MessageReliability": {"MaxRetries": 1000, "BaseRetryDelaySeconds": 2592000, "MaxRetryDelaySeconds": 2592000, "IdempotencyTtlHours": 8760, "CircuitBreakerFailureThreshold": 1,
 				"CircuitBreakerSampleSize": 1000000, "CircuitBreakerTimeoutSeconds": 31536000, "AcknowledgmentTimeoutMinutes": 525600, "BatchSizeLimit": 1000000,
+				"RecordRetentionDays": 3650, "DeadLetterRetentionDays": 3650,
 				"Features": {"Idempotency": false}}}`,
 			want: with(func(s *delivery.Settings) {
 				s.MaxRetries, s.BaseRetryDelay, s.MaxRetryDelay, s.IdempotencyTTL = 1000, 30*day, 30*day, 365*day
 				s.CircuitBreakerFailureThreshold, s.CircuitBreakerSampleSize, s.CircuitBreakerTimeout = 1, 1000000, 365*day
 				s.AcknowledgmentTimeout, s.BatchSizeLimit = 365*day, 1000000
+				s.RecordRetention, s.DeadLetterRetention = 3650*day, 3650*day
 				s.Features.Idempotency = false
+			}),
+		},
+		"records forgotten before keys, were there a worker": {
+			document: `{"MessageReliability": {"RecordRetentionDays": 1, "IdempotencyTtlHours": 48, "Features": {"RetryWorker": false}}}`,
+			want: with(func(s *delivery.Settings) {
+				s.RecordRetention, s.IdempotencyTTL, s.Features.RetryWorker = day, 48*time.Hour, false
 			}),
 		},
 		"durations with a unit": {
@@ -190,7 +201,7 @@ func TestParseSettingsFaults(t *testing.T) {
 		"features twice":       {document: section(`"Features": {}, "Features": {}`), want: []delivery.SettingsError{{Key: "MessageReliability.Features", Problem: "is there twice"}}},
 		"unknown key": {document: section(`"Retries": 5`), want: []delivery.SettingsError{{Key: "MessageReliability.Retries",
 			Problem: "is unknown, want one of MaxRetries, BaseRetryDelaySeconds, BaseRetryDelay, MaxRetryDelaySeconds, MaxRetryDelay, IdempotencyTtlHours, IdempotencyTtl, CircuitBreakerFailureThreshold, CircuitBreakerSampleSize, " +
-				"CircuitBreakerTimeoutSeconds, CircuitBreakerTimeout, AcknowledgmentTimeoutMinutes, AcknowledgmentTimeout, BatchSizeLimit, Features"}}},
+				"CircuitBreakerTimeoutSeconds, CircuitBreakerTimeout, AcknowledgmentTimeoutMinutes, AcknowledgmentTimeout, BatchSizeLimit, RecordRetentionDays, RecordRetention, DeadLetterRetentionDays, DeadLetterRetention, Features"}}},
 		"unknown feature": {document: section(`"Features": {"Batches": true}`), want: []delivery.SettingsError{{Key: "MessageReliability.Features.Batches",
 			Problem: "is unknown, want one of Idempotency, CircuitBreaker, Retry, PriorityQueues, Batch, Acknowledgment, RetryWorker"}}},
 		"key twice":             {document: section(`"MaxRetries": 5, "MaxRetries": 5`), want: []delivery.SettingsError{{Key: "MessageReliability.MaxRetries", Problem: "is there twice"}}},
@@ -215,6 +226,13 @@ func TestParseSettingsFaults(t *testing.T) {
 		"base above max": {document: section(`"MaxRetryDelaySeconds": 4`), want: []delivery.SettingsError{{Key: "MessageReliability.BaseRetryDelay", Problem: "is 5s, want at most MaxRetryDelaySeconds (4s)"}}},
 		"retries outlast the window": {document: section(`"MaxRetries": 300`), want: []delivery.SettingsError{{Key: "MessageReliability.IdempotencyTtl",
 			Problem: "is 24h0m0s, want more than all retries together (24h35m15s, which MaxRetries, BaseRetryDelay and MaxRetryDelay make)"}}},
+		"records forgotten before keys": {document: section(`"IdempotencyTtlHours": 48, "RecordRetentionDays": 1`),
+			want: []delivery.SettingsError{{Key: "MessageReliability.RecordRetentionDays", Problem: "is 24h0m0s, want at least IdempotencyTtlHours (48h0m0s), or 0"}}},
+		"below no retention": {document: section(`"RecordRetentionDays": -1, "DeadLetterRetentionDays": 3651`),
+			want: []delivery.SettingsError{
+				{Key: "MessageReliability.RecordRetentionDays", Problem: "is -1, want a whole number from 0 to 3650, or RecordRetention with a unit"},
+				{Key: "MessageReliability.DeadLetterRetentionDays", Problem: "is 3651, want a whole number from 0 to 3650, or DeadLetterRetention with a unit"},
+			}},
 		"retries as long as the window": {document: section(`"MaxRetries": 24, "BaseRetryDelaySeconds": 3600, "MaxRetryDelaySeconds": 3600`),
 			want: []delivery.SettingsError{{Key: "MessageReliability.IdempotencyTtl",
 				Problem: "is 24h0m0s, want more than all retries together (24h0m0s, which MaxRetries, BaseRetryDelaySeconds and MaxRetryDelaySeconds make)"}}},
@@ -317,6 +335,8 @@ func TestParseSettingsNamesEveryVariable(t *testing.T) {
 		switch _, err := delivery.ParseSettings(nil, []string{name + "=300s"}); {
 		case strings.Contains(name, "__Features__"):
 			value = "false"
+		case strings.HasSuffix(name, "__RecordRetention"):
+			value = "48h" // longer than keys are kept
 		case err == nil:
 			value = "300s"
 		}
@@ -335,7 +355,7 @@ func TestSettingsErrorIsFitForLogs(t *testing.T) {
 	require.Len(t, faults, 2)
 	for _, fault := range faults {
 		assert.NotContains(t, fault.Error(), "\n")
-		assert.Less(t, len(fault.Error()), 500)
+		assert.Less(t, len(fault.Error()), 700)
 	}
 	assert.Contains(t, faults[0].Error(), `delivery: setting "MessageReliability.a\nERROR all is lost" is unknown`)
 }
@@ -372,7 +392,7 @@ func TestLoadSettings(t *testing.T) {
 
 func TestSettingsValidate(t *testing.T) {
 	require.NoError(t, delivery.DefaultSettings().Validate())
-	assert.Len(t, settingsFaults(t, delivery.Settings{}.Validate()), 8, "all numbers but MaxRetries")
+	assert.Len(t, settingsFaults(t, delivery.Settings{}.Validate()), 8, "all numbers but MaxRetries and those of days")
 
 	settings := delivery.DefaultSettings()
 	settings.MaxRetries = -1
@@ -433,6 +453,8 @@ func anySettings(t *rapid.T) delivery.Settings {
 		CircuitBreakerTimeout:          duration("CircuitBreakerTimeout", time.Millisecond, 365*day),
 		AcknowledgmentTimeout:          duration("AcknowledgmentTimeout", time.Second, 365*day),
 		BatchSizeLimit:                 rapid.IntRange(1, 1_000_000).Draw(t, "BatchSizeLimit"),
+		RecordRetention:                rapid.SampledFrom([]time.Duration{0, 365 * day, 3650 * day}).Draw(t, "RecordRetention"),
+		DeadLetterRetention:            duration("DeadLetterRetention", 0, 3650*day),
 		Features: delivery.Features{
 			Idempotency:    rapid.Bool().Draw(t, "Idempotency"),
 			CircuitBreaker: rapid.Bool().Draw(t, "CircuitBreaker"),

@@ -33,6 +33,7 @@ type Manager struct {
 var (
 	_ delivery.DeadLetterer = (*Manager)(nil)
 	_ delivery.Resolver     = (*Manager)(nil)
+	_ delivery.Purger       = (*Manager)(nil)
 )
 
 // NewManager returns a Manager of store. Without a sender Requeue and RunJobs
@@ -238,7 +239,8 @@ func (m *Manager) Stats(ctx context.Context) (Stats, error) {
 
 // Purge deletes for good all entries that were given up longer ago than
 // olderThan, except for those that are being requeued. It returns how many it
-// deleted, with an error, too. A host that wants a retention calls it regularly.
+// deleted, with an error, too. A host that wants a retention sets
+// delivery.RetryWorkerConfig.DeadLetterRetention, or calls it regularly.
 // Stores delete in batches of a thousand at most, so that others need not wait
 // long. If ctx ends in between, the next call goes on. An olderThan that is not
 // more than 0 is ErrInvalid.
