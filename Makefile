@@ -39,6 +39,11 @@ short: ## run the tests that need no server
 servers: ## install rabbitmq-server, redis-server and postgresql if they are missing
 	@.ci/servers
 
+.PHONY: matrix
+matrix: servers ## run the adapters' tests on servers of several versions, into delivery/rabbitmq/VERSIONS.md
+	@go build -o .tools/matrix ./delivery/deliverytest/servers/matrix
+	@.tools/matrix -o delivery/rabbitmq/VERSIONS.md $(MATRIX)
+
 .PHONY: lint
 lint: $(GOLANGCI_LINT) ## check style, vet and the import directions
 	$(GOLANGCI_LINT) run $(MODULES) $(FAULTS)/...

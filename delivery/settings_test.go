@@ -129,10 +129,10 @@ func TestParseSettings(t *testing.T) {
 			}),
 		},
 		"durations with a unit, bounds": {
-			document: `{"MessageReliability": {"BaseRetryDelay": "1ms", "MaxRetryDelay": "720h", "MaxRetries": 1, "IdempotencyTtl": "8760h", "CircuitBreakerTimeout": "1ms", "AcknowledgmentTimeout": "1s"}}`,
+			document: `{"MessageReliability": {"BaseRetryDelay": "1ms", "MaxRetryDelay": "720h", "MaxRetries": 1, "IdempotencyTtl": "8760h", "CircuitBreakerTimeout": "1ms", "AcknowledgmentTimeout": "1s", "RecordRetention": "8760h"}}`,
 			want: with(func(s *delivery.Settings) {
 				s.BaseRetryDelay, s.MaxRetryDelay, s.MaxRetries, s.IdempotencyTTL = time.Millisecond, 30*day, 1, 365*day
-				s.CircuitBreakerTimeout, s.AcknowledgmentTimeout = time.Millisecond, time.Second
+				s.CircuitBreakerTimeout, s.AcknowledgmentTimeout, s.RecordRetention = time.Millisecond, time.Second, 365*day
 			}),
 		},
 		"variables with a unit, over either form": {

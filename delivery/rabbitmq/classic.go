@@ -26,14 +26,12 @@ import (
 // prefetch, and Transport.Depth counts both as high.
 //
 // A delayed message has an AMQP priority in the ladder as well, so that it comes
-// out of the ladder with the priority it went in. But in a queue of the ladder all
-// messages must be of one class for the broker, or a message that is due would wait
-// behind a later one of a higher class. The ladder's queues are quorum queues.
-// These ignore priorities before 4.0. From 4.0 on they have two classes, 0 to 4 and
-// the rest, so no priority in the ladder is below 5. From 4.3 on they have more
-// classes, so there all are 5, and delayed urgent messages come back among the high
-// ones. (Of 4.x this is by RabbitMQ's documentation.) A queue treats a priority above
-// its x-max-priority as that one.
+// out of the ladder with the priority it went in. But it must not wait there behind
+// a later one of a higher priority. The ladder's queues are quorum queues. These
+// ignore priorities before 4.0. From 4.0 on they have two classes, 0 to 4 and the
+// rest, and look for what is due only at the head, so no priority in the ladder is
+// below 5. From 4.3 on they have more classes, and look at the head of each. A queue
+// treats a priority above its x-max-priority as that one.
 func Classic(name string, server Version) Topology {
 	t := newTopology(name, server, Queue{Name: name + ".dlq", Arguments: map[string]any{"x-message-ttl": int64(86_400_000)}})
 	for _, queue := range []struct {
@@ -55,17 +53,13 @@ func Classic(name string, server Version) Topology {
 		{delivery.Low, "low", 1},
 	} {
 		const sameClass = 5
-		delayed := max(level.messagePriority, sameClass)
-		if server.AtLeast(4, 3) {
-			delayed = sameClass
-		}
 		t.Levels = append(t.Levels, Level{
 			Priority:        level.priority,
 			Route:           Route{Exchange: name, Key: level.address},
 			Address:         level.address,
 			Queue:           name + "." + level.address,
 			MessagePriority: level.messagePriority,
-			DelayedPriority: delayed,
+			DelayedPriority: max(level.messagePriority, sameClass),
 		})
 	}
 	addLadder(&t, name)

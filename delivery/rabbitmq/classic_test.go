@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/esh3artech/barid/delivery"
+	"github.com/esh3artech/barid/retry"
 )
 
 func TestClassicTopology(t *testing.T) {
@@ -35,16 +36,17 @@ func TestClassicTopology(t *testing.T) {
 	assert.Equal(t, "orders.dlq", topology.DeadLetterQueue)
 
 	type row struct {
-		queue                           string
-		message, delayed, delayedFrom43 uint8
+		queue            string
+		message, delayed uint8
 	}
 	newer := Classic("orders", Version{Major: 4, Minor: 3})
 	for i, want := range []row{
-		{"orders.high", 10, 10, 5}, {"orders.high", 5, 5, 5}, {"orders.normal", 5, 5, 5}, {"orders.low", 1, 5, 5},
+		{"orders.high", 10, 10}, {"orders.high", 5, 5}, {"orders.normal", 5, 5}, {"orders.low", 1, 5},
 	} {
 		level := topology.Levels[i]
 		assert.Equal(t, delivery.Priorities()[i], level.Priority)
-		assert.Equal(t, want, row{level.Queue, level.MessagePriority, level.DelayedPriority, newer.Levels[i].DelayedPriority})
+		assert.Equal(t, want, row{level.Queue, level.MessagePriority, level.DelayedPriority})
+		assert.Equal(t, level, newer.Levels[i])
 	}
 	assert.Equal(t, 1, strings.Count(newer.String(), "x-delivery-limit=-1"), "no classic queue has a delivery limit")
 }
@@ -53,65 +55,79 @@ func TestClassicTopology(t *testing.T) {
 // not delayed does.
 func TestClassicPriorityOutlivesTheLadder(t *testing.T) {
 	t.Parallel()
-	for name, topology := range map[string]func(string, Version) Topology{
-		"this broker": Classic,
-		// What a broker of 4.3 or later gets.
-		"4.3": func(name string, _ Version) Topology {
-			topology := Classic(name, Version{Major: 4, Minor: 3})
-			for _, queue := range topology.Queues {
-				delete(queue.Arguments, deliveryLimit)
+	c := config(t, shared.AMQP(t))
+	c.Topology = Classic
+	transport := open(t, c)
+	ctx := context.Background()
+	for _, priority := range delivery.Priorities() {
+		e := message(priority.String())
+		e.Priority = priority
+		// More than a second, lest a slow machine find it too short for the ladder.
+		require.Nil(t, transport.SendAfter(ctx, 1500*time.Millisecond, []delivery.Envelope{e}))
+	}
+	backlog := make([]delivery.Envelope, 5)
+	for i := range backlog {
+		backlog[i] = message(fmt.Sprint(i))
+		backlog[i].Priority = delivery.High
+	}
+	require.Nil(t, sendWithin(t, transport, time.Minute, backlog...))
+	require.Eventually(t, func() bool {
+		depths, err := transport.Depth(ctx)
+		return err == nil && depths[delivery.Urgent].Messages == 0 && depths[delivery.High].Messages == 7 &&
+			depths[delivery.Normal].Messages == 1 && depths[delivery.Low].Messages == 1
+	}, time.Minute, 10*time.Millisecond)
+	raw(t, c.URL, func(channel *amqp.Channel) {
+		for _, level := range transport.Topology().Levels {
+			d, ok, err := channel.Get(level.Queue, false)
+			require.NoError(t, err)
+			require.True(t, ok)
+			assert.Equal(t, level.DelayedPriority, d.Priority)
+			if level.Priority != delivery.High { // has other messages before it
+				assert.Equal(t, level.Priority.String(), d.MessageId)
 			}
-			return topology
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			c := config(t, shared.AMQP(t))
-			c.Topology = topology
-			transport := open(t, c)
-			ctx := context.Background()
-			for _, priority := range delivery.Priorities() {
-				e := message(priority.String())
-				e.Priority = priority
-				// More than a second, lest a slow machine find it too short for the ladder.
-				require.Nil(t, transport.SendAfter(ctx, 1500*time.Millisecond, []delivery.Envelope{e}))
-			}
-			backlog := make([]delivery.Envelope, 5)
-			for i := range backlog {
-				backlog[i] = message(fmt.Sprint(i))
-				backlog[i].Priority = delivery.High
-			}
-			require.Nil(t, sendWithin(t, transport, time.Minute, backlog...))
-			require.Eventually(t, func() bool {
-				depths, err := transport.Depth(ctx)
-				return err == nil && depths[delivery.Urgent].Messages == 0 && depths[delivery.High].Messages == 7 &&
-					depths[delivery.Normal].Messages == 1 && depths[delivery.Low].Messages == 1
-			}, time.Minute, 10*time.Millisecond)
-			raw(t, c.URL, func(channel *amqp.Channel) {
-				for _, level := range transport.Topology().Levels {
-					d, ok, err := channel.Get(level.Queue, false)
-					require.NoError(t, err)
-					require.True(t, ok)
-					assert.Equal(t, level.DelayedPriority, d.Priority)
-					if level.Priority != delivery.High { // has other messages before it
-						if name == "this broker" || level.Priority != delivery.Urgent {
-							assert.Equal(t, level.Priority.String(), d.MessageId)
-						}
-					}
-				}
-			})
-			subscription := subscribe(t, transport, 100)
-			priorities := map[string]delivery.Priority{}
-			for _, in := range receive(t, subscription, 9) {
-				e, err := in.Envelope()
-				require.NoError(t, err)
-				priorities[e.ID] = in.Priority()
-				require.NoError(t, in.Ack())
-			}
-			for _, priority := range delivery.Priorities() {
-				assert.Equal(t, priority, priorities[priority.String()])
-			}
-		})
+		}
+	})
+	subscription := subscribe(t, transport, 100)
+	priorities := map[string]delivery.Priority{}
+	for _, in := range receive(t, subscription, 9) {
+		e, err := in.Envelope()
+		require.NoError(t, err)
+		priorities[e.ID] = in.Priority()
+		require.NoError(t, in.Ack())
+	}
+	for _, priority := range delivery.Priorities() {
+		assert.Equal(t, priority, priorities[priority.String()])
+	}
+}
+
+// What is due does not wait in the ladder behind later messages, whatever the
+// priorities of both.
+func TestClassicPrioritiesDoNotHoldUpTheLadder(t *testing.T) {
+	t.Parallel()
+	c := config(t, shared.AMQP(t))
+	c.Topology = Classic
+	transport := open(t, c)
+	subscription := subscribe(t, transport, 200)
+	// The later ones are in the same level, and due when that level's time has passed.
+	const each = 20
+	first, later := make([]delivery.Envelope, each), make([]delivery.Envelope, each)
+	for i := range each {
+		first[i], later[i] = message(fmt.Sprint("first-", i)), message(fmt.Sprint("later-", i))
+		first[i].Priority, later[i].Priority = delivery.Low, delivery.Urgent
+	}
+	const delay, apart = 4500 * time.Millisecond, 2 * time.Second
+	require.Nil(t, transport.SendAfter(t.Context(), delay, first))
+	retry.Wait(t.Context().Done(), apart)
+	require.Nil(t, transport.SendAfter(t.Context(), delay, later))
+	var order []string
+	for _, in := range receive(t, subscription, 2*each) {
+		e, err := in.Envelope()
+		require.NoError(t, err)
+		order = append(order, e.ID)
+		require.NoError(t, in.Ack())
+	}
+	for i, id := range order[:each] {
+		assert.True(t, strings.HasPrefix(id, "first-"), "place %d: %s", i, id)
 	}
 }
 

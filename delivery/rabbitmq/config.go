@@ -17,8 +17,7 @@ import (
 )
 
 // MaxBodyBytes bounds Config.MaxBodyBytes. A broker before 4.0 takes as much by
-// default (its setting max_message_size), one from 4.0 on, by its documentation,
-// 16 MiB.
+// default (its setting max_message_size), one from 4.0 on 16 MiB.
 const MaxBodyBytes = 128 << 20
 
 // The other bounds of a Config.

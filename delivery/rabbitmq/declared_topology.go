@@ -134,6 +134,7 @@ func (t Topology) missingExchanges(c *connection) (map[string]bool, error) {
 				names = make(map[string]bool)
 			}
 			names[targets[i]] = true
+		case isCode(err, amqp.AccessRefused): // it may be there; whoever publishes to it is told
 		case err != nil:
 			return nil, err
 		}

@@ -1,6 +1,6 @@
 // Package rabbitmq is a delivery.Transport on RabbitMQ, from version 3.10 on. It
-// is tested on 3.10. What it does differently for 4.x is by RabbitMQ's
-// documentation.
+// is tested on 3.10, 4.0 and 4.3; VERSIONS.md has the results, and what to know
+// when a broker is upgraded.
 //
 //	transport, err := rabbitmq.Open(ctx, rabbitmq.Config{URL: url, Name: "orders"})
 //	publisher, err := delivery.NewPublisher(transport, delivery.PublisherConfig{})
@@ -82,6 +82,10 @@
 //	collector, err := rabbitmq.NewCollector(transport, manager, rabbitmq.CollectorConfig{})
 //	err = collector.Run(ctx)
 //
+// A delivery limit that a host sets on a queue does not count what this package
+// gives back, from 4.3 on: there the broker counts rejects and lost channels, and no
+// nacks. Before, it counts all three.
+//
 // The broker dead-letters less safely than this package does: by default without a
 // confirm, so that a node that crashes at that moment may lose the message. A
 // quorum queue with x-dead-letter-strategy at-least-once and x-overflow
@@ -150,5 +154,6 @@
 // as a dead letter. A max_message_size of the broker's that is lower becomes known with the
 // first message that exceeds it. A handler that takes longer than the broker's
 // consumer_timeout (30 minutes by default) loses its message to a redelivery, and
-// with it all messages of its priority that are in hand.
+// with it all messages of its priority that are in hand. From 4.3 on classic queues
+// have no such timeout.
 package rabbitmq

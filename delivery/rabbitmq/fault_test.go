@@ -149,12 +149,14 @@ func memoryAlarm(t *testing.T, broker *servers.RabbitMQ) {
 
 func bodyLimit(t *testing.T, broker *servers.RabbitMQ) {
 	ctx := context.Background()
+	// From 4.0 on the broker reads the limit from where it keeps it since its start.
 	limit := func(bytes string) {
-		_, err := broker.Ctl(ctx, "eval", "application:set_env(rabbit, max_message_size, "+bytes+").")
+		_, err := broker.Ctl(ctx, "eval", "application:set_env(rabbit, max_message_size, "+bytes+"), "+
+			"persistent_term:put(max_message_size, "+bytes+").")
 		require.NoError(t, err)
 	}
 	limit("100000")
-	defer limit("134217728")
+	defer limit("16777216")
 	transport := open(t, light(t, broker.URL()))
 	large := message("large")
 	large.Body = make([]byte, 100_001)

@@ -25,10 +25,10 @@ import (
 // waits behind one that is due later. Every step is persistent, replicated and
 // confirmed (at-least-once dead lettering, RabbitMQ 3.10: "Quorum Queues").
 //
-// Before 4.0 nothing limits how often a message is delivered. From 4.0 on, by
-// RabbitMQ's documentation, a quorum queue has a limit of 20, and -1 lifts it. So
-// x-delivery-limit is -1 there, because attempts are counted in the message
-// itself.
+// Before 4.0 nothing limits how often a message is delivered. From 4.0 on a quorum
+// queue has a limit of 20, and -1 lifts it. So x-delivery-limit is -1 there, because
+// attempts are counted in the message itself. A queue that an older broker made
+// stays as it is and needs a policy, see VERSIONS.md.
 func Quorum(name string, server Version) Topology {
 	t := newTopology(name, server, Queue{Name: name + ".dlq", Arguments: replicated(server)})
 	for _, priority := range delivery.Priorities() {

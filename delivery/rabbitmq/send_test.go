@@ -187,3 +187,19 @@ func TestSendWithoutABroker(t *testing.T) {
 	require.NoError(t, transport.Close())
 	require.ErrorIs(t, (<-waiting)[0], delivery.ErrClosed)
 }
+
+// The largest body that Config takes by default is within the default limit of every
+// broker, which is 16 MiB from 4.0 on.
+func TestLargestBody(t *testing.T) {
+	t.Parallel()
+	transport := open(t, light(t, shared.AMQP(t)))
+	subscription := subscribe(t, transport, 1)
+	largest := message("largest")
+	largest.Body = make([]byte, delivery.DefaultMaxBody)
+	require.Nil(t, sendWithin(t, transport, time.Minute, largest))
+	in := receive(t, subscription, 1)[0]
+	e, err := in.Envelope()
+	require.NoError(t, err)
+	require.Len(t, e.Body, len(largest.Body))
+	require.NoError(t, in.Ack())
+}

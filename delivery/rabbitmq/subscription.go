@@ -14,7 +14,8 @@ import (
 )
 
 // errCancelled is how a consumer ends that the broker cancelled.
-var errCancelled = errors.New("rabbitmq: consumer cancelled by the broker, the queue was deleted or moved")
+var errCancelled = errors.New("rabbitmq: consumer cancelled by the broker: the queue was deleted or moved, " +
+	"or a message was in hand for longer than consumer_timeout (from 4.3 on)")
 
 // maxPrefetch is the limit of AMQP's prefetch count, 16 bits.
 const maxPrefetch = 65535
@@ -248,8 +249,7 @@ func (s *subscription) follow(ctx context.Context, conn *connection, source *sou
 			if c.amqp.IsClosed() {
 				return causeOf(<-c.closed)
 			}
-			// The channel lives: the broker has cancelled the consumer, because its
-			// queue was deleted or moved.
+			// The channel lives: the broker has cancelled the consumer.
 			c.close(conn)
 			return errCancelled
 		case <-ctx.Done():

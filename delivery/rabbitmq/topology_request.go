@@ -38,16 +38,25 @@ func (t Topology) requests(passive bool) [][]topologyRequest {
 }
 
 func (e Exchange) request(passive bool) topologyRequest {
-	return topologyRequest{kind: "exchange", name: e.Name, send: func(channel *amqp.Channel, noWait bool) error {
+	request := topologyRequest{kind: "exchange", name: e.Name}
+	if passive {
+		request.excused = mayNotLook
+	}
+	request.send = func(channel *amqp.Channel, noWait bool) error {
 		if passive {
 			return channel.ExchangeDeclarePassive(e.Name, e.Kind, true, false, false, noWait, nil)
 		}
 		return channel.ExchangeDeclare(e.Name, e.Kind, true, false, false, noWait, e.Arguments)
-	}}
+	}
+	return request
 }
 
 func (q Queue) request(passive bool) topologyRequest {
-	return topologyRequest{kind: "queue", name: q.Name, excused: q.leaveLimit, send: func(channel *amqp.Channel, noWait bool) error {
+	request := topologyRequest{kind: "queue", name: q.Name, excused: q.leaveLimit}
+	if passive {
+		request.excused = mayNotLook
+	}
+	request.send = func(channel *amqp.Channel, noWait bool) error {
 		var err error
 		if passive {
 			_, err = channel.QueueDeclarePassive(q.Name, true, false, false, noWait, nil)
@@ -55,8 +64,13 @@ func (q Queue) request(passive bool) topologyRequest {
 			_, err = channel.QueueDeclare(q.Name, true, false, false, noWait, q.Arguments)
 		}
 		return err
-	}}
+	}
+	return request
 }
+
+// mayNotLook says that something may be there: from 4.3 on a look at it needs some
+// permission for it, which a host that only publishes has not for all.
+func mayNotLook(fault *TopologyError) bool { return isCode(fault.Cause, amqp.AccessRefused) }
 
 // leaveLimit says whether the queue may stay as it is although it differs. That
 // is so if it only lacks x-delivery-limit, because a broker before 4.0 made it,

@@ -116,7 +116,7 @@ func TestPrefixesAreApart(t *testing.T) {
 func TestMigratingThroughPgBouncer(t *testing.T) {
 	t.Parallel()
 	server := servers.StartPostgres(t, servers.PostgresConfig{NoSync: true})
-	pooler := servers.StartPgBouncer(t, server.Port(), 4)
+	pooler := servers.StartPgBouncer(t, servers.PgBouncerConfig{PostgresPort: server.Port(), Connections: 4})
 	busy, quiet := context.WithCancel(t.Context())
 	var others, stores sync.WaitGroup
 	for range 6 { // others take the connections in between

@@ -14,10 +14,9 @@
 // # In tests
 //
 // StartRabbitMQ, StartRedis, StartPostgres and StartPgBouncer start a server for
-// one test. A
-// RabbitMQ or a PostgreSQL takes some seconds to start, so the tests of a
-// package should share one, and use names of their own (see Unique). The example
-// of Shared shows how.
+// one test. A RabbitMQ or a PostgreSQL takes some seconds to start, so the tests
+// of a package should share one, and use names of their own (see Unique). The
+// example of Shared shows how.
 //
 // A shared server is started by the first test that asks for it. The variables
 // BARID_TEST_AMQP_URL, BARID_TEST_REDIS_URL and BARID_TEST_POSTGRES_URL name
@@ -29,6 +28,11 @@
 //
 // # In commands
 //
-// NewRabbitMQ, NewRedis and NewPostgres need no test: they return errors, and
-// Close ends the server and removes its folder.
+// NewRabbitMQ, NewRedis, NewPostgres and NewPgBouncer need no test: they return
+// errors, and Close ends the server and removes its folder.
+//
+// # Several versions
+//
+// The command matrix, below this folder, runs tests on servers of several
+// versions.
 package servers

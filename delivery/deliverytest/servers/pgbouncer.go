@@ -7,27 +7,55 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 )
 
-// PgBouncer is a private PgBouncer: a pooler that gives each transaction one of
-// a few connections to a PostgreSQL.
-type PgBouncer struct{ Server }
+// PgBouncerConfig configures a PgBouncer.
+type PgBouncerConfig struct {
+	// PostgresPort is the port on 127.0.0.1 of the PostgreSQL behind it. Required.
+	PostgresPort int
+	// Connections is how many connections to it there are at most. Default 20.
+	Connections int
+	// StartTimeout bounds each start. Default 2 minutes, for a busy machine.
+	StartTimeout time.Duration
+}
 
-// StartPgBouncer starts a PgBouncer in front of the PostgreSQL at this port of
-// 127.0.0.1, with pool_mode=transaction and as many connections to it. It fails
-// the test when PgBouncer doesn't start, and closes it at the test's end. It
-// skips the test under go test -short.
-func StartPgBouncer(tb testing.TB, postgresPort, connections int) *PgBouncer {
+// PgBouncer is a private PgBouncer with pool_mode=transaction: a pooler that
+// gives each transaction one of a few connections to a PostgreSQL. Its methods
+// may be called by any number of goroutines at once.
+type PgBouncer struct {
+	Server
+	config PgBouncerConfig
+}
+
+// NewPgBouncer starts a PgBouncer, and returns when it answers. End it with
+// Close. It fails with ErrMissing when PgBouncer is not installed, and with
+// ErrNotReady when it does not answer by ctx's end or within StartTimeout.
+func NewPgBouncer(ctx context.Context, config PgBouncerConfig) (*PgBouncer, error) {
+	if config.Connections <= 0 {
+		config.Connections = 20
+	}
+	path, err := findProgram("pgbouncer", EnvPgBouncer, "", "apt-get install pgbouncer")
+	if err != nil {
+		return nil, err
+	}
+	b := &PgBouncer{config: config}
+	if err := b.openDir("barid-pgbouncer-", "", config.StartTimeout); err != nil {
+		return nil, err
+	}
+	if err := b.startNew(ctx, func() error { return b.setUp(path) }); err != nil {
+		return nil, err
+	}
+	return b, nil
+}
+
+// StartPgBouncer is NewPgBouncer for a test. It fails the test when PgBouncer
+// doesn't start, closes it at the test's end, and shows the end of its log when
+// the test failed. It skips the test under go test -short.
+func StartPgBouncer(tb testing.TB, config PgBouncerConfig) *PgBouncer {
 	tb.Helper()
 	skipShort(tb, "PgBouncer")
-	b := new(PgBouncer)
-	path, err := findProgram("pgbouncer", EnvPgBouncer, "", "apt-get install pgbouncer")
-	if err == nil {
-		err = b.openDir("barid-pgbouncer-", "", 0)
-	}
-	if err == nil {
-		err = b.startNew(context.WithoutCancel(tb.Context()), func() error { return b.setUp(path, postgresPort, connections) })
-	}
+	b, err := NewPgBouncer(context.WithoutCancel(tb.Context()), config)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -35,7 +63,7 @@ func StartPgBouncer(tb testing.TB, postgresPort, connections int) *PgBouncer {
 	return b
 }
 
-func (b *PgBouncer) setUp(path string, postgresPort, connections int) error {
+func (b *PgBouncer) setUp(path string) error {
 	ports, err := freePorts(1)
 	if err != nil {
 		return err
@@ -52,7 +80,7 @@ unix_socket_dir =
 auth_type = any
 pool_mode = transaction
 default_pool_size = %d
-`, postgresPort, b.port, connections)
+`, b.config.PostgresPort, b.port, b.config.Connections)
 	if err := errors.Join(os.WriteFile(ini, []byte(settings), 0o600), chownToServerUser(b.dir), chownToServerUser(ini)); err != nil {
 		return err
 	}
