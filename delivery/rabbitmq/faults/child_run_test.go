@@ -156,6 +156,9 @@ func (c *childRun) runConsumer(ctx context.Context) error {
 	if c.store != nil {
 		config.Store = c.store
 	}
+	if c.Poison != "" {
+		config.DeadLetters = nil
+	}
 	consumer, err := delivery.NewConsumer(c.transport, c.handle, config)
 	if err != nil {
 		return err
@@ -169,6 +172,10 @@ func noDeadLetters() delivery.DeadLetterer {
 }
 
 func (c *childRun) handle(ctx context.Context, m delivery.Message) error {
+	if m.ID == c.Poison {
+		syscall.Kill(os.Getpid(), syscall.SIGKILL) //nolint:errcheck // it can't fail
+		select {}
+	}
 	if c.Work > 0 {
 		select {
 		case <-time.After(c.Work):

@@ -57,6 +57,9 @@ type childConfig struct {
 	// Alone has the child wait, before it kills itself, until no other message is
 	// between effect and mark.
 	Alone bool
+	// Poison is the ID of a message whose handler kills the child. The child's dead
+	// letters are the transport's.
+	Poison string
 	// Hold makes handlers write their effect, wait until their lease is lost, and
 	// write that as well.
 	Hold bool
@@ -163,6 +166,17 @@ func (c *child) killed() {
 	require.ErrorAs(c.r, err, &exit)
 	status, _ := exit.Sys().(syscall.WaitStatus)
 	require.Equal(c.r, syscall.SIGKILL, status.Signal(), "the child ended by itself: %v", err)
+}
+
+// hasEnded says whether the child has ended, in whichever way.
+func (c *child) hasEnded() bool {
+	select {
+	case err := <-c.ended:
+		c.ended <- err
+		return true
+	default:
+		return false
+	}
 }
 
 // terminate asks the child to end and returns how long that took.

@@ -39,6 +39,10 @@ func processRows() []row {
 			promise: "0 duplicates", run: func(r *rowTest) { crash(r, nil, afterMark) },
 		},
 		{
+			number: 50, fault: "message that kills its process", how: "its handler kills its process, each time, with 16 busy workers",
+			promise: "it becomes a dead letter, what runs beside it does not; at most 16 duplicates a kill", quick: true, run: killedByMessage,
+		},
+		{
 			number: 39, fault: "SIGTERM mid-flight", how: "SIGTERM with handlers of 50 ms, and of 8 s, running",
 			promise: "drained within the deadline, the rest redelivered", run: terminated,
 		},
@@ -126,6 +130,38 @@ func crash(r *rowTest, db *database, at crashPoint) {
 	if db != nil {
 		r.allDelivered(p.store, int(p.accepted.Load()))
 	}
+}
+
+// killedByMessage has a message kill every process that handles it, until one is left.
+func killedByMessage(r *rowTest) {
+	p, config := r.childPipeline(nil)
+	p.publishMany(minPublished)
+	poison := p.messages("poison", 1)
+	p.publish(poison...)
+	config.Poison = poison[0].ID
+	kills := 0
+	for {
+		child := r.child(config)
+		dead := false
+		p.within(2*time.Minute, func() bool {
+			dead = child.hasEnded()
+			return dead || len(p.readChildLog(config.LogFile)[effectLine]) >= int(p.accepted.Load())-1 && p.isEmpty()
+		}, "neither is all done, nor is the process killed")
+		if !dead {
+			child.terminate(patience)
+			break
+		}
+		child.killed()
+		kills++
+		require.Less(r, kills, 12, "processes were killed by one message")
+		r.bound += concurrency
+	}
+	r.note("%d processes killed", kills)
+	p.countEffects(config.LogFile)
+	waiting, err := p.transport.Waiting(p.ctx)
+	require.NoError(r, err)
+	assert.EqualValues(r, 1, waiting.DeadLetters)
+	p.ledger.DeadLetter(config.Poison)
 }
 
 // checkUnrecorded checks that a crash after the mark left a record behind that is not
