@@ -381,7 +381,7 @@ func (c *Consumer) Run(ctx context.Context) error {
 	if c == nil || c.transport == nil {
 		return fmt.Errorf("%w: Consumer was not made by NewConsumer", ErrConfig)
 	}
-	if checker, ok := c.config.Idempotency.(Checker); ok {
+	if checker, ok := abilityOf[Checker](c.config.Idempotency); ok {
 		switch err := checker.Check(ctx); {
 		case err != nil && errors.Is(ctx.Err(), context.Canceled):
 			return nil // told to end before it began

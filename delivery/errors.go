@@ -148,7 +148,7 @@ type FaultReporter interface {
 
 // faultOf is the fault of what was given as field, if it has one.
 func faultOf(field string, part any) error {
-	if reporter, ok := part.(FaultReporter); ok {
+	if reporter, ok := abilityOf[FaultReporter](part); ok {
 		if err := reporter.Err(); err != nil {
 			return fmt.Errorf("%w: %s: %w", ErrConfig, field, err)
 		}

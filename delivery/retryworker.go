@@ -198,7 +198,7 @@ func (w *RetryWorker) Run(ctx context.Context) error {
 	work, end := outliving(ctx, settleTimeout)
 	defer end()
 	defer r.session.keep(ctx, work)()
-	if watcher, ok := w.store.(StoreWatcher); ok {
+	if watcher, ok := abilityOf[StoreWatcher](w.store); ok {
 		defer watcher.Watch(r.wakeup.noLaterThan)()
 	}
 	for ctx.Err() == nil {
