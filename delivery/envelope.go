@@ -14,12 +14,12 @@ const maxFailureBytes = 512
 type Envelope struct {
 	Message
 	// Attempt counts the attempts that failed and count: 0 on the first run.
-	Attempt int
+	Attempt int `json:"attempt"`
 	// Generation is 0, plus 1 for each replay from the dead letters. Messages of
 	// different generations are no duplicates of each other.
-	Generation int
+	Generation int `json:"generation"`
 	// History holds the last failures, oldest first, at most MaxHistory.
-	History []Failure
+	History []Failure `json:"history,omitempty"`
 }
 
 // Failure is one attempt that failed.
