@@ -1,8 +1,10 @@
 package delivery
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"time"
 
@@ -69,6 +71,29 @@ func (m *Message) Key() string {
 		return m.IdempotencyKey
 	}
 	return m.ID
+}
+
+// differsIn is the first field in which what m says differs from what other says, or
+// empty. Times and the priority may differ: they are often made anew when a message is
+// published again.
+func (m *Message) differsIn(other *Message) string {
+	switch {
+	case m.Recipient != other.Recipient:
+		return "Recipient"
+	case m.Type != other.Type:
+		return "Type"
+	case m.Subject != other.Subject:
+		return "Subject"
+	case m.ContentType != other.ContentType:
+		return "ContentType"
+	case m.Key() != other.Key():
+		return "IdempotencyKey"
+	case !maps.Equal(m.Headers, other.Headers):
+		return "Headers"
+	case !bytes.Equal(m.Body, other.Body):
+		return "Body"
+	}
+	return ""
 }
 
 // Expired says whether m has lost its use at now.
