@@ -8,15 +8,15 @@ import (
 // Change is a Breaker's change of its state.
 type Change struct {
 	// Name is the breaker's name.
-	Name string
+	Name string `json:"name,omitempty"`
 	// Key is the breaker's key in its Set, empty outside of one.
-	Key string
+	Key string `json:"key,omitempty"`
 	// From and To are the states.
 	From, To State
 	// At is when it happened; observers may be called a little later.
-	At time.Time
+	At time.Time `json:"at,omitzero"`
 	// Cause is what made it change.
-	Cause Cause
+	Cause Cause `json:"cause"`
 }
 
 // Cause is what made a Breaker change its state.
@@ -32,6 +32,9 @@ const (
 	// another state is CauseOwn, as time is.
 	CauseForced
 )
+
+// MarshalText gives JSON the name that String returns.
+func (c Cause) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
 
 // String is the lower-case name that logs use.
 func (c Cause) String() string {

@@ -16,6 +16,9 @@ const (
 	Open     = State(gobreaker.StateOpen)     // no call
 )
 
+// MarshalText gives JSON the name that String returns.
+func (s State) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
 // String is the lower-case name that logs and metrics use.
 func (s State) String() string {
 	switch s {

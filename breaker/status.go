@@ -5,16 +5,16 @@ import "time"
 // Status is a Breaker at one moment.
 type Status struct {
 	// State is the state.
-	State State
+	State State `json:"state"`
 	// Until is when the open or forced state ends by itself; zero if it doesn't.
-	Until time.Time
+	Until time.Time `json:"until,omitzero"`
 	// Forced says that the state is an operator's (ForceOpen, ForceClosed).
-	Forced bool
+	Forced bool `json:"forced,omitempty"`
 	// Wanted says that calls have been refused, or wait, since the breaker was last
 	// closed or, if that is later, since HoldProbes was last called with false.
-	Wanted bool
+	Wanted bool `json:"wanted,omitempty"`
 	// Probing is how many probes of a half-open breaker are out.
-	Probing int
+	Probing int `json:"probing"`
 }
 
 // Status is how the breaker is at this moment. A Breaker that can't be used is Open

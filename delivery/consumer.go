@@ -407,20 +407,15 @@ func (e *AbandonedError) Error() string {
 // them, and waits 5 s more. It returns nil when all messages are settled or given
 // back, and *AbandonedError when a handler did not stop or a store did not answer.
 //
-// Before ctx ends it returns an error only if it can't start (the transport or the
-// idempotency store can't be reached, or is not fit for use), or if the transport
-// was closed meanwhile, which matches ErrClosed. It survives outages of everything.
+// Before ctx ends it returns an error only if it can never start (the transport refuses
+// for good, or the idempotency store is not fit for use), or if the transport was
+// closed meanwhile, which matches ErrClosed. It survives outages of everything, also
+// at its start: what can't be reached then is tried again, at most half a minute apart,
+// for as long as it takes. If ctx has a deadline, and that ends before Run could start,
+// the error is ctx's, joined with what kept it from starting.
 func (c *Consumer) Run(ctx context.Context) error {
 	if c == nil || c.transport == nil {
 		return fmt.Errorf("%w: Consumer was not made by NewConsumer", ErrConfig)
-	}
-	if checker, ok := c.config.Idempotency.(Checker); ok {
-		switch err := checker.Check(ctx); {
-		case err != nil && errors.Is(ctx.Err(), context.Canceled):
-			return nil // told to end before it began
-		case err != nil:
-			return fmt.Errorf("delivery: idempotency store: %w", err)
-		}
 	}
 	r, err := c.start(ctx)
 	if err != nil {
@@ -432,15 +427,14 @@ func (c *Consumer) Run(ctx context.Context) error {
 		defer c.mu.Unlock()
 		c.running = nil
 	}()
-	subscription, err := c.transport.Subscribe(ctx, SubscribeConfig{Prefetch: c.config.Prefetch})
-	switch {
-	case err != nil && errors.Is(ctx.Err(), context.Canceled):
+	switch err := r.subscribe(ctx); {
+	case err == nil:
+		return r.until(ctx)
+	case errors.Is(ctx.Err(), context.Canceled):
 		return nil // told to end before it began
-	case err != nil:
-		return fmt.Errorf("delivery: subscribe: %w", err)
+	default:
+		return err
 	}
-	r.subscription = subscription
-	return r.until(ctx)
 }
 
 // Checker is a dependency that can tell whether it is fit for use. Run asks the

@@ -140,7 +140,7 @@ func (g *gates) pauseTransport(ctx context.Context, pauser Pauser) {
 // awaitDependency returns when d may be well again: it answers, or if it can't be
 // asked, has been left alone for a while; or done is closed.
 func awaitDependency(ctx context.Context, d *dependency, asked any, failure error) {
-	pinger, asks := asked.(Pinger)
+	pinger, asks := abilityOf[Pinger](asked)
 	for failure != nil {
 		d.failed(ctx, failure)
 		if !retry.Wait(ctx.Done(), time.Until(d.over())) || !asks {

@@ -120,6 +120,9 @@
 //
 // Attempts are counted from 1 in errors, logs and histories.
 //
+// In JSON, names are in snake case, times that are zero are left out, and errors are
+// their texts. Config structs are not meant for it: see Settings.
+//
 // # Watching
 //
 // Everything takes a *slog.Logger and a metrics.Recorder and is silent without.

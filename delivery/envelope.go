@@ -14,15 +14,15 @@ const maxFailureBytes = 512
 type Envelope struct {
 	Message
 	// Attempt counts the attempts that failed and count: 0 on the first run.
-	Attempt int
+	Attempt int `json:"attempt"`
 	// Generation is 0, plus 1 for each replay from the dead letters. Messages of
 	// different generations are no duplicates of each other.
-	Generation int
+	Generation int `json:"generation"`
 	// Crashes is how often this attempt is suspected of having ended the process that
 	// made it, where nothing else keeps that, see ConsumerConfig.MaxCrashes.
-	Crashes int
+	Crashes int `json:"crashes,omitempty"`
 	// History holds the last failures, oldest first, at most MaxHistory.
-	History []Failure
+	History []Failure `json:"history,omitempty"`
 }
 
 // Failure is one attempt that failed.

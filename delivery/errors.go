@@ -45,6 +45,9 @@ var (
 	// ErrExists: there is a record with the same ID already. Stores say so; to
 	// publish a message again is no error.
 	ErrExists = errors.New("delivery: a message with this ID exists")
+	// ErrConflict: not sent, because another message was published with this ID. See
+	// ConflictError.
+	ErrConflict = errors.New("delivery: another message has this ID")
 	// ErrLate: an update is older than what the record knows. See LateError.
 	ErrLate = errors.New("delivery: late update")
 	// ErrNotAwaited: an acknowledgment of a message that was cancelled, or failed
@@ -108,6 +111,21 @@ func (e *DuplicateError) Error() string {
 // Is makes it ErrDuplicate.
 func (e *DuplicateError) Is(target error) bool { return target == ErrDuplicate }
 
+// ConflictError says that a message has the ID of another one, which has a record, and
+// what differs. It is ErrConflict.
+type ConflictError struct {
+	ID string
+	// Field is the first field of Message that differs.
+	Field string
+}
+
+func (e *ConflictError) Error() string {
+	return "delivery: another message has the ID " + e.ID + ": its " + e.Field + " differs"
+}
+
+// Is makes it ErrConflict.
+func (e *ConflictError) Is(target error) bool { return target == ErrConflict }
+
 // LateError says what the record knew already. It is ErrLate.
 type LateError struct {
 	ID         string
@@ -148,7 +166,7 @@ type FaultReporter interface {
 
 // faultOf is the fault of what was given as field, if it has one.
 func faultOf(field string, part any) error {
-	if reporter, ok := part.(FaultReporter); ok {
+	if reporter, ok := abilityOf[FaultReporter](part); ok {
 		if err := reporter.Err(); err != nil {
 			return fmt.Errorf("%w: %s: %w", ErrConfig, field, err)
 		}

@@ -1,8 +1,10 @@
 package delivery
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"time"
 
@@ -26,38 +28,38 @@ type Message struct {
 	// ID names the message everywhere: in stores, dead letters and logs.
 	// Publish fills an empty ID with a new UUIDv7. Set it, to a NewID or one of
 	// your own, to know it beforehand and to be able to publish again safely.
-	ID string
+	ID string `json:"id"`
 	// IdempotencyKey is what duplicates have in common; empty means ID.
-	IdempotencyKey string
+	IdempotencyKey string `json:"idempotency_key,omitempty"`
 	// Recipient is whom the message is for. Ordered consumers keep the order of
 	// each recipient's messages. Required.
-	Recipient string
+	Recipient string `json:"recipient"`
 	// Subject is free text, for instance an e-mail's subject.
-	Subject string
+	Subject string `json:"subject,omitempty"`
 	// Type names what Body is, for instance "order.created".
-	Type string
+	Type string `json:"type,omitempty"`
 	// Body is opaque, and may be empty.
-	Body []byte
+	Body []byte `json:"body,omitempty"`
 	// ContentType is the media type of Body.
-	ContentType string
+	ContentType string `json:"content_type,omitempty"`
 	// Headers travel with the message unchanged.
-	Headers map[string]string
+	Headers map[string]string `json:"headers,omitempty"`
 	// Priority is Normal when not set.
-	Priority Priority
+	Priority Priority `json:"priority"`
 	// CreatedAt is set by Publish when zero. It, NotBefore and ExpiresAt are of the
 	// years 1678 to 2261, which is what nanoseconds in 64 bits reach.
-	CreatedAt time.Time
+	CreatedAt time.Time `json:"created_at,omitzero"`
 	// NotBefore holds the message back until then; zero means at once. It needs
 	// a message store and a RetryWorker, or a Transport that is a Delayer.
-	NotBefore time.Time
+	NotBefore time.Time `json:"not_before,omitzero"`
 	// ExpiresAt is when the message loses its use: a consumer that gets it later
 	// puts it into the dead letters with the reason expired. Zero means never, and
 	// so does a later time than can be kept, the year 9999 for instance, which a
 	// Publisher sets to zero.
-	ExpiresAt time.Time
+	ExpiresAt time.Time `json:"expires_at,omitzero"`
 	// RequireAck says that the end user's acknowledgment makes it delivered,
 	// not the handler's return.
-	RequireAck bool
+	RequireAck bool `json:"require_ack,omitempty"`
 }
 
 // NewID returns a new message ID: a UUIDv7, which sorts by time (RFC 9562).
@@ -69,6 +71,29 @@ func (m *Message) Key() string {
 		return m.IdempotencyKey
 	}
 	return m.ID
+}
+
+// differsIn is the first field in which what m says differs from what other says, or
+// empty. Times and the priority may differ: they are often made anew when a message is
+// published again.
+func (m *Message) differsIn(other *Message) string {
+	switch {
+	case m.Recipient != other.Recipient:
+		return "Recipient"
+	case m.Type != other.Type:
+		return "Type"
+	case m.Subject != other.Subject:
+		return "Subject"
+	case m.ContentType != other.ContentType:
+		return "ContentType"
+	case m.Key() != other.Key():
+		return "IdempotencyKey"
+	case !maps.Equal(m.Headers, other.Headers):
+		return "Headers"
+	case !bytes.Equal(m.Body, other.Body):
+		return "Body"
+	}
+	return ""
 }
 
 // Expired says whether m has lost its use at now.

@@ -95,6 +95,35 @@ func (o *outbox) publish(ctx context.Context, batch []Envelope, now time.Time) [
 	o.inDoubt.forget(saved)
 	o.enqueue(saved, o.token, now)
 	o.resume(ctx, exist)
+	return o.conflicts(ctx, batch, exist, errs)
+}
+
+// conflicts adds to errs those of messages whose ID another one has. exist has the IDs
+// of those that have a record. What the store does not answer for is durable all the
+// same, and no error.
+func (o *outbox) conflicts(ctx context.Context, batch []Envelope, exist []string, errs []error) []error {
+	if len(exist) == 0 {
+		return errs
+	}
+	records, failed := getEach(ctx, o.store, exist...)
+	known := make(map[string]*Record, len(exist))
+	for i := range records {
+		if failed[i] == nil {
+			known[exist[i]] = &records[i]
+		}
+	}
+	for i := range batch {
+		record := known[batch[i].ID]
+		if record == nil || errs != nil && errs[i] != nil {
+			continue
+		}
+		if field := record.differsIn(&batch[i].Message); field != "" {
+			if errs == nil {
+				errs = make([]error, len(batch))
+			}
+			errs[i] = &ConflictError{ID: batch[i].ID, Field: field}
+		}
+	}
 	return errs
 }
 

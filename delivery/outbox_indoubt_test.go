@@ -35,7 +35,9 @@ func TestPublishAgainAfterALostAnswer(t *testing.T) {
 		require.ErrorIs(t, f.publisher.Publish(f.t.Context(), message), delivery.ErrOutcomeUnknown)
 		wait(5 * time.Second)
 		f.empty()
-		message.Body = []byte("second")
+		other := message
+		other.Body = []byte("second")
+		require.ErrorIs(t, f.publisher.Publish(f.t.Context(), other), delivery.ErrConflict)
 		for range 3 {
 			f.publish(message)
 		}

@@ -68,6 +68,8 @@ func NewPublisher(transport Transport, config PublisherConfig) (*Publisher, erro
 //   - ErrInvalid: it can't be sent; then no message of the call was sent, and the
 //     valid ones have ErrNotSent
 //   - ErrDuplicate, ErrInProgress: PublisherConfig.Idempotency knows its key
+//   - ErrConflict: with a Store, which has another message with this ID: its body or
+//     another field that says what is delivered differs. It is not sent
 //   - what the idempotency store failed with: it was not sent
 //   - what the transport refused it with, ErrUnroutable for one: it was not sent
 //   - ErrOutcomeUnknown: it may or may not be durable, because transport, store or
@@ -77,7 +79,8 @@ func NewPublisher(transport Transport, config PublisherConfig) (*Publisher, erro
 //
 // Publishing the same message again, with the same ID, is safe after every one
 // of them. With a Store, a message whose ID has a record is not saved again and
-// not sent again, whatever has become of it, and the result is nil. There is one
+// not sent again, whatever has become of it, and the result is nil, or ErrConflict if
+// it is another message; where the store can't tell, nil. There is one
 // exception, so that no caller has to wait for a RetryWorker: what this Publisher
 // had saved with an unknown outcome it sends, as it was saved.
 //

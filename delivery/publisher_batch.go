@@ -2,6 +2,7 @@ package delivery
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"strings"
 	"time"
@@ -13,11 +14,11 @@ const defaultBatchSizeLimit = 1000
 // BatchResult tells what became of a batch.
 type BatchResult struct {
 	// Total is the size of the batch, Succeeded + Failed.
-	Total     int
-	Succeeded int
-	Failed    int
+	Total     int `json:"total"`
+	Succeeded int `json:"succeeded"`
+	Failed    int `json:"failed"`
 	// Results has one entry for each message, in the batch's order.
-	Results []Result
+	Results []Result `json:"results"`
 }
 
 // SendBatch publishes messages that belong together: none is sent unless all are
@@ -72,10 +73,10 @@ func newBatchResult(batch []Envelope, errs []error) BatchResult {
 type BatchError struct {
 	// Size is that of the batch, Limit is what is allowed. Where Size is from 1 to
 	// Limit, the messages in Invalid are at fault.
-	Size  int
-	Limit int
+	Size  int `json:"size"`
+	Limit int `json:"limit"`
 	// Invalid has every invalid message, in the batch's order.
-	Invalid []InvalidMessage
+	Invalid []InvalidMessage `json:"invalid,omitempty"`
 }
 
 // InvalidMessage is a message that keeps its batch from being sent.
@@ -86,6 +87,15 @@ type InvalidMessage struct {
 	ID string
 	// Err says what is wrong with it: *InvalidError and *TooLargeError, joined.
 	Err error
+}
+
+// MarshalJSON writes Err as its text, as Result does.
+func (m InvalidMessage) MarshalJSON() ([]byte, error) {
+	return json.Marshal(struct {
+		Index int    `json:"index"`
+		ID    string `json:"id"`
+		Error string `json:"error"`
+	}{m.Index, m.ID, errorText(m.Err)})
 }
 
 func (e *BatchError) Error() string {

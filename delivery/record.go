@@ -17,38 +17,38 @@ type Record struct {
 type Progress struct {
 	// Queue is the name of the queue that the message belongs to: whoever claims
 	// the records of one queue never gets those of another.
-	Queue  string
-	Status Status
+	Queue  string `json:"queue"`
+	Status Status `json:"status"`
 	// Generation is 0, plus 1 for each replay from the dead letters.
-	Generation int
+	Generation int `json:"generation"`
 	// RetryCount counts the attempts of this generation that failed and count.
-	RetryCount int
+	RetryCount int `json:"retry_count"`
 	// History holds the last failures, oldest first, at most MaxHistory.
-	History []Failure
+	History []Failure `json:"history,omitempty"`
 	// NextRetryAt is set while Status is StatusRetrying.
-	NextRetryAt time.Time
+	NextRetryAt time.Time `json:"next_retry_at,omitzero"`
 	// LastRetryAt is when an attempt failed last.
-	LastRetryAt time.Time
+	LastRetryAt time.Time `json:"last_retry_at,omitzero"`
 	// SentAt is when the handler was done, of a message whose acknowledgment is
 	// awaited.
-	SentAt time.Time
+	SentAt time.Time `json:"sent_at,omitzero"`
 	// DeliveredAt is when the message was delivered, or acknowledged as delivered.
-	DeliveredAt time.Time
+	DeliveredAt time.Time `json:"delivered_at,omitzero"`
 	// ReadAt is when the end user acknowledged to have seen the message.
-	ReadAt time.Time
+	ReadAt time.Time `json:"read_at,omitzero"`
 	// AckDeadline is until when the end user's acknowledgment is awaited, set
 	// while Status is StatusSent.
-	AckDeadline time.Time
+	AckDeadline time.Time `json:"ack_deadline,omitzero"`
 	// DeadLetterID is that of the last dead letter the message became.
-	DeadLetterID string
+	DeadLetterID string `json:"dead_letter_id,omitempty"`
 	// DueAt is when a RetryWorker has to see to the message: to send it, or to
 	// count an acknowledgment that did not come. Zero: never.
-	DueAt time.Time
+	DueAt time.Time `json:"due_at,omitzero"`
 	// ClaimedBy is the token of the publisher or worker that sees to the message
 	// until DueAt, after which another worker may. Empty: nobody does.
-	ClaimedBy string
+	ClaimedBy string `json:"claimed_by,omitempty"`
 	// UpdatedAt is when the record was saved or changed last.
-	UpdatedAt time.Time
+	UpdatedAt time.Time `json:"updated_at,omitzero"`
 }
 
 // FailureReason is the last failure's text, empty if there was none.

@@ -70,9 +70,9 @@ type RecordQuery struct {
 // RecordPage is a part of the records that a RecordQuery picks.
 type RecordPage struct {
 	// Records belong to the caller. They have no Body: Store.Get has it.
-	Records []Record
+	Records []Record `json:"records"`
 	// Next is the Cursor for the next page, empty when there is none.
-	Next string
+	Next string `json:"next,omitempty"`
 }
 
 // RecordScan is what a Store works with: a RecordQuery that has been checked, with

@@ -2,12 +2,14 @@ package delivery
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
 )
 
-// Result is what became of one message, or one dead letter, of a call.
+// Result is what became of one message, or one dead letter, of a call. In JSON it has
+// the ID as id, and the text of Err, if there is one, as error.
 type Result struct {
 	// ID of the message, made by Publish if it had none, or of the dead letter.
 	ID string
@@ -15,12 +17,28 @@ type Result struct {
 	Err error
 }
 
+// MarshalJSON writes Err as its text.
+func (r Result) MarshalJSON() ([]byte, error) {
+	return json.Marshal(struct {
+		ID    string `json:"id"`
+		Error string `json:"error,omitempty"`
+	}{r.ID, errorText(r.Err)})
+}
+
+// errorText is err's text, empty if there is none.
+func errorText(err error) string {
+	if err == nil {
+		return ""
+	}
+	return textOf(err)
+}
+
 // ResultsError says that some messages, or dead letters, of a call failed, and
 // what became of each. errors.Is and errors.As find the error of any of them
 // through it.
 type ResultsError struct {
 	// Results has one entry for each message of the call, in the call's order.
-	Results []Result
+	Results []Result `json:"results"`
 }
 
 // NewResultsError pairs each of ids with the error of the same index in errs,

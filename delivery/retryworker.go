@@ -236,7 +236,7 @@ func (w *RetryWorker) Run(ctx context.Context) error {
 	var beside sync.WaitGroup
 	defer beside.Wait()
 	beside.Go(func() { w.newRetention().run(ctx) })
-	if watcher, ok := w.store.(StoreWatcher); ok {
+	if watcher, ok := abilityOf[StoreWatcher](w.store); ok {
 		defer watcher.Watch(r.wakeup.noLaterThan)()
 	}
 	for ctx.Err() == nil {

@@ -28,6 +28,9 @@ import (
 //
 // Calls of single records from many goroutines should be as cheap together as
 // one call of many.
+//
+// A Store may be a StoreWatcher, a Pinger and a FaultReporter. A wrapper that has an
+// Unwrap() Store keeps these abilities, and that of RecordsOnly.
 type Store interface {
 	// Save adds records, with the progress that they have. ErrExists says that a
 	// record with the ID is there, which stays as it is, whatever its Queue.
@@ -93,15 +96,15 @@ type StoreWatcher interface {
 // NewRetryWorker rejects it.
 //
 // The abilities of store are kept: it is a StoreWatcher and a Pinger where store
-// is one. A wrapper of the host's own goes inside: around what RecordsOnly
-// returns it would hide that. RecordsOnly of nil is nil.
+// is one. A wrapper of the host's own goes inside, or has an Unwrap() Store: around
+// what RecordsOnly returns it would hide that otherwise. RecordsOnly of nil is nil.
 func RecordsOnly(store Store) Store {
 	if store == nil || !schedules(store) {
 		return store
 	}
 	only := recordsOnly{store}
-	watcher, watches := store.(StoreWatcher)
-	pinger, pings := store.(Pinger)
+	watcher, watches := abilityOf[StoreWatcher](store)
+	pinger, pings := abilityOf[Pinger](store)
 	switch {
 	case watches && pings:
 		return struct {
@@ -130,7 +133,7 @@ func (recordsOnly) withoutRetryWorker() {}
 
 // Err is the store's own, for faultOf.
 func (s recordsOnly) Err() error {
-	if reporter, ok := s.Store.(FaultReporter); ok {
+	if reporter, ok := abilityOf[FaultReporter](s.Store); ok {
 		return reporter.Err()
 	}
 	return nil
@@ -139,7 +142,7 @@ func (s recordsOnly) Err() error {
 // schedules says whether what waits for its time waits in store, for a
 // RetryWorker. It is false for a nil store.
 func schedules(store Store) bool {
-	_, without := store.(interface{ withoutRetryWorker() })
+	_, without := abilityOf[interface{ withoutRetryWorker() }](store)
 	return store != nil && !without
 }
 

@@ -77,8 +77,12 @@ func TestReadmeCompiles(t *testing.T) {
 	use(production, stored)
 	readme, err := os.ReadFile("../README.md")
 	require.NoError(t, err)
-	here, err := os.ReadFile("readme_test.go")
-	require.NoError(t, err)
+	var here []byte
+	for _, file := range []string{"readme_test.go", "wiring/main.go"} {
+		code, err := os.ReadFile(file)
+		require.NoError(t, err)
+		here = append(here, code...)
+	}
 	blocks := regexp.MustCompile("(?s)```go\n(.*?)```").FindAllSubmatch(readme, -1)
 	require.NotEmpty(t, blocks)
 	for _, block := range blocks {

@@ -82,7 +82,7 @@ func NewGuard(store Store, config GuardConfig) *Guard {
 	faults := []error{config.validate()}
 	if store == nil {
 		faults = append(faults, fmt.Errorf("%w: store is nil", ErrConfig))
-	} else if faulty, ok := store.(interface{ Err() error }); ok {
+	} else if faulty, ok := AbilityOf[interface{ Err() error }](store); ok {
 		faults = append(faults, faulty.Err())
 	}
 	_, local := store.(*Memory)

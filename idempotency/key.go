@@ -4,7 +4,9 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
+	"fmt"
 	"strconv"
+	"strings"
 	"unicode"
 	"unicode/utf8"
 )
@@ -48,11 +50,37 @@ func FromContent(parts ...[]byte) string {
 // control characters, and different for different keys. It is
 // "length of scope:scope:generation:ID", where the length makes a scope with colons
 // unambiguous. A key that is too long, or has bytes that are no text, is "sha256:"
-// and the hash of that. Stored keys depend on this form, so it never changes.
+// and the hash of that. Stored keys depend on this form, so it never changes. ParseKey
+// reads it.
 func (k Key) String() string {
 	var space [MaxKeyBytes]byte
 	return string(k.appendTo(space[:0]))
 }
+
+// ParseKey reads what Key.String returns, for operators that find a key in a store. It
+// is ErrInvalid for any other text, and for "sha256:" with a hash, of which the key
+// can't be had.
+func ParseKey(text string) (Key, error) {
+	if strings.HasPrefix(text, hashed) {
+		return Key{}, fmt.Errorf("%w: the key is a hash", ErrInvalid)
+	}
+	length, rest, _ := strings.Cut(text, ":")
+	size, err := strconv.Atoi(length)
+	if err != nil || size < 0 || size >= len(rest) || rest[size] != ':' {
+		return Key{}, errKeyText
+	}
+	generation, id, _ := strings.Cut(rest[size+1:], ":")
+	key := Key{Scope: rest[:size], ID: id}
+	if key.Generation, err = strconv.Atoi(generation); err != nil || key.String() != text {
+		return Key{}, errKeyText
+	}
+	return key, nil
+}
+
+// hashed begins the text of a key that is no text itself.
+const hashed = "sha256:"
+
+var errKeyText = fmt.Errorf("%w: want a key of the form length of scope:scope:generation:ID", ErrInvalid)
 
 // appendTo appends what String returns to an empty slice.
 func (k Key) appendTo(empty []byte) []byte {
@@ -67,7 +95,7 @@ func (k Key) appendTo(empty []byte) []byte {
 		return name
 	}
 	sum := sha256.Sum256(name)
-	return hex.AppendEncode(append(empty, "sha256:"...), sum[:])
+	return hex.AppendEncode(append(empty, hashed...), sum[:])
 }
 
 func readable(text []byte) bool {

@@ -66,6 +66,37 @@ func TestKeyStringProperties(t *testing.T) {
 		assert.LessOrEqual(t, len(a.String()), idempotency.MaxKeyBytes)
 		assert.True(t, utf8.ValidString(a.String()))
 		assert.Equal(t, -1, strings.IndexFunc(a.String(), unicode.IsControl))
+		parsed, err := idempotency.ParseKey(a.String())
+		if strings.HasPrefix(a.String(), "sha256:") {
+			require.ErrorIs(t, err, idempotency.ErrInvalid)
+			return
+		}
+		require.NoError(t, err)
+		assert.Equal(t, a, parsed)
+	})
+}
+
+func TestParseKey(t *testing.T) {
+	key, err := idempotency.ParseKey("3:a:b:2:c:d")
+	require.NoError(t, err)
+	assert.Equal(t, idempotency.Key{Scope: "a:b", ID: "c:d", Generation: 2}, key)
+	for _, text := range []string{
+		"", ":", "0", "0:", "0:0:", "6:orders", "6:orders:0", "6:orders:x:42", "5:orders:0:42", "-1::0:", "+0::0:", "00::0:", "0::00:",
+		"99999999999999999999::0:", "0::0:" + strings.Repeat("x", 124), "0::0:\n", "orders", "sha256:", "sha256:" + strings.Repeat("0", 64),
+	} {
+		_, err := idempotency.ParseKey(text)
+		require.ErrorIs(t, err, idempotency.ErrInvalid, text)
+	}
+}
+
+// What is parsed is the text of the key that comes of it.
+func FuzzParseKey(f *testing.F) {
+	f.Add("6:orders:0:42")
+	f.Add("3:a:b:-1:c:d")
+	f.Fuzz(func(t *testing.T, text string) {
+		if key, err := idempotency.ParseKey(text); err == nil {
+			assert.Equal(t, text, key.String())
+		}
 	})
 }
 

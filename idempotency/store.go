@@ -46,6 +46,9 @@ import (
 // ErrInvalid (see Validate). Other errors match ErrUnavailable, or are a context's
 // own, bare (see Unavailable).
 //
+// A Store may be able to do more: Ping, Check and Err, which consumers and guards look
+// for. A wrapper that has an Unwrap() Store keeps these abilities, see AbilityOf.
+//
 // All methods may be called by any number of goroutines at once, and return by
 // ctx's end. The suite idempotencytest.TestStore is this contract as tests.
 type Store interface {

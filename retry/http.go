@@ -58,7 +58,8 @@ func (e *HTTPError) RetryDelay() (time.Duration, bool) {
 
 // FromResponse returns nil for a status below 400, and otherwise an *HTTPError with
 // the status and the wait that a Retry-After header asks for (RFC 9110, section
-// 10.2.3), in seconds or by a date. A date counts from the response's own Date
+// 10.2.3), in seconds or by a date. Fractions of seconds, which the RFC does not know but
+// servers send, are rounded up. A date counts from the response's own Date
 // header, if that can be read, so that a wrong clock on either side doesn't matter,
 // and otherwise from now. A date in the past, and what can't be read, are ignored.
 // Waits above a year are shortened to it.
@@ -97,21 +98,26 @@ func parseRetryAfter(value, date string, now time.Time) (time.Duration, bool) {
 	return min(wait, maxRetryAfter), true
 }
 
-// parseSeconds reads RFC 9110's delay-seconds: one or more digits, however
-// many, and nothing else.
+// parseSeconds reads RFC 9110's delay-seconds: one or more digits, however many,
+// and nothing else but a fraction, of which any part of a second is a whole one.
 func parseSeconds(value string) (time.Duration, bool) {
-	if value == "" {
+	value, fraction, hasFraction := strings.Cut(value, ".")
+	if !isDigits(value) || hasFraction && !isDigits(fraction) {
 		return 0, false
 	}
 	const limit = int64(maxRetryAfter / time.Second)
 	var seconds int64
 	for _, digit := range []byte(value) {
-		if digit < '0' || digit > '9' {
-			return 0, false
-		}
 		if seconds <= limit { // more digits change nothing
 			seconds = seconds*10 + int64(digit-'0')
 		}
 	}
+	if strings.Trim(fraction, "0") != "" {
+		seconds++
+	}
 	return time.Duration(min(seconds, limit)) * time.Second, true
+}
+
+func isDigits(text string) bool {
+	return text != "" && strings.Trim(text, "0123456789") == ""
 }

@@ -99,7 +99,10 @@ func detectDialect(ctx context.Context, db *sql.DB, config Config) (*dialect, er
 		} else if err := db.QueryRowContext(ctx, "SELECT sqlite_version()").Scan(&version); err == nil {
 			kind = SQLite
 		} else {
-			return nil, asDatabaseError(ctx, "asking what the server is", errors.Join(postgres, err))
+			if err.Error() != postgres.Error() { // a database that can't be opened says the same twice
+				err = errors.Join(postgres, err)
+			}
+			return nil, asDatabaseError(ctx, "asking what the server is", err)
 		}
 		if kind == PostgreSQL && !strings.Contains(version, "PostgreSQL") {
 			return nil, fmt.Errorf("%w: the server is %.60q, want SQLite or PostgreSQL", ErrConfig, version)

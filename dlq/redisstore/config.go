@@ -12,7 +12,9 @@ type Config struct {
 	// Prefix begins every key of the store, in braces: with the default
 	// "barid:dlq" there are keys such as "{barid:dlq}:index". The braces keep all
 	// keys of a store on one node of a cluster. Stores with the same prefix share
-	// their entries. It must not contain braces, and is at most 256 bytes long.
+	// their entries. A Prefix with a pair of braces in it gets no others: with
+	// "barid:{dlq}" the index is "barid:{dlq}:index", and an ACL that allows ~barid:*
+	// fits the keys of idempotency/redisstore and of these. At most 256 bytes.
 	Prefix string
 	// Timeout bounds each round trip, with all that the client does for it:
 	// waiting for a connection, dialing, sending again. A call takes a few round
@@ -39,8 +41,11 @@ func (c Config) withDefaults() Config {
 
 func (c *Config) validate() error {
 	var faults []error
-	if strings.ContainsAny(c.Prefix, "{}") {
-		faults = append(faults, fmt.Errorf("%w: Prefix is %.64q, want no braces", ErrConfig, c.Prefix))
+	if before, after, braces := strings.Cut(c.Prefix, "{"); braces || strings.Contains(before, "}") {
+		tag, rest, closed := strings.Cut(after, "}")
+		if tag == "" || !closed || strings.ContainsAny(before+tag+rest, "{}") {
+			faults = append(faults, fmt.Errorf("%w: Prefix is %.64q, want no braces, or one pair with something in it", ErrConfig, c.Prefix))
+		}
 	}
 	if len(c.Prefix) > maxPrefixBytes {
 		faults = append(faults, fmt.Errorf("%w: Prefix has %d bytes, want at most %d", ErrConfig, len(c.Prefix), maxPrefixBytes))

@@ -26,6 +26,16 @@ func TestConfigFaultsAreAllTold(t *testing.T) {
 	}
 }
 
+func TestBracesOfAPrefix(t *testing.T) {
+	client := connect(t, shared.RedisURL(t))
+	for _, prefix := range []string{"plain", "tenant:{dlq}", "{dlq}:tenant", "{dlq}"} {
+		require.NoError(t, redisstore.New(client, redisstore.Config{Prefix: prefix}).Err(), prefix)
+	}
+	for _, prefix := range []string{"{", "}", "{}", "a{}b", "}{", "{a", "a}", "{{a}}", "{a}{b}", "{a}b}"} {
+		require.ErrorIs(t, redisstore.New(client, redisstore.Config{Prefix: prefix}).Err(), redisstore.ErrConfig, prefix)
+	}
+}
+
 func TestStoresThatDoNotWork(t *testing.T) {
 	var noClient *redis.Client
 	for name, store := range map[string]*redisstore.Store{

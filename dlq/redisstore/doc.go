@@ -73,7 +73,8 @@
 // *slog.Logger. One of them serves all clients of the process.
 //
 // If an ACL limits the user, it needs the hash, sorted-set, scripting and
-// connection commands, DEL, and CONFIG GET or INFO.
+// connection commands, DEL, and CONFIG GET or INFO. The keys are ~{barid:dlq}:* by
+// default, see Config.Prefix.
 //
 // A client sends a command again when the answer got lost. That does no harm,
 // but it shows: the second answer of Remove and Delete is dlq.ErrNotFound, that

@@ -36,22 +36,36 @@ func (e *EvictionError) Is(target error) bool { return target == ErrUnavailable 
 // Unwrap returns Err.
 func (e *EvictionError) Unwrap() error { return e.Err }
 
-// Check asks every master for its maxmemory-policy. It returns nil when none
-// can evict entries, or else an error that matches ErrUnavailable: an
+// Check asks every master for its maxmemory-policy, and reads and writes a key under
+// the prefix that is not there, as a user may be allowed to ask but not to have keys.
+// It returns nil when no master can evict entries and that went well, or else an error that matches ErrUnavailable: an
 // *EvictionError, or what kept it from asking. Policies that begin with
 // "volatile-" are as good as noeviction, because they evict only keys that
 // expire, which entries do not.
 //
-// Put does the same until it has succeeded once; a policy that is changed after
+// Put asks for the policy, too, until it has succeeded once; a policy that is changed after
 // that, or a master that joins a cluster, is not noticed, so that a host may want
 // to Check now and then. Where CONFIG is forbidden, as managed servers do, INFO
 // is asked; where that is forbidden too, the policy counts as bad. With
-// AllowEviction it is Ping.
+// AllowEviction, Check asks for no policy.
 func (s *Store) Check(ctx context.Context) error {
-	if s.Err() == nil && s.config.AllowEviction {
-		return s.Ping(ctx)
+	if s.Err() != nil || !s.config.AllowEviction {
+		if err := s.ask(ctx, "check", s.checkPolicy); err != nil {
+			return err
+		}
+	} else if err := s.Ping(ctx); err != nil {
+		return err
 	}
-	return s.ask(ctx, "check", s.checkPolicy)
+	return s.ask(ctx, "check", s.tryKey)
+}
+
+// tryKey asks for a key that is not there, as one that reads and as one that writes.
+func (s *Store) tryKey(ctx context.Context) error {
+	key := s.keys.entry("")
+	if err := s.client.HGet(ctx, key, "none").Err(); err != nil && !errors.Is(err, redis.Nil) {
+		return err
+	}
+	return s.client.HDel(ctx, key, "none").Err()
 }
 
 // Ping returns nil when every master answered before ctx's end.
@@ -63,12 +77,12 @@ func (s *Store) Ping(ctx context.Context) error {
 	})
 }
 
-// ensureChecked is Check for the first use.
+// ensureChecked checks the policy before the first use.
 func (s *Store) ensureChecked(ctx context.Context) error {
 	if s.checked.Load() || s.config.AllowEviction {
 		return nil
 	}
-	return s.Check(ctx)
+	return s.ask(ctx, "check", s.checkPolicy)
 }
 
 // ask is one exchange that has no answer but its error.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/esh3artech/barid/delivery/deliverytest/servers"
 	"github.com/esh3artech/barid/dlq/redisstore"
+	idempotencystore "github.com/esh3artech/barid/idempotency/redisstore"
 )
 
 func TestEvictionIsRefused(t *testing.T) {
@@ -49,6 +50,31 @@ func TestEvictionIsRefused(t *testing.T) {
 	policy("allkeys-lru")
 	require.NoError(t, store.Put(t.Context(), entry("b", 0)))
 	require.Error(t, store.Check(t.Context()))
+}
+
+// One pattern of an ACL fits all that a host keeps in Redis, and a user that lacks the
+// keys is found out before there are letters.
+func TestCheckTriesAKey(t *testing.T) {
+	server := servers.StartRedis(t, servers.RedisConfig{})
+	admin := connect(t, server.URL())
+	require.NoError(t, admin.Do(t.Context(), "ACL", "SETUSER", "tenant", "on", ">s3cret", "~tenant:*", "+@all").Err())
+	user := connect(t, "redis://tenant:s3cret@"+server.Addr())
+
+	keys := idempotencystore.New(user, idempotencystore.Config{Prefix: "tenant:"})
+	t.Cleanup(func() { assert.NoError(t, keys.Close()) })
+	require.NoError(t, keys.Check(t.Context()))
+	letters := redisstore.New(user, redisstore.Config{Prefix: "tenant:{dlq}"})
+	require.NoError(t, letters.Check(t.Context()))
+	require.NoError(t, letters.Put(t.Context(), entry("a", 0)))
+	requireKept(t, letters, "a")
+
+	for _, config := range []redisstore.Config{{Prefix: "tenant:dlq"}, {Prefix: "tenant:dlq", AllowEviction: true}} {
+		outside := redisstore.New(user, config) // {tenant:dlq}:index
+		require.NoError(t, outside.Ping(t.Context()))
+		err := outside.Check(t.Context())
+		require.ErrorIs(t, err, redisstore.ErrUnavailable)
+		require.True(t, redis.IsPermissionError(err))
+	}
 }
 
 func TestPolicyOfServersThatHideTheirConfig(t *testing.T) {

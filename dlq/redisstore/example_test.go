@@ -17,8 +17,8 @@ func ExampleNew() {
 	manager := dlq.NewManager(store, nil, dlq.Config{})
 	fmt.Println(manager.Err())
 
-	fmt.Println(redisstore.New(client, redisstore.Config{Prefix: "{orders}"}).Err())
+	fmt.Println(redisstore.New(client, redisstore.Config{Prefix: "{orders"}).Err())
 	// Output:
 	// <nil>
-	// dlq/redisstore: invalid config: Prefix is "{orders}", want no braces
+	// dlq/redisstore: invalid config: Prefix is "{orders", want no braces, or one pair with something in it
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -34,7 +35,7 @@ import (
 //
 // All this outlives the program, so its form must not change.
 type keys struct {
-	prefix      string // in braces, with a colon
+	prefix      string // with braces and a colon
 	entryPrefix string
 	// common are the keys that every script on entries gets before those of the
 	// entries.
@@ -42,7 +43,10 @@ type keys struct {
 }
 
 func newKeys(prefix string) keys {
-	prefix = "{" + prefix + "}:"
+	if !strings.Contains(prefix, "{") {
+		prefix = "{" + prefix + "}"
+	}
+	prefix += ":"
 	return keys{
 		prefix:      prefix,
 		entryPrefix: prefix + "entry:",

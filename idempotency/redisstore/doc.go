@@ -16,7 +16,10 @@
 // refuses that, they are sent one by one.
 //
 // A user whose commands are restricted needs GET, SET, DEL, PEXPIRE, EVAL and
-// EVALSHA, and MGET and PSETEX for scripts on many keys.
+// EVALSHA, and MGET and PSETEX for scripts on many keys. CONFIG GET or INFO tells the
+// policy, see below. The keys are those that begin with Config.Prefix: ~barid:* in an
+// ACL. The breakers of redisstate are among them by default, and the dead letters of
+// dlq/redisstore if their prefix has its braces inside, as in "barid:{dlq}".
 //
 // Callers share round trips. Calls that are made at about the same time become one
 // pipeline. While one is in flight, other calls gather, for at most MaxWait or

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
+	"github.com/google/uuid"
 	"github.com/redis/go-redis/v9"
 
 	"github.com/esh3artech/barid/idempotency"
@@ -35,18 +37,32 @@ func (e *EvictionError) Error() string {
 // Unwrap returns Err.
 func (e *EvictionError) Unwrap() error { return e.Err }
 
-// Check asks every master for its maxmemory-policy. It returns nil when none
-// evicts keys, and otherwise an error that matches idempotency.ErrUnavailable: an
-// *EvictionError, or what kept it from asking. The first step of a Store does the
-// same, until it has succeeded once. Masters that join a cluster after that are
+// Check asks every master for its maxmemory-policy, and claims and releases a key of
+// its own under the prefix, as a user may be allowed to ask but not to have keys. It
+// returns nil when no master evicts keys and that went well, and otherwise an error that matches idempotency.ErrUnavailable: an
+// *EvictionError, or what kept it from asking. The first step of a Store asks for the
+// policy, too, until it has succeeded once. Masters that join a cluster after that are
 // not asked, so a host may want to Check now and then. Where CONFIG is forbidden,
 // as managed servers do, INFO is asked; where that is forbidden too, the policy
-// counts as bad. With AllowEviction, Check is Ping.
+// counts as bad. With AllowEviction, Check asks for no policy.
 func (s *Store) Check(ctx context.Context) error {
-	if s.Err() == nil && s.config.AllowEviction {
-		return s.Ping(ctx)
+	if s.Err() != nil || !s.config.AllowEviction {
+		if err := s.ask(ctx, "check", s.checkPolicy); err != nil {
+			return err
+		}
+	} else if err := s.Ping(ctx); err != nil {
+		return err
 	}
-	return s.ask(ctx, "check", s.checkPolicy)
+	return s.tryKey(ctx)
+}
+
+// tryKey takes a key that nobody else has.
+func (s *Store) tryKey(ctx context.Context) error {
+	name := "check:" + uuid.NewString()
+	if _, err := s.Claim(ctx, name, name, 0, 10*time.Second); err != nil {
+		return err
+	}
+	return s.Release(ctx, name, name)
 }
 
 // Ping returns nil when every master answered before ctx's end.

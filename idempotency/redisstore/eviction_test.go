@@ -68,6 +68,28 @@ func TestPolicyOfServersThatHideTheirConfig(t *testing.T) {
 	require.NotContains(t, err.Error(), "secret")
 }
 
+// A user that may do everything, but with other keys, is found out before messages
+// come.
+func TestCheckTriesAKey(t *testing.T) {
+	server := servers.StartRedis(t, servers.RedisConfig{})
+	admin := connect(t, server.URL())
+	for name, config := range map[string]redisstore.Config{"checked": {Prefix: "ours:"}, "allowed": {Prefix: "ours:", AllowEviction: true}} {
+		t.Run(name, func(t *testing.T) {
+			user := func(user, keys string) *redisstore.Store {
+				require.NoError(t, admin.Do(t.Context(), "ACL", "SETUSER", user, "on", ">secret", keys, "+@all").Err())
+				return open(t, connect(t, "redis://"+user+":secret@"+server.Addr()), config)
+			}
+			require.NoError(t, user("ours", "~ours:*").Check(t.Context()))
+			stranger := user("other", "~other:*")
+			require.NoError(t, stranger.Ping(t.Context()))
+			err := stranger.Check(t.Context())
+			require.ErrorIs(t, err, idempotency.ErrUnavailable)
+			require.ErrorContains(t, err, "NOPERM")
+		})
+	}
+	require.Empty(t, admin.Keys(t.Context(), "*").Val(), "it leaves nothing")
+}
+
 func TestCheckHonoursItsContext(t *testing.T) {
 	store := open(t, connect(t, shared.RedisURL(t)), redisstore.Config{})
 	ctx, cancel := context.WithCancel(t.Context())
