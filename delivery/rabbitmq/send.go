@@ -296,6 +296,18 @@ func (t *Transport) causedBySender(cause error) bool {
 	return true
 }
 
+// learnFrame has the headers of messages fit into the frames of every connection so
+// far: another node may take less.
+func (t *Transport) learnFrame(conn *connection) {
+	frame := conn.amqp.Config.FrameSize
+	for frame != 0 {
+		known := t.headers.Load()
+		if limit := int64(frame - frameBytes); limit >= known || t.headers.CompareAndSwap(known, limit) {
+			return
+		}
+	}
+}
+
 // learnLimit says whether a message was over the broker's limit, which is known from
 // then on.
 func (t *Transport) learnLimit(cause error) bool {

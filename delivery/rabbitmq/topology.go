@@ -147,6 +147,7 @@ func (t Topology) validate() error {
 	if len(t.Delays) > maxLadderLevels {
 		fault("Delays has %d levels, want at most %d", len(t.Delays), maxLadderLevels)
 	}
+	t.checkTexts(fault)
 	for _, e := range t.Exchanges {
 		checkDeclaration("Exchanges", e.Name, e.Arguments, fault)
 	}
@@ -159,9 +160,6 @@ func (t Topology) validate() error {
 // checkDeclaration reports what the client could not send. It would end the
 // connection, which looks as if the broker had gone.
 func checkDeclaration(field, name string, arguments map[string]any, fault func(format string, args ...any)) {
-	if len(name) > maxShortBytes {
-		fault("%s has a name of %d bytes, want at most %d", field, len(name), maxShortBytes)
-	}
 	for _, key := range slices.Sorted(maps.Keys(arguments)) {
 		switch value := arguments[key].(type) {
 		case uint, uint64, uintptr, time.Duration:
