@@ -155,6 +155,9 @@ func (t *Transport) Waiting(ctx context.Context) (Waiting, error) {
 					return nil
 				}
 				state, err := channel.QueueDeclarePassive(queue, true, false, false, false, nil)
+				if err != nil && queue == t.topology.UnroutableQueue && isCode(err, amqp.NotFound) {
+					return nil
+				}
 				if err != nil {
 					return newTopologyError("queue", queue, err)
 				}

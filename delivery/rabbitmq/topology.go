@@ -36,7 +36,8 @@ type Topology struct {
 	// be no Collector.
 	DeadLetterQueue string
 	// UnroutableQueue is where delayed messages wait for a Collector that found no
-	// queue when they were due, because somebody had deleted it. It may be empty.
+	// queue when they were due, because somebody had deleted it. It may be empty, and
+	// the queue may be missing.
 	UnroutableQueue string
 }
 
