@@ -94,7 +94,7 @@ func (s *send) run(ctx context.Context) []error {
 			if s.resolved < len(s.inFlight) {
 				err = s.awaitOldest(ctx)
 			} else {
-				err = s.transport.mender.await(ctx, s.resend[0].round)
+				err = s.transport.mender.await(ctx, s.transport.life, s.resend[0].round)
 			}
 		default:
 			err = s.sendNext(ctx, p)
