@@ -3,6 +3,7 @@ package rabbitmq
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
@@ -45,8 +46,10 @@ func (t *Transport) ask(ctx context.Context, f func(*connection) error) error {
 			return nil
 		case t.closing.Load():
 			return delivery.ErrClosed
+		case ctx.Err() != nil && !errors.Is(err, ctx.Err()):
+			return fmt.Errorf("%w: %w", ctx.Err(), err)
 		case ctx.Err() != nil:
-			return ctx.Err()
+			return err
 		case reused && conn.amqp.IsClosed():
 			continue
 		}
