@@ -41,6 +41,8 @@
 //     error for such an entry is ErrNotRemoved.
 //   - An entry that is put again while it is being sent stays, because only the
 //     former one was sent.
+//   - A malformed entry is sent by Manager.RequeueMalformed only, which nothing but
+//     a person should call.
 //
 // # Bulk replays
 //

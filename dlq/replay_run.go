@@ -244,7 +244,7 @@ func (r *replayRun) send(ctx context.Context, b *replayBatch) {
 		}
 	}
 	sending := time.Now() // claiming may have taken long
-	r.limit.sent(r.requeuer.send(ctx, claim, entries, errs), sending)
+	r.limit.sent(r.requeuer.send(ctx, claim, entries, errs, nextEnvelope), sending)
 	b.errs = errs
 	if claimed { // otherwise it is the store that failed
 		r.poison.judge(b)

@@ -25,8 +25,8 @@ import (
 //   - nil: sent and removed
 //   - ErrNotFound: there is no such entry
 //   - ErrClaimed: another call, or a replay job, is requeueing it
-//   - ErrNotReplayable: malformed, or refused by Message.Validate, whose error
-//     it wraps
+//   - ErrNotReplayable: malformed (see RequeueMalformed), or refused by
+//     Message.Validate, whose error it wraps
 //   - ErrNotRemoved: sent and confirmed, but still kept; it wraps the reason
 //   - a context's error: not tried, or interrupted
 //   - any other: the sender's or the store's; with delivery.ErrOutcomeUnknown
@@ -41,7 +41,24 @@ func (m *Manager) Requeue(ctx context.Context, ids ...string) ([]delivery.Result
 		return nil, ErrNoSender
 	}
 	return m.inBatches(ctx, ids, "dead letters requeued", func(batch []string) []error {
-		return m.requeuer.requeue(ctx, batch)
+		return m.requeuer.requeue(ctx, batch, nextEnvelope)
+	})
+}
+
+// RequeueMalformed is Requeue for entries with the reason malformed too, which
+// somebody has looked at and wants to be handled nevertheless. What is sent of such
+// an entry is its body as it came, Raw, with what could be read of the rest; without
+// an ID it gets the entry's. One without a Recipient remains ErrNotReplayable, and a
+// body that was too large is so again.
+func (m *Manager) RequeueMalformed(ctx context.Context, ids ...string) ([]delivery.Result, error) {
+	if err := m.Err(); err != nil {
+		return nil, err
+	}
+	if m.requeuer.sender == nil {
+		return nil, ErrNoSender
+	}
+	return m.inBatches(ctx, ids, "malformed dead letters requeued", func(batch []string) []error {
+		return m.requeuer.requeue(ctx, batch, mendedEnvelope)
 	})
 }
 
@@ -56,12 +73,15 @@ type requeuer struct {
 	lease  time.Duration
 }
 
+// envelopeOf returns the envelope to be sent for an entry, or ErrNotReplayable.
+type envelopeOf func(entry *Entry, now time.Time) (delivery.Envelope, error)
+
 // requeue spends half of the lease at most on sending, and a quarter on what
 // follows, so that the claim lasts longer than both.
-func (r *requeuer) requeue(ctx context.Context, ids []string) []error {
+func (r *requeuer) requeue(ctx context.Context, ids []string, of envelopeOf) []error {
 	claim := Claim{Token: uuid.NewString(), Now: time.Now(), Lease: r.lease}
 	entries, errs := r.claim(ctx, claim, ids)
-	r.send(ctx, claim, entries, errs)
+	r.send(ctx, claim, entries, errs, of)
 
 	// What was sent has to be removed even if the caller has no more time.
 	finishing, cancel := context.WithTimeout(context.WithoutCancel(ctx), min(claim.Lease/4, finishTimeout))
@@ -85,14 +105,14 @@ func (r *requeuer) claim(ctx context.Context, claim Claim, ids []string) ([]Entr
 // send sends the entries that have no error, within half of the claim's lease.
 // It sets the errors of those that were not confirmed, and returns how many it
 // gave to the sender.
-func (r *requeuer) send(ctx context.Context, claim Claim, entries []Entry, errs []error) int {
+func (r *requeuer) send(ctx context.Context, claim Claim, entries []Entry, errs []error, of envelopeOf) int {
 	var sendable []int
 	var envelopes []delivery.Envelope
 	for i := range entries {
 		if errs[i] != nil {
 			continue
 		}
-		envelope, err := nextEnvelope(&entries[i], claim.Now)
+		envelope, err := of(&entries[i], claim.Now)
 		if err != nil {
 			errs[i] = err
 			continue
@@ -108,12 +128,32 @@ func (r *requeuer) send(ctx context.Context, claim Claim, entries []Entry, errs 
 	return len(envelopes)
 }
 
-// nextEnvelope returns the envelope to be sent for an entry, or
-// ErrNotReplayable.
+// nextEnvelope is an envelopeOf that takes no malformed entry.
 func nextEnvelope(entry *Entry, now time.Time) (delivery.Envelope, error) {
 	if entry.Reason == delivery.ReasonMalformed {
 		return delivery.Envelope{}, fmt.Errorf("%w: it is malformed", ErrNotReplayable)
 	}
+	return replayable(entry, now)
+}
+
+// mendedEnvelope is an envelopeOf that makes a message of a malformed entry as far as
+// that can be done.
+func mendedEnvelope(entry *Entry, now time.Time) (delivery.Envelope, error) {
+	if entry.Reason != delivery.ReasonMalformed {
+		return replayable(entry, now)
+	}
+	mended := *entry
+	if mended.Envelope.Body == nil {
+		mended.Envelope.Body = entry.Raw
+	}
+	if mended.Envelope.ID == "" {
+		mended.Envelope.ID = entry.ID
+	}
+	return replayable(&mended, now)
+}
+
+// replayable returns an entry's next generation if it can be sent.
+func replayable(entry *Entry, now time.Time) (delivery.Envelope, error) {
 	if entry.Envelope.Generation >= MaxCounter {
 		return delivery.Envelope{}, fmt.Errorf("%w: it was requeued %d times, the most that can be counted", ErrNotReplayable, entry.Envelope.Generation)
 	}

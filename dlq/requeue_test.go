@@ -44,6 +44,36 @@ func TestRequeueSendsTheNextGeneration(t *testing.T) {
 	assert.Len(t, sender.sent(), 2)
 }
 
+// What was malformed can be handled once somebody has decided that it should be.
+func TestRequeueMalformedSendsWhatThereIs(t *testing.T) {
+	ctx := context.Background()
+	sender := &sender{}
+	readable := delivery.DeadLetter{
+		ID: "readable", Reason: delivery.ReasonMalformed, Raw: []byte("raw"),
+		Envelope: delivery.Envelope{Message: delivery.Message{
+			ID: "m", Recipient: "r", Headers: map[string]string{"a": "b"}, ExpiresAt: time.Now().Add(-time.Hour),
+		}, Generation: 1, Attempt: 2},
+	}
+	nameless, nobody := readable, readable
+	nameless.ID, nameless.Envelope.ID = "nameless", ""
+	nobody.ID, nobody.Envelope.Recipient = "nobody", ""
+	sound := letter("sound")
+	manager := requeuer(t, dlq.NewMemory(dlq.MemoryConfig{}), sender, dlq.Config{}, readable, nameless, nobody, sound)
+
+	_, err := manager.Requeue(ctx, "readable")
+	require.ErrorIs(t, err, dlq.ErrNotReplayable)
+	results, err := manager.RequeueMalformed(ctx, "readable", "nameless", "nobody", "sound")
+	require.ErrorIs(t, err, dlq.ErrNotReplayable)
+	require.ErrorIs(t, results[2].Err, delivery.ErrInvalid)
+	want := readable.Envelope
+	want.Body, want.Generation, want.Attempt, want.ExpiresAt = []byte("raw"), 2, 0, time.Time{}
+	named, next := want, sound.Envelope
+	named.ID = "nameless"
+	next.Generation, next.Attempt = next.Generation+1, 0
+	assert.Equal(t, [][]delivery.Envelope{{want, named, next}}, sender.calls)
+	assert.Equal(t, []string{"nobody"}, kept(t, manager))
+}
+
 func TestRequeueTellsOfEveryID(t *testing.T) {
 	ctx := context.Background()
 	down := errors.New("down")

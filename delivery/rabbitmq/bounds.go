@@ -1,10 +1,13 @@
 package rabbitmq
 
 import (
+	"errors"
+	"fmt"
 	"math"
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/esh3artech/barid/delivery"
 )
@@ -27,6 +30,75 @@ const (
 	// The pipeline's own texts are shorter.
 	maxFailureBytes = 515
 )
+
+// What has to be negotiated with the broker at least.
+const (
+	// minFrameBytes leaves room for the headers of small messages.
+	minFrameBytes = 8 << 10
+	// minChannels is how many channels are used at once to publish and to declare. A
+	// subscription uses one for each queue, and as many to declare.
+	minChannels     = 8
+	declareChannels = 6
+)
+
+// checkNegotiated reports what the broker, or the URL, allows a connection too little
+// of. The error is ErrConfig.
+func (c *connection) checkNegotiated(channels int) error {
+	var faults []error
+	if got := int(c.amqp.Config.ChannelMax); got < channels {
+		faults = append(faults, fmt.Errorf("%w: channel_max of the broker or the URL is %d, want at least %d", ErrConfig, got, channels))
+	}
+	if got := c.amqp.Config.FrameSize; got != 0 && got < minFrameBytes {
+		faults = append(faults, fmt.Errorf("%w: frame_max of the broker is %d bytes, want at least %d", ErrConfig, got, minFrameBytes))
+	}
+	return errors.Join(faults...)
+}
+
+// checkTexts reports names and keys that AMQP can't carry, or that the broker would
+// change: it takes line breaks out of names.
+func (t Topology) checkTexts(fault func(format string, args ...any)) {
+	check := func(field, text string, empty bool) {
+		switch {
+		case text == "" && !empty:
+			fault("%s is empty", field)
+		case len(text) > maxShortBytes:
+			fault("%s has %d bytes, want at most %d", field, len(text), maxShortBytes)
+		case strings.ContainsFunc(text, unicode.IsControl):
+			fault("%s is %q, want no control characters such as a line break", field, text)
+		}
+	}
+	route := func(field string, r Route) {
+		check(field+".Exchange", r.Exchange, true)
+		check(field+".Key", r.Key, true)
+	}
+	for i, e := range t.Exchanges {
+		check(fmt.Sprintf("Exchanges[%d].Name", i), e.Name, false)
+		check(fmt.Sprintf("Exchanges[%d].Kind", i), e.Kind, false)
+	}
+	for i, q := range t.Queues {
+		check(fmt.Sprintf("Queues[%d].Name", i), q.Name, false)
+	}
+	for i, b := range t.Bindings {
+		field := fmt.Sprintf("Bindings[%d].", i)
+		check(field+"Source", b.Source, false)
+		check(field+"Key", b.Key, true)
+		check(field+"Destination", b.Destination, false)
+	}
+	for i := range t.Levels {
+		for _, shard := range t.Levels[i].shards() {
+			field := fmt.Sprintf("Levels[%d].", i)
+			route(field+"Route", shard.Route)
+			check(field+"Address", shard.Address, true)
+			check(field+"Queue", shard.Queue, true)
+		}
+	}
+	for i, exchange := range t.Delays {
+		check(fmt.Sprintf("Delays[%d]", i), exchange, false)
+	}
+	route("DeadLetter", t.DeadLetter)
+	check("DeadLetterQueue", t.DeadLetterQueue, true)
+	check("UnroutableQueue", t.UnroutableQueue, true)
+}
 
 // limits are the sizes that the broker takes.
 type limits struct {

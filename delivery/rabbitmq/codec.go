@@ -178,7 +178,8 @@ func cutString(list string) (text, rest string, ok bool) {
 // could not write again, is a *delivery.MalformedError, whose envelope any store of
 // dead letters can hold. Headers of the broker
 // (x-death and others) are ignored, whatever their type, and so are those of a
-// later version of this package.
+// later version of this package. Other headers that are no strings are rendered as
+// text or left out.
 func (l limits) decode(d *amqp.Delivery) (*delivery.Envelope, error) {
 	e := &delivery.Envelope{}
 	e.ID, e.Type, e.ContentType = d.MessageId, d.Type, d.ContentType

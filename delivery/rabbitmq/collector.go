@@ -119,7 +119,9 @@ func NewCollector(transport *Transport, sink delivery.DeadLetterer, config Colle
 	}
 	sources := []source{{queue: topology.DeadLetterQueue, label: "dead"}}
 	if topology.UnroutableQueue != "" {
-		sources = append(sources, source{queue: topology.UnroutableQueue, label: unroutableLabel})
+		// A topology of the host's may be without it.
+		declared := slices.ContainsFunc(topology.Queues, func(q Queue) bool { return q.Name == topology.UnroutableQueue })
+		sources = append(sources, source{queue: topology.UnroutableQueue, label: unroutableLabel, leftover: !declared})
 	}
 	return &Collector{
 		transport: transport,
@@ -256,7 +258,7 @@ func (c *Collector) letter(l limits, d *amqp.Delivery, foundNoQueue bool) delive
 		letter.At = time.Now()
 	}
 	if malformed == nil {
-		letter.ID = letterID(c.transport.config.Name, envelope)
+		letter.ID = letterID(c.transport.config.Name, envelope, d.Headers)
 		return letter
 	}
 	letter.ID = foreignID(c.transport.config.Name, d)

@@ -385,6 +385,29 @@ func letters(t *testing.T, transport *Transport, n int) {
 	})
 }
 
+// A topology of the host's may have no place for what finds no queue.
+func TestCollectorWithoutAnUnroutableQueue(t *testing.T) {
+	t.Parallel()
+	c := light(t, shared.AMQP(t))
+	c.Topology = func(name string, server Version) Topology {
+		topology := withoutLadder(Quorum)(name, server)
+		unroutable := name + ".unroutable"
+		topology.Exchanges = slices.DeleteFunc(topology.Exchanges, func(e Exchange) bool { return e.Name == unroutable })
+		topology.Queues = slices.DeleteFunc(topology.Queues, func(q Queue) bool { return q.Name == unroutable })
+		topology.Bindings = slices.DeleteFunc(topology.Bindings, func(b Binding) bool { return b.Source == unroutable })
+		return topology
+	}
+	transport, sink := open(t, c), newSink()
+	require.NoError(t, transport.DeadLetter(t.Context(), delivery.DeadLetter{
+		ID: "1", Envelope: message("m"), Reason: delivery.ReasonPermanent, At: time.Now(),
+	}))
+	waiting, err := transport.Waiting(t.Context())
+	require.NoError(t, err)
+	assert.Equal(t, Waiting{DeadLetters: 1}, waiting)
+	collect(t, transport, sink, CollectorConfig{})
+	assert.Contains(t, sink.await(t, 1), "m")
+}
+
 func TestCollectorWaitsForItsStore(t *testing.T) {
 	t.Parallel()
 	const n = 200

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 	"unicode/utf8"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -28,7 +29,8 @@ const (
 	maxPublishConnections = 16
 	// maxWindow is for the client's sake: a confirm of several messages makes it
 	// look through its whole window.
-	maxWindow = 16384
+	maxWindow    = 16384
+	maxHeartbeat = 65535 * time.Second // 16 bits
 )
 
 // Config configures a Transport. URL and Name are required, the rest has defaults.
@@ -38,7 +40,7 @@ type Config struct {
 	// (RabbitMQ: "RabbitMQ URI Specification"). Required.
 	URL string
 	// Name is the prefix of every queue and exchange. Processes with the same
-	// Name share the work. At most 200 bytes. Required.
+	// Name share the work. At most 200 bytes, without control characters. Required.
 	Name string
 	// Topology returns the exchanges, queues and bindings to use, for a broker of
 	// the given version: Quorum, which is the default, or Classic. A function of
@@ -73,7 +75,7 @@ type Config struct {
 	WriteTimeout time.Duration
 	// Heartbeat is how often each side tells the other that it is alive. A
 	// connection is given up after a silence of one and a half times as long. Whole
-	// seconds, at least 1 s; one in the URL takes precedence. Default 10 s.
+	// seconds, 1 to 65535; one in the URL takes precedence. Default 10 s.
 	Heartbeat time.Duration
 	// MaxReconnectDelay bounds the wait between two tries to reconnect. It doubles
 	// from 100 ms on, and is jittered. Default 30 s.
@@ -137,6 +139,8 @@ func (c Config) validate() error {
 		fault("Name has %d bytes, want at most %d", len(c.Name), maxNameBytes)
 	case !utf8.ValidString(c.Name):
 		fault("Name is %q, want UTF-8", c.Name)
+	case strings.ContainsFunc(c.Name, unicode.IsControl):
+		fault("Name is %q, want no control characters such as a line break", c.Name)
 	case strings.HasPrefix(c.Name, "amq."):
 		fault("Name is %q, want no name that begins with amq., which the broker reserves", c.Name)
 	}
@@ -157,8 +161,8 @@ func (c Config) validate() error {
 	positive("DialTimeout", c.DialTimeout)
 	positive("WriteTimeout", c.WriteTimeout)
 	positive("MaxReconnectDelay", c.MaxReconnectDelay)
-	if c.Heartbeat < time.Second {
-		fault("Heartbeat is %s, want at least 1s", c.Heartbeat)
+	if c.Heartbeat < time.Second || c.Heartbeat > maxHeartbeat || c.Heartbeat%time.Second != 0 {
+		fault("Heartbeat is %s, want whole seconds, 1s to %s", c.Heartbeat, maxHeartbeat)
 	}
 	return errors.Join(faults...)
 }

@@ -3,6 +3,7 @@ package rabbitmq
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -52,6 +53,9 @@ func ask[T any](ctx context.Context, t *Transport, f func(*connection) (T, error
 		}
 		return a.value, nil
 	case <-ctx.Done():
+		if fault := t.dialer.fault.Load(); fault != nil {
+			return none, fmt.Errorf("%w: %w", ctx.Err(), fault)
+		}
 		return none, ctx.Err()
 	}
 }
@@ -205,6 +209,9 @@ func (t *Transport) waiting(conn *connection) (Waiting, error) {
 	count(&waiting.Unroutable, t.topology.UnroutableQueue)
 	counts, faults := conn.messagesInEach(queues)
 	for i, queue := range queues {
+		if queue == t.topology.UnroutableQueue && isCode(faults[i], amqp.NotFound) {
+			continue
+		}
 		if faults[i] != nil {
 			return Waiting{}, topologyFault("queue", queue, faults[i])
 		}

@@ -24,7 +24,7 @@ func TestForeignMessages(t *testing.T) {
 		for kind, value := range hostile() {
 			kinds++
 			confirm, err := channel.PublishWithDeferredConfirm(c.Name, "normal", true, false, amqp.Publishing{
-				MessageId: kind, Body: []byte(kind), Headers: amqp.Table{headerRecipient: "you", "host": value},
+				MessageId: kind, Body: []byte(kind), Headers: amqp.Table{headerRecipient: "you", headerSubject: value},
 			})
 			require.NoError(t, err)
 			require.True(t, confirm.Wait())

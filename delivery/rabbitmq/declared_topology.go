@@ -59,23 +59,27 @@ func (t *declaredTopology) expire() { t.expired.Store(true) }
 // renew declares the topology again if it has expired. Where that can't be done,
 // it finds out which exchanges are missing. Only a lost connection is an error,
 // and ctx's end.
-func (t *declaredTopology) renew(ctx context.Context, c *connection) error {
+func (t *declaredTopology) renew(ctx context.Context, c *connection) (err error) {
 	select {
 	case t.renewing <- struct{}{}:
 		defer func() { <-t.renewing }()
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	if !t.expired.Load() {
+	if !t.expired.Swap(false) { // what expires from now on is for the next renew
 		return nil
 	}
+	defer func() {
+		if err != nil {
+			t.expired.Store(true)
+		}
+	}()
 	if !t.passive {
 		err := t.establish(ctx, c)
 		var fault *TopologyError
 		switch {
 		case err == nil:
 			t.missing.Store(nil)
-			t.expired.Store(false)
 			return nil
 		case errors.As(err, &fault) && permanent(err):
 			t.logger.Error("rabbitmq_topology", "error", err)
@@ -94,7 +98,6 @@ func (t *declaredTopology) renew(ctx context.Context, c *connection) error {
 			t.missing.Store(&missing)
 			t.logger.Error("rabbitmq_exchanges_missing", "exchanges", len(missing))
 		}
-		t.expired.Store(false)
 		return nil
 	})
 }

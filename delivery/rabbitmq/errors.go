@@ -96,6 +96,9 @@ func topologyFault(kind, name string, err error) error {
 // somebody changes something. An error of the client's own, not of the broker's,
 // says only that the socket was closed, whatever its code.
 func permanent(err error) bool {
+	if errors.Is(err, ErrConfig) {
+		return true
+	}
 	var reply *amqp.Error
 	if errors.As(err, &reply) {
 		if errors.Is(err, amqp.ErrSASL) || errors.Is(err, amqp.ErrChannelMax) {
@@ -105,7 +108,7 @@ func permanent(err error) bool {
 			return false
 		}
 		switch reply.Code {
-		case amqp.AccessRefused, amqp.NotFound, amqp.PreconditionFailed, amqp.NotImplemented:
+		case amqp.AccessRefused, amqp.NotFound, amqp.PreconditionFailed, amqp.NotImplemented, amqp.CommandInvalid:
 			return true
 		case amqp.NotAllowed:
 			// A virtual host that is missing or forbidden has the same code as one that

@@ -30,6 +30,7 @@ func TestFaults(t *testing.T) {
 		{"ConnectionsClosed", connectionsClosed},
 		{"MemoryAlarm", memoryAlarm},
 		{"BodyLimit", bodyLimit},
+		{"Negotiated", negotiated},
 		{"PermissionRevoked", permissionRevoked},
 		{"ForbiddenExchange", forbiddenExchange},
 	} {
@@ -167,6 +168,37 @@ func bodyLimit(t *testing.T, broker *servers.RabbitMQ) {
 	require.NoError(t, errs[2])
 	// From now on it is known.
 	require.ErrorIs(t, sendWithin(t, transport, time.Minute, large)[0], delivery.ErrTooLarge)
+}
+
+// negotiated has the broker, or the URL, allow less than is needed.
+func negotiated(t *testing.T, broker *servers.RabbitMQ) {
+	ctx := context.Background()
+	transport := open(t, light(t, broker.URL()))
+	frames := func(bytes string) {
+		_, err := broker.Ctl(ctx, "eval", "application:set_env(rabbit, frame_max, "+bytes+").")
+		require.NoError(t, err)
+	}
+	frames("4096")
+	defer frames("131072")
+	c := light(t, broker.URL()+"?channel_max=3")
+	_, err := Open(ctx, c)
+	require.ErrorIs(t, err, ErrConfig)
+	require.ErrorContains(t, err, "channel_max of the broker or the URL is 3, want at least")
+	require.ErrorContains(t, err, "frame_max of the broker is 4096 bytes, want at least 8192")
+	_, err = transport.Subscribe(ctx, delivery.SubscribeConfig{})
+	require.ErrorIs(t, err, ErrConfig)
+
+	// What fits in smaller frames goes on, over whichever connection.
+	frames("16384")
+	_, err = broker.Ctl(ctx, "close_all_connections", "test")
+	require.NoError(t, err)
+	require.Eventually(t, func() bool { return transport.headers.Load() < 16384 }, time.Minute, time.Millisecond)
+	large := message("large")
+	large.Headers = map[string]string{"a": strings.Repeat("x", 20<<10)}
+	errs := sendWithin(t, transport, time.Minute, message("1"), large, message("2"))
+	require.NoError(t, errs[0])
+	require.ErrorIs(t, errs[1], delivery.ErrTooLarge)
+	require.NoError(t, errs[2])
 }
 
 func permissionRevoked(t *testing.T, broker *servers.RabbitMQ) {

@@ -3,7 +3,9 @@ package rabbitmq
 import (
 	"encoding/json"
 	"fmt"
+	"strconv"
 	"time"
+	"unicode/utf8"
 
 	"github.com/esh3artech/barid/delivery"
 )
@@ -50,14 +52,33 @@ func (r *headerReader) header(name string, value any) {
 	}
 }
 
-// host reads a header of the host's.
+// host reads a header that is not ours. What is no string was added on the way, as the
+// broker's timestamp interceptor does it, or is of a foreign publisher's: it is
+// rendered as text where it has one, and else left out.
 func (r *headerReader) host(name string, value any) {
-	text, ok := value.(string)
-	if !ok {
-		r.fault("header %.64q is a %T, want a string", name, value)
-		return
+	if text, ok := textOf(value); ok && name != "" {
+		r.set(name, text)
 	}
-	r.set(name, text)
+}
+
+// textOf is a header's value as text, unless it is a list, a table, or nothing.
+func textOf(value any) (text string, ok bool) {
+	switch value := value.(type) {
+	case string:
+		return value, true
+	case []byte:
+		return string(value), utf8.Valid(value)
+	case bool:
+		return strconv.FormatBool(value), true
+	case float32:
+		return strconv.FormatFloat(float64(value), 'g', -1, 32), true
+	case float64:
+		return strconv.FormatFloat(value, 'g', -1, 64), true
+	case time.Time:
+		return value.UTC().Format(time.RFC3339), true
+	}
+	number, ok := integer(value)
+	return strconv.FormatInt(number, 10), ok
 }
 
 // reserved reads the headers of the host's whose names are reserved.

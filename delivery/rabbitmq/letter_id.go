@@ -24,7 +24,10 @@ var letterNamespace = uuid.MustParse("0a1f2e0e-8f0d-4a6b-9a53-6f5b8f0f3c11")
 // message in one generation have the same, so that they are one dead letter. It is
 // made of all that copies have in common, because whoever can publish can choose a
 // message's ID: what only says that it is the same message is another dead letter.
-func letterID(name string, e *delivery.Envelope) string {
+//
+// received are the headers as they were received. Those of the message are strings;
+// others were added on the way, and may differ from copy to copy.
+func letterID(name string, e *delivery.Envelope, received amqp.Table) string {
 	digest := sha256.New()
 	for _, text := range []string{
 		name, e.ID, strconv.Itoa(e.Generation), e.IdempotencyKey, e.Recipient, e.Subject, e.Type, e.ContentType,
@@ -36,6 +39,9 @@ func letterID(name string, e *delivery.Envelope) string {
 		digest.Write(appendString(nil, at.UTC().Format(time.RFC3339Nano)))
 	}
 	for _, key := range slices.Sorted(maps.Keys(e.Headers)) {
+		if _, own := received[key].(string); !own && received[key] != nil {
+			continue
+		}
 		digest.Write(appendString(appendString(nil, key), e.Headers[key]))
 	}
 	return uuid.NewSHA1(letterNamespace, append([]byte("m"), digest.Sum(nil)...)).String()

@@ -1,6 +1,7 @@
 package rabbitmq
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -14,9 +15,15 @@ func TestLetterIDs(t *testing.T) {
 	e := valid()
 	again, replayed := e, e
 	again.Attempt, replayed.Generation = 7, 1
-	assert.Equal(t, letterID("q", &e), letterID("q", &again))
-	assert.NotEqual(t, letterID("q", &e), letterID("q", &replayed))
-	assert.NotEqual(t, letterID("q", &e), letterID("r", &e))
+	assert.Equal(t, letterID("q", &e, nil), letterID("q", &again, nil))
+	assert.NotEqual(t, letterID("q", &e, nil), letterID("q", &replayed, nil))
+	assert.NotEqual(t, letterID("q", &e, nil), letterID("r", &e, nil))
+	stamped := func(at int64) string {
+		copied := e
+		copied.Headers = map[string]string{"timestamp_in_ms": fmt.Sprint(at)}
+		return letterID("q", &copied, amqp.Table{"timestamp_in_ms": at})
+	}
+	assert.Equal(t, stamped(1), stamped(2), "what the broker adds is not the message")
 	for name, change := range map[string]func(*delivery.Envelope){
 		"recipient": func(e *delivery.Envelope) { e.Recipient = "else" },
 		"key":       func(e *delivery.Envelope) { e.IdempotencyKey = "k" },
@@ -30,11 +37,11 @@ func TestLetterIDs(t *testing.T) {
 	} {
 		other := e
 		change(&other)
-		assert.NotEqual(t, letterID("q", &e), letterID("q", &other), name)
+		assert.NotEqual(t, letterID("q", &e, nil), letterID("q", &other, nil), name)
 	}
 	later := e
 	later.NotBefore, later.History = time.Unix(5, 0), []delivery.Failure{{Attempt: 1}}
-	assert.Equal(t, letterID("q", &e), letterID("q", &later), "the same message, later")
+	assert.Equal(t, letterID("q", &e, nil), letterID("q", &later, nil), "the same message, later")
 
 	foreign := func(change func(*amqp.Delivery)) string {
 		d := amqp.Delivery{Body: []byte("body"), Headers: amqp.Table{
@@ -73,6 +80,6 @@ func TestLetterIDs(t *testing.T) {
 
 // The IDs are stored, so they must not change by accident.
 func TestLetterIDsAreStable(t *testing.T) {
-	assert.Equal(t, "31769273-8191-5590-af3f-6251467020c8", letterID("orders", &delivery.Envelope{Message: delivery.Message{ID: "1"}, Generation: 2}))
+	assert.Equal(t, "31769273-8191-5590-af3f-6251467020c8", letterID("orders", &delivery.Envelope{Message: delivery.Message{ID: "1"}, Generation: 2}, nil))
 	assert.Equal(t, "742969cb-1d13-5e2a-ae6a-dbdb4d2cdd14", foreignID("orders", &amqp.Delivery{Body: []byte("1"), Headers: amqp.Table{"a": int32(1)}}))
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"sync/atomic"
 	"time"
+
+	"github.com/esh3artech/barid/delivery"
 )
 
 // futileFor is for how long returned messages are no reason to declare the topology
@@ -24,8 +26,8 @@ func (m *mender) hopeless() bool { return time.Now().UnixNano() < m.futile.Load(
 // failed says that it has not helped.
 func (m *mender) failed() { m.futile.Store(time.Now().Add(futileFor).UnixNano()) }
 
-// await waits for that round, or until ctx ends.
-func (m *mender) await(ctx context.Context, round int64) error {
+// await waits for that round, or until ctx ends, or the transport's life.
+func (m *mender) await(ctx, life context.Context, round int64) error {
 	for {
 		renewed := m.renewed.listen()
 		if m.rounds.Load() >= round {
@@ -33,6 +35,8 @@ func (m *mender) await(ctx context.Context, round int64) error {
 		}
 		select {
 		case <-renewed:
+		case <-life.Done():
+			return delivery.ErrClosed
 		case <-ctx.Done():
 			return ctx.Err()
 		}

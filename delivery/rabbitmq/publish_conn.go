@@ -64,6 +64,10 @@ func (p *publishConn) run(ctx context.Context, t *Transport, conn *connection) {
 // serve offers channels over conn until that is gone or ctx ends, and returns the
 // cause.
 func (p *publishConn) serve(ctx context.Context, t *Transport, conn *connection) error {
+	if err := conn.checkNegotiated(minChannels); err != nil {
+		return err
+	}
+	t.learnFrame(conn)
 	ctx, stop := context.WithCancel(ctx)
 	shared := &channelOffer{conn: p, transport: t, slot: &p.channel, window: t.config.Window}
 	alone := &channelOffer{conn: p, transport: t, slot: &p.alone, window: 1, alone: true}

@@ -94,7 +94,7 @@ func (s *send) run(ctx context.Context) []error {
 			if s.resolved < len(s.inFlight) {
 				err = s.awaitOldest(ctx)
 			} else {
-				err = s.transport.mender.await(ctx, s.resend[0].round)
+				err = s.transport.mender.await(ctx, s.transport.life, s.resend[0].round)
 			}
 		default:
 			err = s.sendNext(ctx, p)
@@ -294,6 +294,18 @@ func (t *Transport) causedBySender(cause error) bool {
 		return false
 	}
 	return true
+}
+
+// learnFrame has the headers of messages fit into the frames of every connection so
+// far: another node may take less.
+func (t *Transport) learnFrame(conn *connection) {
+	frame := conn.amqp.Config.FrameSize
+	for frame != 0 {
+		known := t.headers.Load()
+		if limit := int64(frame - frameBytes); limit >= known || t.headers.CompareAndSwap(known, limit) {
+			return
+		}
+	}
 }
 
 // learnLimit says whether a message was over the broker's limit, which is known from

@@ -18,8 +18,8 @@ type source struct {
 	share int
 	// single says that the queue has a single active consumer.
 	single bool
-	// leftover says that the queue is not in the topology, so that an administrator
-	// may delete it at any time.
+	// leftover says that the queue is not in the topology, so that it may be missing,
+	// and an administrator may delete it at any time.
 	leftover bool
 }
 

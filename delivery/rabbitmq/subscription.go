@@ -127,6 +127,9 @@ func (s *subscription) open(ctx context.Context) (conn *connection, channels []*
 // openChannels opens a channel for each source, or fails and leaves none. A
 // leftover that is gone has nil.
 func (s *subscription) openChannels(ctx context.Context, conn *connection) (channels []*consumerChannel, err error) {
+	if err := conn.checkNegotiated(len(s.sources) + declareChannels); err != nil {
+		return nil, err
+	}
 	for i := range s.sources {
 		source := &s.sources[i]
 		c, err := s.reopen(ctx, conn, source)

@@ -36,7 +36,8 @@ type Topology struct {
 	// be no Collector.
 	DeadLetterQueue string
 	// UnroutableQueue is where delayed messages wait for a Collector that found no
-	// queue when they were due, because somebody had deleted it. It may be empty.
+	// queue when they were due, because somebody had deleted it. It may be empty, and
+	// the queue may be missing.
 	UnroutableQueue string
 }
 
@@ -147,6 +148,7 @@ func (t Topology) validate() error {
 	if len(t.Delays) > maxLadderLevels {
 		fault("Delays has %d levels, want at most %d", len(t.Delays), maxLadderLevels)
 	}
+	t.checkTexts(fault)
 	for _, e := range t.Exchanges {
 		checkDeclaration("Exchanges", e.Name, e.Arguments, fault)
 	}
@@ -159,9 +161,6 @@ func (t Topology) validate() error {
 // checkDeclaration reports what the client could not send. It would end the
 // connection, which looks as if the broker had gone.
 func checkDeclaration(field, name string, arguments map[string]any, fault func(format string, args ...any)) {
-	if len(name) > maxShortBytes {
-		fault("%s has a name of %d bytes, want at most %d", field, len(name), maxShortBytes)
-	}
 	for _, key := range slices.Sorted(maps.Keys(arguments)) {
 		switch value := arguments[key].(type) {
 		case uint, uint64, uintptr, time.Duration:

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	amqp "github.com/rabbitmq/amqp091-go"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -31,7 +32,20 @@ func TestTopologyFaults(t *testing.T) {
 		`Exchanges "q" argument "x-bits" is a uint, want int64`: func(t *Topology) {
 			t.Exchanges[0].Arguments = map[string]any{"x-bits": uint(1)}
 		},
-		"Queues has a name of 256 bytes": func(t *Topology) { t.Queues[0].Name = strings.Repeat("n", 256) },
+		"Queues[0].Name has 256 bytes, want at most 255": func(t *Topology) { t.Queues[0].Name = strings.Repeat("n", 256) },
+		"Queues[0].Name is empty":                        func(t *Topology) { t.Queues[0].Name = "" },
+		`Exchanges[0].Name is "q\n"`:                     func(t *Topology) { t.Exchanges[0].Name = "q\n" },
+		"Exchanges[0].Kind is empty":                     func(t *Topology) { t.Exchanges[0].Kind = "" },
+		"Bindings[0].Key has 256 bytes":                  func(t *Topology) { t.Bindings[0].Key = strings.Repeat("n", 256) },
+		"Bindings[0].Source is empty":                    func(t *Topology) { t.Bindings[0].Source = "" },
+		"Levels[0].Route.Key has 256 bytes":              func(t *Topology) { t.Levels[0].Route.Key = strings.Repeat("n", 256) },
+		`Levels[0].Queue is "q\r"`:                       func(t *Topology) { t.Levels[0].Queue = "q\r" },
+		"Delays[0] is empty":                             func(t *Topology) { t.Delays[0] = "" },
+		"DeadLetter.Exchange has 256 bytes":              func(t *Topology) { t.DeadLetter.Exchange = strings.Repeat("n", 256) },
+		`UnroutableQueue is "q\t"`:                       func(t *Topology) { t.UnroutableQueue = "q\t" },
+		`Queues "q.dlq" argument "x-nested" is a amqp091.Table`: func(t *Topology) {
+			t.Queues[0].Arguments["x-nested"] = amqp.Table{"a": uint64(1)}
+		},
 	} {
 		t.Run(want, func(t *testing.T) {
 			topology := Quorum("q", Version{})

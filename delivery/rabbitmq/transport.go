@@ -23,7 +23,7 @@ type Transport struct {
 	topology declaredTopology
 	levels   [4]Level     // by priority, the lowest first, each with at least one shard
 	sources  []source     // where messages are fetched
-	headers  int          // bound of a message's headers
+	headers  atomic.Int64 // bound of a message's headers
 	maxBody  atomic.Int64 // bound of a body: ours, or the broker's if that is lower
 
 	unroutable atomic.Int64 // messages that found no queue, as last seen
@@ -92,10 +92,6 @@ func Open(ctx context.Context, config Config) (*Transport, error) {
 		level.Shards = level.shards()
 		t.levels[level.Priority-delivery.Low] = level
 	}
-	t.headers = maxHeaderBytes
-	if frame := conn.amqp.Config.FrameSize; frame != 0 {
-		t.headers = min(maxHeaderBytes, frame-frameBytes)
-	}
 	t.life, t.end = context.WithCancel(context.Background())
 	for i := range config.PublishConnections {
 		p := newPublishConn(i)
@@ -124,12 +120,16 @@ func newTransport(config Config, uri amqp.URI) *Transport {
 	}
 	t.publishings.New = func() any { return &amqp.Publishing{Headers: make(amqp.Table)} }
 	t.maxBody.Store(int64(config.MaxBodyBytes))
+	t.headers.Store(maxHeaderBytes)
 	return t
 }
 
 // prepare makes the topology for the broker at the other end of conn, declares or
 // checks it, and finds out where messages are to be fetched.
 func (t *Transport) prepare(ctx context.Context, conn *connection) error {
+	if err := conn.checkNegotiated(minChannels); err != nil {
+		return err
+	}
 	unsplit := t.config.Topology(t.config.Name, conn.version)
 	t.topology.Topology = unsplit.Sharded(t.config.Shards)
 	if err := t.topology.validate(); err != nil {
@@ -289,7 +289,9 @@ func (t *Transport) level(p delivery.Priority) *Level {
 	return &t.levels[p-delivery.Low]
 }
 
-func (t *Transport) limits() limits { return limits{headers: t.headers, body: int(t.maxBody.Load())} }
+func (t *Transport) limits() limits {
+	return limits{headers: int(t.headers.Load()), body: int(t.maxBody.Load())}
+}
 
 // logConnected tells that a connection was made, and can be used.
 func (t *Transport) logConnected(ctx context.Context, purpose string, number int) {

@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/esh3artech/barid/delivery"
 	"github.com/esh3artech/barid/delivery/rabbitmq"
 )
 
@@ -16,25 +17,28 @@ func accessRows() []row {
 	return []row{
 		{
 			number: 35, fault: "permissions revoked", how: "set_permissions, close_all_connections",
-			promise: "permanent error, no hot loop, recovers when they are back", run: permissionsRevoked,
+			promise: "permanent error, logged once for each queue, recovers when they are back", run: permissionsRevoked,
 		},
 		{
 			number: 36, fault: "vhost deleted, bad password", how: "delete_vhost, change_password",
-			promise: "permanent error, no hot loop, recovers when it is back", run: vhostDeleted,
+			promise: "permanent error, logged once, recovers when it is back", run: vhostDeleted,
+		},
+		{
+			number: 45, fault: "forbidden exchange", how: "messages for the delay ladder, by a user that may not write to it",
+			promise: "they fail with the broker's words, all others go on", quick: true, run: forbiddenExchange,
 		},
 	}
 }
 
-// checkNoHotLoop checks that a permanent fault since begin has led to few tries.
+// checkNoHotLoop checks that a permanent fault since begin has led to few lines in the
+// log: each connection and each queue tries again about once in MaxReconnectDelay, and
+// what it finds is logged at doubling intervals.
 func (p *pipeline) checkNoHotLoop(begin time.Time) {
 	p.Helper()
-	tries := len(p.log.since(begin, "rabbitmq_connect_failed")) + len(p.log.since(begin, "rabbitmq_disconnected"))
-	// Each of the publishing connections, the consumer's, and its channels, one for
-	// each priority, tries about once in MaxReconnectDelay.
-	seconds := time.Since(begin).Seconds()
-	most := int(seconds+2) * (publishConnections + 5) * 2
-	assert.LessOrEqual(p, tries, most, "a hot loop")
-	p.note("%d tries to connect in %.0f s", tries, seconds)
+	lines := len(p.log.since(begin, "rabbitmq_connect_failed")) + len(p.log.since(begin, "rabbitmq_disconnected"))
+	// The connections are lost once, and then there is one cause for each queue.
+	assert.LessOrEqual(p, lines, 2*(publishConnections+5), "a hot loop")
+	p.note("%d lines in %.0f s", lines, time.Since(begin).Seconds())
 }
 
 func permissionsRevoked(r *rowTest) {
@@ -109,4 +113,42 @@ func vhostDeleted(r *rowTest) {
 	create()
 	p.awaitMore(500)
 	p.finish()
+}
+
+// forbiddenExchange publishes what is forbidden beside what is not, over the same
+// connections.
+func forbiddenExchange(r *rowTest) {
+	const user = "fault45"
+	p := r.pipeline(pipelineConfig{})
+	r.ctl("add_user", user, "secret")
+	r.atEnd(func() {
+		_, err := r.broker.Ctl(context.Background(), "delete_user", user)
+		assert.NoError(r, err)
+	})
+	r.ctl("set_permissions", user, "^$", "^"+p.transportConfig.Name+"$", ".*")
+	restricted := p.transportConfig
+	access, err := url.Parse(restricted.URL)
+	require.NoError(r, err)
+	access.User = url.UserPassword(user, "secret")
+	restricted.URL, restricted.Passive = access.String(), true
+	other := p.open(restricted)
+	r.atEnd(func() { p.mustEnd("Transport.Close", other.Close) })
+	p.publishThrough(other)
+	p.startTraffic()
+	p.awaitMore(300)
+	refused := 0
+	for range 5 {
+		for range 10 {
+			message := p.messages("forbidden", 1)[0]
+			message.NotBefore = time.Now().Add(time.Hour)
+			err := p.tryPublish(p.timeout, message)[0]
+			require.ErrorIs(r, err, delivery.ErrRefused)
+			require.ErrorContains(r, err, "ACCESS_REFUSED")
+			refused++
+		}
+		p.awaitMore(200)
+	}
+	assert.Equal(r, refused, p.refusedAs("refused"), "others were refused: %v", p.refused())
+	p.finish()
+	r.note("%d messages refused", refused)
 }

@@ -35,6 +35,7 @@
 //	store_rows_test.go          dead-letter store and message store down, slow, full
 //	store_process_rows_test.go  our process killed or paused, with a message store
 //	retry_rows_test.go          retries by a process that dies, or with their ack lost
+//	deploy_rows_test.go         consumers replaced one after the other
 //
 // # Running
 //

@@ -212,6 +212,18 @@ func (p *pipeline) startConsumer() {
 	if p.config.onAck != nil {
 		transport = &hookedTransport{Transport: p.transport, onAck: p.config.onAck}
 	}
+	consumer, err := delivery.NewConsumer(transport, p.handle, p.consumerConfig())
+	require.NoError(p, err)
+	p.consumer = consumer
+	ctx, cancel := context.WithCancel(context.Background())
+	consumed := make(chan error, 1)
+	go func() { consumed <- consumer.Run(ctx) }()
+	p.stopConsuming, p.consumed = cancel, consumed
+	p.atEnd(p.stopConsumer)
+}
+
+// consumerConfig is what the row's consumers have in common.
+func (p *pipeline) consumerConfig() delivery.ConsumerConfig {
 	config := delivery.ConsumerConfig{
 		Concurrency: concurrency, Prefetch: prefetch,
 		HandlerTimeout: patience, DrainTimeout: 20 * time.Second,
@@ -230,14 +242,7 @@ func (p *pipeline) startConsumer() {
 	if p.config.consumer != nil {
 		p.config.consumer(&config)
 	}
-	consumer, err := delivery.NewConsumer(transport, p.handle, config)
-	require.NoError(p, err)
-	p.consumer = consumer
-	ctx, cancel := context.WithCancel(context.Background())
-	consumed := make(chan error, 1)
-	go func() { consumed <- consumer.Run(ctx) }()
-	p.stopConsuming, p.consumed = cancel, consumed
-	p.atEnd(p.stopConsumer)
+	return config
 }
 
 // stopConsumer stops the consumer and waits for its drain.

@@ -2,6 +2,7 @@ package faults
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"time"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/esh3artech/barid/delivery"
 	"github.com/esh3artech/barid/delivery/rabbitmq"
+	"github.com/esh3artech/barid/retry"
 )
 
 func queueRows() []row {
@@ -21,12 +23,24 @@ func queueRows() []row {
 			promise: "an error to the publisher, nothing dropped", quick: true, run: queueFull,
 		},
 		{
-			number: 33, fault: "unroutable", how: "binding removed",
-			promise: "unroutable despite the ack; the other priorities go on", quick: true, run: unroutable,
+			number: 33, fault: "unroutable", how: "binding removed, publisher may not declare; then one that may",
+			promise: "unroutable despite the ack, the other priorities go on; then declared again at once", quick: true, run: unroutable,
 		},
 		{
 			number: 34, fault: "queue deleted under the consumer", how: "queue.delete of an empty one",
-			promise: "declared again, subscribed again, logged", quick: true, run: queueDeleted,
+			promise: "declared again, subscribed again, logged, nothing unroutable", quick: true, run: queueDeleted,
+		},
+		{
+			number: 34, fault: "queue deleted under a lone publisher", how: "the same, and nobody consumes",
+			promise: "declared again by the message that misses it, which gets through", quick: true, run: queueDeletedUnderPublisher,
+		},
+		{
+			number: 34, fault: "dead-letter queue deleted", how: "the same",
+			promise: "declared again by the letter that misses it, consumers go on", quick: true, run: deadLetterQueueDeleted,
+		},
+		{
+			number: 34, fault: "delay queues deleted", how: "the same, levels 0 and 1 of the ladder",
+			promise: "declared again by the retry that misses them, consumers go on", quick: true, run: delayQueuesDeleted,
 		},
 		{
 			number: 38, fault: "consumer_timeout", how: "consumer_timeout 4 s, handlers of 9 s on one priority",
@@ -66,6 +80,11 @@ func queueFull(r *rowTest) {
 
 func unroutable(r *rowTest) {
 	p := r.pipeline(pipelineConfig{})
+	passive := p.transportConfig
+	passive.Passive = true
+	other := p.open(passive)
+	r.atEnd(func() { p.mustEnd("Transport.Close", other.Close) })
+	p.publishThrough(other)
 	p.startTraffic()
 	p.awaitMore(300)
 	bind := func(do func(*amqp.Channel, string) error) {
@@ -80,9 +99,7 @@ func unroutable(r *rowTest) {
 		high[i].Priority = delivery.High
 	}
 	assert.Empty(r, p.publishOnce(high...), "another priority is harmed")
-	bind(func(channel *amqp.Channel, name string) error {
-		return channel.QueueBind(name+".normal", "normal", name, false, nil)
-	})
+	p.publishThrough(p.transport)
 	p.awaitMore(500)
 	p.finish()
 	r.note("%d messages unroutable", p.refusedAs("unroutable"))
@@ -105,7 +122,74 @@ func queueDeleted(r *rowTest) {
 	}
 	p.finish()
 	assert.GreaterOrEqual(r, p.log.count("rabbitmq_disconnected", "consume "+p.transportConfig.Name+".normal"), 2, "not logged")
-	r.note("%d messages unroutable meanwhile", p.refusedAs("unroutable"))
+	assert.Zero(r, p.refusedAs("unroutable"), "messages unroutable meanwhile")
+}
+
+// deleteQueues deletes queues that are empty: to delete messages would be the admin's
+// loss.
+func (p *pipeline) deleteQueues(names ...string) {
+	p.Helper()
+	p.raw(func(channel *amqp.Channel) {
+		for _, name := range names {
+			_, err := channel.QueueDelete(p.transportConfig.Name+"."+name, false, false, false)
+			require.NoError(p, err)
+		}
+	})
+}
+
+func queueDeletedUnderPublisher(r *rowTest) {
+	p := r.pipeline(pipelineConfig{noConsumer: true})
+	p.deleteQueues("normal", "urgent")
+	p.startTraffic()
+	p.eventually(func() bool { return p.accepted.Load() >= 500 }, "messages are not accepted")
+	assert.Zero(r, p.refusedAs("unroutable"))
+	p.startConsumer()
+	p.awaitMore(500)
+	p.finish()
+}
+
+func deadLetterQueueDeleted(r *rowTest) {
+	p := r.pipeline(pipelineConfig{noConsumer: true, handler: func(_ context.Context, m delivery.Message) error {
+		if strings.Contains(m.ID, "bad") {
+			return retry.Permanent(errors.New("never"))
+		}
+		return nil
+	}})
+	p.config.consumer = func(c *delivery.ConsumerConfig) { c.DeadLetters = p.transport }
+	p.startConsumer()
+	p.startTraffic()
+	p.awaitMore(300)
+	p.deleteQueues("dlq")
+	p.publish(p.messages("bad", 2*prefetch)...)
+	p.awaitMore(500)
+	collector, err := rabbitmq.NewCollector(p.transport, p.manager, rabbitmq.CollectorConfig{})
+	require.NoError(r, err)
+	ctx, cancel := context.WithCancel(r.ctx)
+	collected := make(chan error, 1)
+	go func() { collected <- collector.Run(ctx) }()
+	r.atEnd(func() {
+		cancel()
+		p.mustEnd("Collector.Run", func() error { return <-collected })
+	})
+	p.finish()
+}
+
+func delayQueuesDeleted(r *rowTest) {
+	p := r.pipeline(pipelineConfig{
+		handler: func(ctx context.Context, m delivery.Message) error {
+			if attempt, _ := delivery.AttemptFrom(ctx); strings.Contains(m.ID, "late") && attempt.Number <= 2 {
+				return errors.New("later")
+			}
+			return nil
+		},
+		consumer: func(c *delivery.ConsumerConfig) { c.Retry = retry.Exponential{Base: time.Second, MaxRetries: 3} },
+	})
+	p.startTraffic()
+	p.awaitMore(300)
+	p.deleteQueues("delay.0", "delay.1")
+	p.publish(p.messages("late", 2*prefetch)...)
+	p.awaitMore(500)
+	p.finish()
 }
 
 // consumerTimeout has handlers of one priority exceed consumer_timeout.

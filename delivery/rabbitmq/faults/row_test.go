@@ -32,7 +32,7 @@ type row struct {
 // stand in the table in the order of their numbers.
 func rows() []row {
 	return slices.Concat(brokerRows(), networkRows(), clusterRows(), redisRows(), processRows(), handlerRows(),
-		queueRows(), accessRows(), storeRows(), storeProcessRows(), retryRows())
+		queueRows(), accessRows(), storeRows(), storeProcessRows(), retryRows(), deployRows())
 }
 
 func TestFaults(t *testing.T) {
