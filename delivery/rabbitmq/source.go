@@ -86,7 +86,6 @@ func (s *source) priorityOf(d *amqp.Delivery) delivery.Priority {
 // Shards are numbered without a gap. So it looks for the first number that is not
 // in use, then for the next two, the next four and so on, until it finds none.
 func leftovers(conn *connection, unsplit Topology, n int) ([]source, error) {
-	defer conn.closeIdle()
 	var candidates []leftover
 	for _, s := range unsplit.sources() {
 		at := slices.IndexFunc(unsplit.Queues, func(q Queue) bool { return q.Name == s.queue })

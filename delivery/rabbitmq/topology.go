@@ -38,6 +38,9 @@ type Topology struct {
 	// UnroutableQueue is where delayed messages wait for a Collector that found no
 	// queue when they were due, because somebody had deleted it. It may be empty.
 	UnroutableQueue string
+	// LostQueue is where they wait when that queue has been deleted, too. It may be
+	// empty.
+	LostQueue string
 }
 
 // Exchange is a durable exchange.
