@@ -100,11 +100,13 @@
 // Another number of shards sends nearly every recipient to another queue. What
 // waits in the old queues stays there, and is still fetched: Open looks for such
 // queues and logs each as rabbitmq_leftover_queue, and Depth counts them. So
-// nothing is lost. But there is no order between a recipient's messages in the old
-// and in the new queue, nor while processes with different numbers send. To keep
-// the order, stop the publishers, wait until Depth is 0 and nothing is delayed, and
-// change the number in all processes. An old queue can be deleted when it is empty and
-// no process uses its number any longer, the highest number first. What is still
+// nothing is lost. One with other arguments than the topology's is logged as an error
+// and not fetched, because it may be somebody else's. But there is no order between a
+// recipient's messages in the old and in the new queue, nor while processes with
+// different numbers send. To keep the order, stop the publishers, wait until Depth is 0
+// and nothing is delayed, and change the number in all processes. An old queue can be
+// deleted when it is empty and no process uses its number any longer, the highest
+// number first: a queue beyond a number that is missing is not found. What is still
 // delayed for it by then waits in <name>.unroutable, and becomes a dead letter.
 //
 // Open does not look for old queues with Config.Passive. Otherwise it tries the first

@@ -145,12 +145,9 @@ func (t *Transport) prepare(ctx context.Context, conn *connection) error {
 			if t.formerLadder, err = formerLadder(conn, t.config.Name); err != nil {
 				return err
 			}
-			left, err := leftovers(conn, unsplit, t.config.Shards)
+			left, err := leftovers(conn, unsplit, t.config.Shards, t.config.Logger)
 			if err != nil {
 				return err
-			}
-			for _, source := range left {
-				t.config.Logger.Warn("rabbitmq_leftover_queue", "queue", source.queue)
 			}
 			t.sources = append(t.sources, left...)
 		}
