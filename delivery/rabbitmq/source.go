@@ -135,10 +135,10 @@ func existing(conn *connection, candidates []leftover, logger *slog.Logger) (fou
 		return err
 	})
 	different := inParallel(conn.width(), len(candidates), func(i int) error {
-		if missing[i] != nil {
-			return nil
+		if missing[i] == nil {
+			return conn.make(candidates[i].queue.request(false))
 		}
-		return conn.make(candidates[i].queue.request(false))
+		return nil
 	})
 	if conn.amqp.IsClosed() {
 		<-conn.gone

@@ -3,7 +3,6 @@ package rabbitmq
 import (
 	"context"
 	"path"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -104,35 +103,4 @@ func TestLevelOfAnUnknownPriorityIsNormal(t *testing.T) {
 	assert.Equal(t, "q.urgent", transport.level(delivery.Urgent).Queue)
 	assert.Equal(t, "q.low", transport.level(delivery.Low).Queue)
 	assert.Equal(t, "q.normal", transport.level(99).Queue)
-}
-
-// Far from the broker everything takes longer, and nothing fails.
-func TestFarAway(t *testing.T) {
-	t.Parallel()
-	c := config(t, shared.AMQP(t))
-	n := newDistantNetwork(t, c.URL, 50*time.Millisecond)
-	c.URL = n.url
-	ctx := context.Background()
-	transport := open(t, c)
-	subscription := subscribe(t, transport, 100)
-	handle := func(count int) {
-		for _, in := range receive(t, subscription, count) {
-			require.NoError(t, in.Ack())
-		}
-	}
-	batch := make([]delivery.Envelope, 200)
-	for i := range batch {
-		batch[i] = message(strconv.Itoa(i))
-	}
-	require.Nil(t, sendWithin(t, transport, time.Minute, batch...))
-	require.Nil(t, transport.SendAfter(ctx, 1500*time.Millisecond, batch[:10]))
-	handle(100) // as many as may be in hand
-	handle(100)
-	require.NoError(t, transport.Ping(ctx))
-	_, err := transport.Depth(ctx)
-	require.NoError(t, err)
-	handle(10)
-	n.cut()
-	require.Nil(t, sendWithin(t, transport, time.Minute, batch[:10]...))
-	handle(10)
 }
