@@ -79,6 +79,10 @@ FORCE:
 faults: servers .tools/faults.test ## break servers and networks under load, and settle the ledger; into delivery/rabbitmq/FAULTS.md
 	@cd $(FAULTS) && $(CURDIR)/.tools/faults.test -test.timeout 40m -faults.all -faults.out=../FAULTS.md
 
+.PHONY: far
+far: servers ## run the transport's conformance suite with 50 ms each way between it and RabbitMQ
+	go test $(RACE) -timeout 15m -run 'TestTransport$$' ./delivery/rabbitmq -distance 50ms
+
 .PHONY: soak
 soak: servers .tools/faults.test ## 20 minutes of random faults, every 20 s one
 	@cd $(FAULTS) && $(CURDIR)/.tools/faults.test -test.timeout 40m -test.run Soak -faults.soak=20m

@@ -16,7 +16,8 @@ import (
 //	<name>.dlx     direct exchange: dead letters, routing key "failed"
 //	<name>.dlq     their queue, classic, with x-message-ttl 86400000
 //
-// Beside these it has the delay ladder and <name>.unroutable, as Quorum does.
+// Beside these it has <name>.unroutable and a delay ladder, as Quorum does. The names
+// with this topology share a ladder of their own: its parts begin with barid.classic.
 //
 // Know two things before you choose it. A classic queue is on one node and is as
 // durable as that node: 4.0 has no mirrored queues any more. And the broker deletes
@@ -56,12 +57,12 @@ func Classic(name string, server Version) Topology {
 		t.Levels = append(t.Levels, Level{
 			Priority:        level.priority,
 			Route:           Route{Exchange: name, Key: level.address},
-			Address:         level.address,
+			Address:         ladderWord(name) + "." + level.address,
 			Queue:           name + "." + level.address,
 			MessagePriority: level.messagePriority,
 			DelayedPriority: max(level.messagePriority, sameClass),
 		})
 	}
-	addLadder(&t, name)
+	addLadder(&t, name, classicLadder)
 	return t
 }

@@ -32,8 +32,11 @@ func TestClassicTopology(t *testing.T) {
 		assert.Contains(t, text, line)
 	}
 	assert.NotContains(t, text, "urgent")
-	assert.Equal(t, 1, strings.Count(text, "binding orders.due -> orders.high"))
+	assert.Equal(t, 1, strings.Count(text, "binding barid.classic.due -> orders.high"))
 	assert.Equal(t, "orders.dlq", topology.DeadLetterQueue)
+	for _, exchange := range Quorum("orders", Version{}).Delays {
+		assert.NotContains(t, topology.Delays, exchange, "there, messages are of another class")
+	}
 
 	type row struct {
 		queue            string

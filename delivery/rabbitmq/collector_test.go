@@ -314,6 +314,7 @@ func TestCollectorTakesWhatFindsNoQueue(t *testing.T) {
 	t.Parallel()
 	const n = 4
 	c := config(t, shared.AMQP(t))
+	c.Topology = withLadder(Quorum, c.Name+".ladder.")
 	split := c
 	split.Shards = 2
 	sender := open(t, split)
@@ -325,7 +326,7 @@ func TestCollectorTakesWhatFindsNoQueue(t *testing.T) {
 			_, err := channel.QueueDelete(shard.Queue, false, false, false)
 			require.NoError(t, err)
 		}
-		publish(t, channel, Route{Exchange: c.Name + ".due", Key: "nowhere"}, amqp.Publishing{
+		publish(t, channel, Route{Exchange: c.Name + ".ladder.due", Key: ladderKey(0, ladderLevels, ladderWord(c.Name)+".nowhere")}, amqp.Publishing{
 			MessageId: "foreign", DeliveryMode: amqp.Persistent, Headers: amqp.Table{headerDeadID: "letter", headerDeadReason: "exhausted"},
 		})
 	})
@@ -356,7 +357,7 @@ func TestCollectorTakesWhatFindsNoQueue(t *testing.T) {
 		assert.Equal(t, delivery.ReasonBroker, entry.Reason)
 		assert.Equal(t, "rabbitmq: dead-lettered by the broker: unroutable", entry.Error)
 		assert.Equal(t, map[string]string{
-			FactReason: "unroutable", FactExchange: c.Name + ".due", FactTime: entry.DeadAt.Format(time.RFC3339),
+			FactReason: "unroutable", FactExchange: c.Name + ".ladder.due", FactTime: entry.DeadAt.Format(time.RFC3339),
 			FactRoutingKeys: ladderKey(1, ladderLevels, sender.level(delivery.Normal).shardOf(want.Recipient).Address),
 		}, entry.Facts)
 	}

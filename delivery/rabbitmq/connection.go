@@ -2,6 +2,7 @@ package rabbitmq
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -101,12 +102,12 @@ func (c *connection) takeIdle() *amqp.Channel {
 }
 
 // closeIdle closes the channels that inChannel has kept.
-func (c *connection) closeIdle() {
+func (c *connection) closeIdle() error {
 	c.mu.Lock()
 	idle := c.idle
 	c.idle = nil
 	c.mu.Unlock()
-	inParallel(len(idle), len(idle), func(i int) error { return idle[i].Close() })
+	return errors.Join(inParallel(len(idle), len(idle), func(i int) error { return idle[i].Close() })...)
 }
 
 // width is how many requests to make at the same time, with a channel for each.
@@ -142,11 +143,13 @@ func (c *connection) messagesIn(queue string) (count int, err error) {
 }
 
 // messagesInEach is how many messages wait in each of the queues, with an error for
-// each.
+// each. Where there is no name there are none.
 func (c *connection) messagesInEach(queues []string) (counts []int, errs []error) {
 	counts = make([]int, len(queues))
 	errs = inParallel(c.width(), len(queues), func(i int) (err error) {
-		counts[i], err = c.messagesIn(queues[i])
+		if queues[i] != "" {
+			counts[i], err = c.messagesIn(queues[i])
+		}
 		return err
 	})
 	return counts, errs

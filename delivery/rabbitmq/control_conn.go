@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -148,13 +149,11 @@ func (t *Transport) Depth(ctx context.Context) (map[delivery.Priority]delivery.D
 }
 
 func (t *Transport) depth(conn *connection) (map[delivery.Priority]delivery.Depth, error) {
-	queues := make([]string, len(t.sources), len(t.sources)+1)
+	queues := make([]string, 0, len(t.sources)+len(t.unroutable))
 	for i := range t.sources {
-		queues[i] = t.sources[i].queue
+		queues = append(queues, t.sources[i].queue)
 	}
-	if unroutable := t.topology.UnroutableQueue; unroutable != "" {
-		queues = append(queues, unroutable)
-	}
+	queues = append(queues, t.topology.UnroutableQueue, t.topology.LostQueue)
 	counts, faults := conn.messagesInEach(queues)
 	depths := make(map[delivery.Priority]delivery.Depth)
 	for _, priority := range delivery.Priorities() {
@@ -169,25 +168,31 @@ func (t *Transport) depth(conn *connection) (map[delivery.Priority]delivery.Dept
 		depth.Messages += int64(counts[i])
 		depths[source.lowest()] = depth
 	}
-	if last := len(t.sources); last < len(queues) && faults[last] == nil {
-		t.logUnroutable(queues[last], int64(counts[last]))
-	}
+	t.logUnroutable(queues[len(t.sources):], counts[len(t.sources):])
 	return depths, nil
 }
 
 // logUnroutable logs how many messages wait that found no queue, whenever that
 // has changed. They wait for good where no Collector runs.
-func (t *Transport) logUnroutable(queue string, count int64) {
-	if before := t.unroutable.Swap(count); count > 0 && before != count {
-		t.config.Logger.Warn("rabbitmq_unroutable", "queue", queue, "messages", count)
+func (t *Transport) logUnroutable(queues []string, counts []int) {
+	for i, queue := range queues {
+		count := int64(counts[i])
+		if before := t.unroutable[i].Swap(count); count > 0 && before != count {
+			t.config.Logger.Warn("rabbitmq_unroutable", "queue", queue, "messages", count)
+		}
 	}
 }
 
 // Waiting is how many messages wait in the broker beside those that Depth counts.
 type Waiting struct {
-	Delayed     int64 // in the delay ladder, until they are due
+	// Delayed is how many are in the delay ladder until they are due. That is for all
+	// names of the virtual host, which share the ladder.
+	Delayed     int64
 	DeadLetters int64 // in the dead-letter queue, for a Collector
 	Unroutable  int64 // in Topology.UnroutableQueue, for a Collector
+	// Lost is how many are in Topology.LostQueue, of any name: all that is left of a
+	// name whose queues somebody has deleted. Nobody fetches them.
+	Lost int64
 }
 
 // Waiting counts what waits beside the queues that are fetched from.
@@ -202,14 +207,15 @@ func (t *Transport) waiting(conn *connection) (Waiting, error) {
 			queues, sums = append(queues, queue), append(sums, sum)
 		}
 	}
-	for _, queue := range t.topology.ladderQueues() {
+	for _, queue := range slices.Concat(t.topology.ladderQueues(), t.formerLadder) {
 		count(&waiting.Delayed, queue)
 	}
 	count(&waiting.DeadLetters, t.topology.DeadLetterQueue)
 	count(&waiting.Unroutable, t.topology.UnroutableQueue)
+	count(&waiting.Lost, t.topology.LostQueue)
 	counts, faults := conn.messagesInEach(queues)
 	for i, queue := range queues {
-		if queue == t.topology.UnroutableQueue && isCode(faults[i], amqp.NotFound) {
+		if isCode(faults[i], amqp.NotFound) && (queue == t.topology.UnroutableQueue || slices.Contains(t.formerLadder, queue)) {
 			continue
 		}
 		if faults[i] != nil {

@@ -35,7 +35,6 @@ const topologyTimeout = 30 * time.Second
 // *TopologyError; a lost connection has its own error.
 func (t *declaredTopology) establish(ctx context.Context, c *connection) error {
 	return c.within(ctx, topologyTimeout, func() error {
-		defer c.closeIdle()
 		var err error
 		for _, requests := range t.requests(t.passive) {
 			if t.oneByOne {
@@ -74,6 +73,7 @@ func (t *declaredTopology) renew(ctx context.Context, c *connection) (err error)
 			t.expired.Store(true)
 		}
 	}()
+	defer c.within(ctx, topologyTimeout, c.closeIdle) //nolint:errcheck // then the connection is lost, which is noticed
 	if !t.passive {
 		err := t.establish(ctx, c)
 		var fault *TopologyError
@@ -88,7 +88,6 @@ func (t *declaredTopology) renew(ctx context.Context, c *connection) (err error)
 		}
 	}
 	return c.within(ctx, topologyTimeout, func() error {
-		defer c.closeIdle()
 		missing, err := t.missingExchanges(c)
 		if err != nil {
 			return err

@@ -63,7 +63,7 @@
 // # Delays
 //
 // Delays pass in the broker, in the delay ladder: a row of queues that each hold
-// messages for a fixed time, see Quorum. It needs no plugin, and neither a
+// messages for a fixed time, see Quorum. All names of a virtual host share it. It needs no plugin, and neither a
 // redelivery nor a lost consumer disturbs it. When a node crashes, what was on its
 // way between two of these queues may come three minutes late: so long the broker
 // waits for its own confirm (dead_letter_worker_publisher_confirm_timeout in
@@ -76,8 +76,10 @@
 // as well: what was rejected, has expired, or exceeded a queue's delivery limit or
 // length. A Collector moves all of them into a store, where they can be looked at
 // and requeued. It also takes delayed messages that found no queue when they were
-// due, because somebody had deleted it: until then they wait in <name>.unroutable,
-// which Transport.Waiting counts and Depth logs.
+// due, because somebody had deleted it: until then they wait in <name>.unroutable.
+// Where that is gone as well, they wait in barid.lost, which no name's Collector takes
+// from; an administrator can move them. Transport.Waiting counts both, and Depth logs
+// them.
 //
 //	collector, err := rabbitmq.NewCollector(transport, manager, rabbitmq.CollectorConfig{})
 //	err = collector.Run(ctx)
@@ -119,16 +121,18 @@
 // Another number of shards sends nearly every recipient to another queue. What
 // waits in the old queues stays there, and is still fetched: Open looks for such
 // queues and logs each as rabbitmq_leftover_queue, and Depth counts them. So
-// nothing is lost. But there is no order between a recipient's messages in the old
-// and in the new queue, nor while processes with different numbers send. To keep
-// the order, stop the publishers, wait until Depth is 0 and Transport.Waiting tells
-// of nothing delayed, and change the number in all processes. An old queue can be
-// deleted when it is empty and no process uses its number any longer. What is still
-// delayed for it by then becomes a dead letter.
+// nothing is lost. One with other arguments than the topology's is logged as an error
+// and not fetched, because it may be somebody else's. But there is no order between a
+// recipient's messages in the old and in the new queue, nor while processes with
+// different numbers send. To keep the order, stop the publishers, wait until Depth is 0
+// and nothing is delayed, and change the number in all processes. An old queue can be
+// deleted when it is empty and no process uses its number any longer, the highest
+// number first: a queue beyond a number that is missing is not found. What is still
+// delayed for it by then waits in <name>.unroutable, and becomes a dead letter.
 //
-// Open does not look for old queues with Config.Passive. Otherwise it tries one
-// number after another, until a queue does not exist; for that one the broker logs
-// an error, not_found, each time.
+// Open does not look for old queues with Config.Passive. Otherwise it tries the first
+// number, then the next two, the next four and so on, until it finds none; for each
+// queue that does not exist the broker logs an error, not_found.
 //
 // # Errors
 //

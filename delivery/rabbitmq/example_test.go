@@ -16,13 +16,11 @@ func ExampleQuorum() {
 	for _, level := range topology.Levels {
 		fmt.Println(level.Priority, "->", level.Queue)
 	}
-	fmt.Println(len(topology.Queues), "queues")
 	// Output:
 	// urgent -> orders.urgent
 	// high -> orders.high
 	// normal -> orders.normal
 	// low -> orders.low
-	// 26 queues
 }
 
 // A Topology of your own is Quorum's with changes, here a bound on each work

@@ -159,11 +159,48 @@ func (w logWriter) Write(p []byte) (int, error) {
 func withoutLadder(topology func(string, Version) Topology) func(string, Version) Topology {
 	return func(name string, server Version) Topology {
 		t := topology(name, server)
-		ladder := func(part string) bool { return strings.HasPrefix(part, name+".delay.") || part == name+".due" }
+		ladder := func(part string) bool { return strings.HasPrefix(part, "barid.") }
 		t.Exchanges = slices.DeleteFunc(t.Exchanges, func(e Exchange) bool { return ladder(e.Name) })
 		t.Queues = slices.DeleteFunc(t.Queues, func(q Queue) bool { return ladder(q.Name) })
 		t.Bindings = slices.DeleteFunc(t.Bindings, func(b Binding) bool { return ladder(b.Source) })
+		t.LostQueue = ""
 		t.Delays = nil
+		return t
+	}
+}
+
+// withLadder is a topology whose delay ladder has another prefix than barid. For tests
+// that look at what is in it, or break it.
+func withLadder(topology func(string, Version) Topology, prefix string) func(string, Version) Topology {
+	return func(name string, server Version) Topology {
+		t := topology(name, server)
+		own := func(part *string) {
+			if rest, shared := strings.CutPrefix(*part, "barid."); shared {
+				*part = prefix + rest
+			}
+		}
+		ownIn := func(arguments map[string]any, key string) {
+			if part, found := arguments[key].(string); found {
+				own(&part)
+				arguments[key] = part
+			}
+		}
+		for i := range t.Exchanges {
+			own(&t.Exchanges[i].Name)
+			ownIn(t.Exchanges[i].Arguments, "alternate-exchange")
+		}
+		for i := range t.Queues {
+			own(&t.Queues[i].Name)
+			ownIn(t.Queues[i].Arguments, "x-dead-letter-exchange")
+		}
+		for i := range t.Bindings {
+			own(&t.Bindings[i].Source)
+			own(&t.Bindings[i].Destination)
+		}
+		for i := range t.Delays {
+			own(&t.Delays[i])
+		}
+		own(&t.LostQueue)
 		return t
 	}
 }

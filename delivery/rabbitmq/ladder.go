@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
 )
 
 const (
@@ -18,19 +20,31 @@ const (
 	maxShortBytes = 255
 )
 
-// addLadder adds the delay ladder, see Quorum, to a topology that has its levels.
-func addLadder(t *Topology, name string) {
-	due := name + ".due"
+// The prefixes of delay ladders. All names of a virtual host share the ladder of their
+// kind, in all versions of this package. So its arguments must never change.
+const (
+	quorumLadder  = "barid."
+	classicLadder = "barid.classic."
+)
+
+// addLadder adds the delay ladder with a prefix, see Quorum, to a topology that has
+// its levels, and binds the end of it to their queues.
+func addLadder(t *Topology, name, prefix string) {
+	due, unroutable := prefix+"due", prefix+"unroutable"
+	t.LostQueue = prefix + "lost"
 	// At-least-once dead lettering keeps a message in its queue until another queue
-	// has taken it. Without the alternate exchange, one missing queue would so block
-	// a whole level of the ladder.
-	t.Exchanges = append(t.Exchanges, Exchange{Name: due, Kind: "topic", Arguments: map[string]any{"alternate-exchange": unroutable(name)}})
-	for i := range ladderLevels {
-		t.Delays = append(t.Delays, name+".delay."+strconv.Itoa(i))
-		t.Exchanges = append(t.Exchanges, Exchange{Name: t.Delays[i], Kind: "topic"})
-	}
+	// has taken it. Without the alternate exchanges, one missing queue would so block
+	// a whole level of the ladder, and with it all names.
+	t.Exchanges = append(t.Exchanges,
+		Exchange{Name: due, Kind: "topic", Arguments: map[string]any{"alternate-exchange": unroutable}},
+		Exchange{Name: unroutable, Kind: "topic", Arguments: map[string]any{"alternate-exchange": t.LostQueue}},
+		Exchange{Name: t.LostQueue, Kind: "fanout"})
+	t.Queues = append(t.Queues, Queue{Name: t.LostQueue, Arguments: map[string]any{"x-queue-type": "quorum"}})
 	next := due
-	for i, level := range t.Delays {
+	for i := range ladderLevels {
+		level := prefix + "delay." + strconv.Itoa(i)
+		t.Delays = append(t.Delays, level)
+		t.Exchanges = append(t.Exchanges, Exchange{Name: level, Kind: "topic"})
 		t.Queues = append(t.Queues, Queue{Name: level, Arguments: map[string]any{
 			"x-queue-type":           "quorum",
 			"x-message-ttl":          int64(1000) << i,
@@ -45,12 +59,22 @@ func addLadder(t *Topology, name string) {
 			Binding{Source: level, Key: higher + "0.#", Destination: next, ToExchange: true})
 		next = level
 	}
+	digits := strings.Repeat("*.", ladderLevels)
+	t.Bindings = append(t.Bindings,
+		Binding{Source: t.LostQueue, Destination: t.LostQueue},
+		Binding{Source: unroutable, Key: digits + ladderWord(name) + ".#", Destination: t.UnroutableQueue})
 	for _, level := range t.Levels {
-		last := Binding{Source: due, Key: strings.Repeat("*.", ladderLevels) + level.Address, Destination: level.Queue}
+		last := Binding{Source: due, Key: digits + level.Address, Destination: level.Queue}
 		if !slices.Contains(t.Bindings, last) {
 			t.Bindings = append(t.Bindings, last)
 		}
 	}
+}
+
+// ladderWord is a name as one word of a routing key, which tells it from all other
+// names. What has a meaning in the pattern of a binding is percent-encoded.
+func ladderWord(name string) string {
+	return strings.NewReplacer("%", "%25", ".", "%2E", "*", "%2A", "#", "%23").Replace(name)
 }
 
 // ladderKey is the routing key of a delayed message: the binary digits of the
@@ -66,7 +90,8 @@ func ladderKey(seconds uint64, levels int, address string) string {
 	return key.String()
 }
 
-// ladderQueues are the queues in which delayed messages wait.
+// ladderQueues are the queues in which delayed messages wait, those of all names
+// that share the ladder.
 func (t Topology) ladderQueues() []string {
 	var queues []string
 	for _, b := range t.Bindings {
@@ -75,6 +100,18 @@ func (t Topology) ladderQueues() []string {
 		}
 	}
 	return queues
+}
+
+// formerLadder are the queues of the delay ladder that the name had before it shared
+// one with others, or none if they are gone.
+func formerLadder(conn *connection, name string) (queues []string, err error) {
+	for i := range ladderLevels {
+		queues = append(queues, name+".delay."+strconv.Itoa(i))
+	}
+	if _, err = conn.messagesIn(queues[0]); isCode(err, amqp.NotFound) {
+		return nil, nil
+	}
+	return queues, err
 }
 
 // longestDelay is the longest that the ladder can hold a message.

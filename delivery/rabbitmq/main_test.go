@@ -1,6 +1,7 @@
 package rabbitmq
 
 import (
+	"flag"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -9,5 +10,8 @@ import (
 )
 
 var shared servers.Shared
+
+// distance has TestTransport run that far from the broker.
+var distance = flag.Duration("distance", 0, "how long everything takes each way in the conformance suite")
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(shared.Main(m)) }

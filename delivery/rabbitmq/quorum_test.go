@@ -15,15 +15,17 @@ func TestQuorumTopology(t *testing.T) {
 	text := topology.String()
 	for _, line := range []string{
 		"exchange orders direct\n",
-		"exchange orders.due topic alternate-exchange=orders.unroutable\n",
+		"exchange barid.due topic alternate-exchange=barid.unroutable\n",
+		"exchange barid.unroutable topic alternate-exchange=barid.lost\n",
+		`binding barid.unroutable -> orders.unroutable key="` + strings.Repeat("*.", 20) + `orders.#"` + "\n",
 		"queue orders.urgent x-dead-letter-exchange=orders.dlx x-dead-letter-routing-key=failed x-queue-type=quorum\n",
 		"queue orders.dlq x-queue-type=quorum\n",
-		"queue orders.delay.19 x-dead-letter-exchange=orders.delay.18 x-dead-letter-strategy=at-least-once x-message-ttl=524288000 x-overflow=reject-publish x-queue-type=quorum\n",
-		"queue orders.delay.0 x-dead-letter-exchange=orders.due",
+		"queue barid.delay.19 x-dead-letter-exchange=barid.delay.18 x-dead-letter-strategy=at-least-once x-message-ttl=524288000 x-overflow=reject-publish x-queue-type=quorum\n",
+		"queue barid.delay.0 x-dead-letter-exchange=barid.due",
 		`binding orders -> orders.low key="low"` + "\n",
 		`binding orders.dlx -> orders.dlq key="failed"` + "\n",
-		`binding orders.delay.18 -> orders.delay.17 key="*.0.#"` + "\n",
-		`binding orders.delay.18 -> orders.delay.18 key="*.1.#"` + "\n",
+		`binding barid.delay.18 -> barid.delay.17 key="*.0.#"` + "\n",
+		`binding barid.delay.18 -> barid.delay.18 key="*.1.#"` + "\n",
 	} {
 		assert.Contains(t, text, line)
 	}

@@ -1,7 +1,7 @@
 package rabbitmq
 
 import (
-	"errors"
+	"log/slog"
 	"slices"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -94,8 +94,7 @@ func (s *source) priorityOf(d *amqp.Delivery) delivery.Priority {
 //
 // Shards are numbered without a gap. So it looks for the first number that is not
 // in use, then for the next two, the next four and so on, until it finds none.
-func leftovers(conn *connection, unsplit Topology, n int) ([]source, error) {
-	defer conn.closeIdle()
+func leftovers(conn *connection, unsplit Topology, n int, logger *slog.Logger) ([]source, error) {
 	var candidates []leftover
 	for _, s := range unsplit.sources() {
 		at := slices.IndexFunc(unsplit.Queues, func(q Queue) bool { return q.Name == s.queue })
@@ -107,7 +106,7 @@ func leftovers(conn *connection, unsplit Topology, n int) ([]source, error) {
 	first := 0
 	if n >= 2 {
 		var err error
-		if found, err = existing(conn, candidates); err != nil {
+		if found, err = existing(conn, candidates, logger); err != nil {
 			return nil, err
 		}
 		first = n
@@ -119,7 +118,7 @@ func leftovers(conn *connection, unsplit Topology, n int) ([]source, error) {
 				shards = append(shards, leftover{queue: c.queue.shard(number), levels: c.levels})
 			}
 		}
-		more, err := existing(conn, shards)
+		more, err := existing(conn, shards, logger)
 		if len(more) == 0 || err != nil {
 			return found, err
 		}
@@ -135,30 +134,37 @@ type leftover struct {
 	levels []Level // whose messages wait there
 }
 
-// existing are the sources of those that exist. A queue counts only if it has the
-// very arguments that it would have been declared with.
-func existing(conn *connection, candidates []leftover) (found []source, err error) {
-	exists := make([]bool, len(candidates))
-	faults := inParallel(conn.width(), len(candidates), func(i int) error {
-		queue := candidates[i].queue
-		_, err := conn.messagesIn(queue.Name)
-		if err == nil {
-			err = conn.make(queue.request(false))
-		}
-		exists[i] = err == nil
-		var reply *amqp.Error
-		if errors.As(err, &reply) && reply.Server && !conn.amqp.IsClosed() {
-			return nil
-		}
+// existing are the sources of those that exist, and logs them. One with other
+// arguments than it would have been declared with may be somebody else's, so it is only
+// logged.
+func existing(conn *connection, candidates []leftover, logger *slog.Logger) (found []source, err error) {
+	waiting := make([]int, len(candidates))
+	missing := inParallel(conn.width(), len(candidates), func(i int) (err error) {
+		waiting[i], err = conn.messagesIn(candidates[i].queue.Name)
 		return err
 	})
+	different := inParallel(conn.width(), len(candidates), func(i int) error {
+		if missing[i] == nil {
+			return conn.make(candidates[i].queue.request(false))
+		}
+		return nil
+	})
+	if conn.amqp.IsClosed() {
+		<-conn.gone
+		return nil, conn.cause
+	}
 	for i, c := range candidates {
-		if exists[i] {
+		switch {
+		case missing[i] != nil:
+		case different[i] == nil:
 			found = append(found, source{
 				queue: c.queue.Name, label: "leftover", levels: c.levels, leftover: true,
 				single: c.queue.Arguments[singleActive] == true,
 			})
+			logger.Warn("rabbitmq_leftover_queue", "queue", c.queue.Name, "messages", waiting[i])
+		default:
+			logger.Error("rabbitmq_leftover_queue", "queue", c.queue.Name, "messages", waiting[i], "error", different[i])
 		}
 	}
-	return found, errors.Join(faults...)
+	return found, nil
 }

@@ -3,6 +3,7 @@ package rabbitmq
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"testing"
 	"time"
 
@@ -109,7 +110,7 @@ func TestShardsLeftBehind(t *testing.T) {
 	}
 }
 
-// A queue that only has the name of a shard is not touched.
+// A queue that only has the name of a shard is not touched, but told of.
 func TestForeignQueueIsNoShard(t *testing.T) {
 	t.Parallel()
 	c := config(t, shared.AMQP(t))
@@ -119,7 +120,10 @@ func TestForeignQueueIsNoShard(t *testing.T) {
 		require.NoError(t, err)
 		publish(t, channel, Route{Key: foreign}, amqp.Publishing{Body: []byte("not ours")})
 	})
+	logged := make(chan struct{}, 1)
+	c.Logger = slog.New(slog.NewTextHandler(signalWriter{"level=ERROR msg=rabbitmq_leftover_queue queue=" + foreign + " messages=1", logged}, nil))
 	transport := open(t, c)
+	<-logged
 	assert.Len(t, transport.sources, 4)
 	subscription := subscribe(t, transport, 10)
 	require.Nil(t, sendWithin(t, transport, time.Minute, message("1")))

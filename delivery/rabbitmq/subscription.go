@@ -124,26 +124,31 @@ func (s *subscription) open(ctx context.Context) (conn *connection, channels []*
 	return conn, channels, err
 }
 
-// openChannels opens a channel for each source, or fails and leaves none. A
-// leftover that is gone has nil.
-func (s *subscription) openChannels(ctx context.Context, conn *connection) (channels []*consumerChannel, err error) {
+// openChannels opens a channel for each source, several at a time, or fails and
+// leaves none. A leftover that is gone has nil.
+func (s *subscription) openChannels(ctx context.Context, conn *connection) ([]*consumerChannel, error) {
 	if err := conn.checkNegotiated(len(s.sources) + declareChannels); err != nil {
 		return nil, err
 	}
-	for i := range s.sources {
+	channels := make([]*consumerChannel, len(s.sources))
+	faults := inParallel(conn.width(), len(s.sources), func(i int) (err error) {
 		source := &s.sources[i]
-		c, err := s.reopen(ctx, conn, source)
-		if err != nil && (!source.leftover || !isCode(err, amqp.NotFound)) {
-			for _, c := range channels {
-				if c != nil {
-					c.close(conn)
-				}
-			}
-			return nil, err
+		channels[i], err = s.reopen(ctx, conn, source)
+		if source.leftover && isCode(err, amqp.NotFound) {
+			return nil
 		}
-		channels = append(channels, c)
+		return err
+	})
+	at := slices.IndexFunc(faults, func(err error) bool { return err != nil })
+	if at < 0 {
+		return channels, nil
 	}
-	return channels, nil
+	for _, c := range channels {
+		if c != nil {
+			c.close(conn)
+		}
+	}
+	return nil, faults[at]
 }
 
 // reopen opens a channel after an outage, which may have cost the queue.

@@ -39,6 +39,9 @@ type Topology struct {
 	// queue when they were due, because somebody had deleted it. It may be empty, and
 	// the queue may be missing.
 	UnroutableQueue string
+	// LostQueue is where they wait when that queue has been deleted, too. It may be
+	// empty.
+	LostQueue string
 }
 
 // Exchange is a durable exchange.

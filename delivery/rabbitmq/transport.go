@@ -21,12 +21,15 @@ type Transport struct {
 	config   Config
 	dialer   *dialer
 	topology declaredTopology
-	levels   [4]Level     // by priority, the lowest first, each with at least one shard
-	sources  []source     // where messages are fetched
-	headers  atomic.Int64 // bound of a message's headers
-	maxBody  atomic.Int64 // bound of a body: ours, or the broker's if that is lower
+	levels   [4]Level // by priority, the lowest first, each with at least one shard
+	sources  []source // where messages are fetched
+	// formerLadder are the queues of the delay ladder that the name had before it
+	// shared one with others, if they are still there.
+	formerLadder []string
+	headers      atomic.Int64 // bound of a message's headers
+	maxBody      atomic.Int64 // bound of a body: ours, or the broker's if that is lower
 
-	unroutable atomic.Int64 // messages that found no queue, as last seen
+	unroutable [2]atomic.Int64 // messages that found no queue, as last seen, and those that are lost
 
 	publishConns publishConns
 	mender       mender
@@ -139,16 +142,18 @@ func (t *Transport) prepare(ctx context.Context, conn *connection) error {
 		return err
 	}
 	t.sources = t.topology.sources()
-	if t.config.Passive {
-		return nil
-	}
-	return conn.within(ctx, topologyTimeout, func() error {
-		left, err := leftovers(conn, unsplit, t.config.Shards)
-		for _, source := range left {
-			t.config.Logger.Warn("rabbitmq_leftover_queue", "queue", source.queue)
+	return conn.within(ctx, topologyTimeout, func() (err error) {
+		if !t.config.Passive {
+			if t.formerLadder, err = formerLadder(conn, t.config.Name); err != nil {
+				return err
+			}
+			left, err := leftovers(conn, unsplit, t.config.Shards, t.config.Logger)
+			if err != nil {
+				return err
+			}
+			t.sources = append(t.sources, left...)
 		}
-		t.sources = append(t.sources, left...)
-		return err
+		return conn.closeIdle()
 	})
 }
 

@@ -108,7 +108,7 @@ func channelException(r *rowTest) {
 		return p.tryPublish(10*time.Second, message)
 	}
 	p.raw(func(channel *amqp.Channel) {
-		require.NoError(r, channel.ExchangeDelete(p.transportConfig.Name+".delay.0", false, false))
+		require.NoError(r, channel.ExchangeDelete("barid.delay.0", false, false))
 	})
 	for range 3 {
 		require.ErrorIs(r, delayed("missing")[0], delivery.ErrUnroutable)
