@@ -75,8 +75,9 @@ type RetryWorkerConfig struct {
 	// Default 0, which keeps dead letters for ever; else at least 1 min.
 	DeadLetterRetention time.Duration
 
-	// Metrics takes barid_records_purged_total, barid_dead_letters_purged_total,
-	// barid_ack_timeouts_total and barid_dependency_up for the
+	// Metrics takes barid_records, every 15 s or, where counting takes long, a twentieth
+	// of the time; barid_records_purged_total, barid_dead_letters_purged_total,
+	// barid_ack_timeouts_total; and barid_dependency_up for the
 	// dependencies store, transport and dead_letters. Nil discards.
 	Metrics metrics.Recorder
 	// Logger: nil discards. Bodies and recipients are never logged.
@@ -233,6 +234,12 @@ func (w *RetryWorker) Run(ctx context.Context) error {
 	var beside sync.WaitGroup
 	defer beside.Wait()
 	beside.Go(func() { w.newRetention().run(ctx) })
+	if pinger, able := w.store.(Pinger); able {
+		beside.Go(func() { r.health.store.watch(ctx, pinger) })
+	}
+	if w.config.Metrics != metrics.Discard {
+		beside.Go(func() { w.watchRecords(ctx) })
+	}
 	if watcher, ok := w.store.(StoreWatcher); ok {
 		defer watcher.Watch(r.wakeup.noLaterThan)()
 	}

@@ -67,8 +67,11 @@ type Store interface {
 	// statuses, zero when there is none.
 	NextDue(ctx context.Context, queue string, statuses ...Status) (time.Time, error)
 
-	// Stats counts the records of the queue. An empty queue means all queues.
-	Stats(ctx context.Context, queue string) (RecordStats, error)
+	// Stats counts the records of the queue that have one of the statuses. An empty
+	// queue means all queues, and no status all statuses. To count what is pending,
+	// queued, retrying or sent should cost the less the less of that there is, however
+	// many records are delivered.
+	Stats(ctx context.Context, queue string, statuses ...Status) (RecordStats, error)
 
 	// Purge deletes up to limit records of the queue whose Status is final or failed
 	// and that were last changed before the time given, those first that were changed
