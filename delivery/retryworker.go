@@ -233,12 +233,12 @@ func (w *RetryWorker) Run(ctx context.Context) error {
 	defer r.session.keep(ctx, work)()
 	var beside sync.WaitGroup
 	defer beside.Wait()
-	beside.Go(func() { w.newRetention().run(ctx) })
+	beside.Go(func() { w.newRetention(r.health.store).run(ctx) })
 	if pinger, able := w.store.(Pinger); able {
 		beside.Go(func() { r.health.store.watch(ctx, pinger) })
 	}
 	if w.config.Metrics != metrics.Discard {
-		beside.Go(func() { w.watchRecords(ctx) })
+		beside.Go(func() { w.watchRecords(ctx, r.health.store) })
 	}
 	if watcher, ok := w.store.(StoreWatcher); ok {
 		defer watcher.Watch(r.wakeup.noLaterThan)()
@@ -276,7 +276,7 @@ func (w *RetryWorker) RunOnce(ctx context.Context) error {
 	r.stale.finish(work, time.Now().Add(w.config.Lease))
 	purging, done := context.WithTimeout(ctx, w.config.Lease)
 	defer done()
-	w.newRetention().purge(purging)
+	w.newRetention(r.health.store).purge(purging)
 	return errors.Join(ctx.Err(), r.outages())
 }
 

@@ -20,26 +20,25 @@ const (
 var waitingStatuses = [...]Status{StatusPending, StatusQueued, StatusRetrying, StatusSent} //nolint:gochecknoglobals // a constant
 
 // watchRecords keeps the gauges of what waits in the store, until ctx ends.
-func (w *RetryWorker) watchRecords(ctx context.Context) {
+func (w *RetryWorker) watchRecords(ctx context.Context, health *dependency) {
 	failed := false
-	for {
+	for wait := time.Duration(0); retry.Wait(ctx.Done(), wait); {
+		wait = recordsInterval
+		if health.err() != nil {
+			continue
+		}
 		began := time.Now()
 		limited := within(ctx, began, settleTimeout)
 		stats, err := w.store.Stats(limited, w.config.Queue, waitingStatuses[:]...)
 		limited.end()
-		took := time.Since(began)
+		wait = max(wait, countShare*time.Since(began))
 		switch {
-		case ctx.Err() != nil:
-			return
 		case err == nil:
 			w.tellRecords(&stats)
-		case !failed: // no reason to think that the store is down: counting may take too long
+		case !failed && ctx.Err() == nil: // the store need not be down: counting may take too long
 			w.config.Logger.LogAttrs(ctx, slog.LevelWarn, "records not counted", slog.String("queue", w.config.Queue), errorAttr(err))
 		}
 		failed = err != nil
-		if !retry.Wait(ctx.Done(), max(recordsInterval, countShare*took)) {
-			return
-		}
 	}
 }
 
