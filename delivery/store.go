@@ -92,8 +92,8 @@ type StoreWatcher interface {
 // RecordsOnly is store for a host that runs no RetryWorker on it. Give what it
 // returns to the publishers and the consumers. A message is durable when the
 // transport has confirmed it then, retries and messages with a NotBefore wait in
-// the transport, and the store only records what has become of them.
-// NewRetryWorker rejects it.
+// the transport, and the store only records what has become of them. Nobody deletes
+// old records: call Store.Purge now and then. NewRetryWorker rejects it.
 //
 // The abilities of store are kept: it is a StoreWatcher and a Pinger where store
 // is one. A wrapper of the host's own goes inside: around what RecordsOnly
