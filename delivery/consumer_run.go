@@ -83,6 +83,9 @@ func (r *consumerRun) until(ctx context.Context) error {
 		transport := newDependency("transport", r.metrics.recorder, r.config.Logger)
 		watchers.Go(func() { r.metrics.watchDepth(watching, depther, transport) })
 	}
+	if pinger, able := r.config.Idempotency.(Pinger); able {
+		watchers.Go(func() { r.stages.keys.watch(watching, pinger) })
+	}
 	unwatch := watchBreakers(r.config, r.metrics)
 
 	received := r.receive(ctx)

@@ -23,6 +23,7 @@ type dependency struct {
 	logger *slog.Logger
 	most   time.Duration // the longest wait
 	well   atomic.Bool   // it answered last
+	asked  atomic.Bool   // since watch looked last
 
 	exporting sync.Mutex
 
@@ -43,6 +44,7 @@ func newDependency(name string, recorder metrics.Recorder, logger *slog.Logger) 
 
 // failed notes a failure.
 func (d *dependency) failed(ctx context.Context, err error) {
+	d.asked.Store(true)
 	d.mu.Lock()
 	d.well.Store(false)
 	first := d.failures == 0
@@ -58,6 +60,9 @@ func (d *dependency) failed(ctx context.Context, err error) {
 
 // answered notes that the dependency is well.
 func (d *dependency) answered(ctx context.Context) {
+	if !d.asked.Load() {
+		d.asked.Store(true)
+	}
 	if d.well.Load() {
 		return // every message asks
 	}
@@ -69,6 +74,33 @@ func (d *dependency) answered(ctx context.Context) {
 	d.export()
 	if failures > 0 {
 		d.logger.LogAttrs(ctx, slog.LevelInfo, "dependency is back", slog.String("dependency", d.name), slog.Int("failures", failures))
+	}
+}
+
+// pingInterval is how often watch looks whether to ping.
+const pingInterval = 5 * time.Second
+
+// watch pings what nobody has asked for a while, so that the gauge tells the truth
+// without traffic, until ctx ends. What others found to fail though it answers a ping
+// is left to them.
+func (d *dependency) watch(ctx context.Context, pinger Pinger) {
+	silent := false // it did not answer the last ping
+	for retry.Wait(ctx.Done(), max(pingInterval, time.Until(d.over()))) {
+		if d.asked.Swap(false) && !silent {
+			continue
+		}
+		limited, cancel := context.WithTimeout(ctx, pingInterval)
+		err := guarded(func() error { return pinger.Ping(limited) })
+		cancel()
+		switch {
+		case ctx.Err() != nil:
+		case err != nil:
+			silent = true
+			d.failed(ctx, err)
+		case silent || d.err() == nil:
+			silent = false
+			d.answered(ctx)
+		}
 	}
 }
 

@@ -152,7 +152,7 @@
 // A message store implements Store, with Record.Apply as the state machine that
 // all stores share, and may be a StoreWatcher and a Pinger. Its suite is
 // deliverytest.TestStore. Dead letters go to any DeadLetterer, which may be a
-// Resolver; dlq.Manager is both. Idempotency stores are described by package
+// Resolver and a Purger; dlq.Manager is both. Idempotency stores are described by package
 // idempotency, metrics by package metrics.
 //
 // What is made by a constructor that returns no error is a FaultReporter: it can

@@ -261,8 +261,8 @@ type volatileOutlet struct {
 func (o *volatileOutlet) Session() string { return o.session }
 
 // faultyRecords is the memory store of records with switches. Its operations are
-// "save", "update" with the first update's status, "claim", "renew", "purge" and
-// "next due".
+// "save", "update" with the first update's status, "claim", "renew", "purge",
+// "stats", "ping" and "next due".
 type faultyRecords struct {
 	*memory.Store
 	down    atomic.Bool
@@ -380,6 +380,21 @@ func (s *faultyRecords) Purge(ctx context.Context, queue string, before time.Tim
 	})
 	s.mostPurged.Store(max(s.mostPurged.Load(), int64(n)))
 	return n, err
+}
+
+func (s *faultyRecords) Stats(ctx context.Context, queue string, statuses ...delivery.Status) (stats delivery.RecordStats, err error) {
+	if len(statuses) == 0 { // by a test
+		return s.Store.Stats(ctx, queue)
+	}
+	err = s.operation("stats", func() (err error) {
+		stats, err = s.Store.Stats(ctx, queue, statuses...)
+		return err
+	})
+	return stats, err
+}
+
+func (s *faultyRecords) Ping(ctx context.Context) error {
+	return s.operation("ping", func() error { return s.Store.Ping(ctx) })
 }
 
 func (s *faultyRecords) NextDue(ctx context.Context, queue string, statuses ...delivery.Status) (due time.Time, err error) {

@@ -37,7 +37,8 @@ const (
 // which they were saved. Its goroutine lives while there is something to send.
 //
 // What it does not get to (there is no room, the transport is down, the process
-// dies) is a RetryWorker's, from the record's DueAt on.
+// dies) is a RetryWorker's, from the record's DueAt on. What it had no room for, or
+// no time, it takes back itself where no RetryWorker is faster.
 type outbox struct {
 	store       Store
 	transport   Transport
@@ -60,6 +61,7 @@ type outbox struct {
 	bytes    int
 	sending  bool
 	ended    bool
+	left     leftBehind
 }
 
 // outgoing is a saved message that waits to be sent.
@@ -92,8 +94,9 @@ func newOutbox(transport Transport, config *PublisherConfig) *outbox {
 func (o *outbox) publish(ctx context.Context, batch []Envelope, now time.Time) []error {
 	errs, saved, exist := o.save(ctx, o.store, batch, now)
 	o.inDoubt.add(batch, errs, o.token)
-	o.inDoubt.forget(saved)
-	o.enqueue(saved, o.token, now)
+	o.inDoubt.forget(saved.claimed)
+	o.enqueue(saved.claimed, o.token, now)
+	o.leave(saved.left, now, saved.largest)
 	o.resume(ctx, exist)
 	return o.conflicts(ctx, batch, exist, errs)
 }
@@ -127,10 +130,17 @@ func (o *outbox) conflicts(ctx context.Context, batch []Envelope, exist []string
 	return errs
 }
 
-// save returns an error for each envelope that is not durable by saver now, those
-// that are to be sent once it is certain that they stay saved, and the IDs of those
-// that exist already.
-func (o *outbox) save(ctx context.Context, saver Saver, batch []Envelope, now time.Time) (errs []error, saved []Envelope, exist []string) {
+// savedBatch is what was saved of a batch.
+type savedBatch struct {
+	claimed []Envelope // that the outbox is to send
+	left    int        // how many there was no room for, which are due
+	largest int        // body of the batch
+}
+
+// save returns an error for each envelope that is not durable by saver now, what is
+// to be sent once it is certain that it stays saved, and the IDs of those that exist
+// already.
+func (o *outbox) save(ctx context.Context, saver Saver, batch []Envelope, now time.Time) (errs []error, saved savedBatch, exist []string) {
 	records := o.pendingRecords(batch, now)
 	if errs = saver.Save(ctx, records...); errs != nil {
 		errs = eachOf(errs, len(batch))
@@ -143,9 +153,13 @@ func (o *outbox) save(ctx context.Context, saver Saver, batch []Envelope, now ti
 		}
 		switch {
 		case err == nil:
-			if records[i].ClaimedBy != "" {
-				saved = append(saved, batch[i])
+			switch {
+			case records[i].ClaimedBy != "":
+				saved.claimed = append(saved.claimed, batch[i])
+			case !records[i].DueAt.After(now):
+				saved.left++
 			}
+			saved.largest = max(saved.largest, len(batch[i].Body))
 		case errors.Is(err, ErrExists): // it is durable, and somebody sees to it
 			errs[i] = nil
 			exist = append(exist, batch[i].ID)
@@ -205,6 +219,7 @@ func (o *outbox) replay(ctx context.Context, batch []Envelope, now time.Time) []
 	progress, errs := updateEach(ctx, o.store, o.generationUpdates(batch, token, now)...)
 	var begun, missing []Envelope
 	var exist []string
+	var left, largest int
 	var places []int // of what is missing
 	for i, err := range errs {
 		switch {
@@ -212,6 +227,9 @@ func (o *outbox) replay(ctx context.Context, batch []Envelope, now time.Time) []
 			begun = append(begun, batch[i])
 		case err == nil:
 			exist = append(exist, batch[i].ID)
+			if progress[i].Status == StatusPending && progress[i].ClaimedBy == "" && !progress[i].DueAt.After(now) {
+				left, largest = left+1, max(largest, len(batch[i].Body))
+			}
 		case errors.Is(err, ErrLate): // this generation is under way, or the message done
 			errs[i] = nil
 		case errors.Is(err, ErrNotFound):
@@ -224,6 +242,7 @@ func (o *outbox) replay(ctx context.Context, batch []Envelope, now time.Time) []
 	o.inDoubt.add(batch, errs, token)
 	o.inDoubt.forget(begun)
 	o.enqueue(begun, token, now)
+	o.leave(left, now, largest)
 	o.resume(ctx, exist)
 	if len(missing) > 0 {
 		for k, err := range o.publish(ctx, missing, now) {
@@ -291,8 +310,9 @@ func (o *outbox) enqueue(envelopes []Envelope, token string, saved time.Time) {
 
 // committed is enqueue for what was saved in a transaction of the host's, which
 // may have been committed without it: a rollback to a savepoint takes it back.
-func (o *outbox) committed(envelopes []Envelope, saved time.Time) {
-	o.add(envelopes, o.token, saved, true)
+func (o *outbox) committed(batch savedBatch, saved time.Time) {
+	o.add(batch.claimed, o.token, saved, true)
+	o.leave(batch.left, saved, batch.largest)
 }
 
 func (o *outbox) add(envelopes []Envelope, token string, saved time.Time, unsure bool) {
@@ -324,25 +344,43 @@ func (o *outbox) add(envelopes []Envelope, token string, saved time.Time, unsure
 }
 
 func (o *outbox) sendWaiting() {
-	for batch := o.take(); batch != nil; batch = o.take() {
-		sure := o.lookUp(batch)
-		now := time.Now()
-		envelopes, tokens := make([]Envelope, 0, len(batch)), make([]string, 0, len(batch))
-		for i := range batch {
-			// A RetryWorker may take over at the end of the grace.
-			if now.Sub(batch[i].saved) < o.grace/2 && (!batch[i].unsure || sure[batch[i].envelope.ID]) {
-				envelopes, tokens = append(envelopes, batch[i].envelope), append(tokens, batch[i].token)
-			}
-		}
-		o.send(envelopes, tokens)
-		o.mu.Lock()
-		o.messages -= len(batch)
-		for i := range batch {
-			o.bytes -= len(batch[i].envelope.Body)
-		}
-		o.mu.Unlock()
-		clear(batch) // what is sent need not stay in memory until the rest is
+	for batch, more := o.take(); more; batch, more = o.take() {
+		o.sendBatch(batch)
+		o.sendBatch(o.takeBack()) // by turns: neither waits for all of the other
 	}
+}
+
+// sendBatch sends what is left of a batch for this outbox to send.
+func (o *outbox) sendBatch(batch []outgoing) {
+	if len(batch) == 0 {
+		return
+	}
+	sure := o.lookUp(batch)
+	now := time.Now()
+	envelopes, tokens := make([]Envelope, 0, len(batch)), make([]string, 0, len(batch))
+	var late savedBatch
+	var due time.Time
+	for i := range batch {
+		switch waiting := &batch[i]; {
+		case now.Sub(waiting.saved) >= o.grace/2: // a RetryWorker may take over at the end of the grace
+			late.left, late.largest = late.left+1, max(late.largest, len(waiting.envelope.Body))
+			due = waiting.saved.Add(o.grace)
+		case !waiting.unsure || sure[waiting.envelope.ID]:
+			envelopes, tokens = append(envelopes, waiting.envelope), append(tokens, waiting.token)
+		}
+	}
+	failed := o.send(envelopes, tokens)
+	o.mu.Lock()
+	o.left.tried(failed, time.Now())
+	if !o.ended && late.left > 0 {
+		o.left.add(late.left, due, late.largest)
+	}
+	o.messages -= len(batch)
+	for i := range batch {
+		o.bytes -= len(batch[i].envelope.Body)
+	}
+	o.mu.Unlock()
+	clear(batch) // what is sent need not stay in memory until the rest is
 }
 
 // lookUp returns which of the messages of a batch that it is unsure of are saved,
@@ -368,26 +406,31 @@ func (o *outbox) lookUp(batch []outgoing) (sure map[string]bool) {
 	return sure
 }
 
-func (o *outbox) take() []outgoing {
+// take takes what is to be sent next, which may be nothing while there is more to
+// look for.
+func (o *outbox) take() (batch []outgoing, more bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if len(o.waiting) == 0 {
+	n := min(len(o.waiting), outboxBatch)
+	switch {
+	case n > 0:
+		batch = o.waiting[:n:n]
+		o.waiting = o.waiting[n:]
+	case o.ended || !o.left.due(time.Now()):
 		o.waiting = nil
 		o.sending = false
+		o.sendLater()
 		o.sent.Broadcast()
-		return nil
+		return nil, false
 	}
-	n := min(len(o.waiting), outboxBatch)
-	batch := o.waiting[:n:n]
-	o.waiting = o.waiting[n:]
-	return batch
+	return batch, true
 }
 
 // send sends a batch, claimed by tokens, and has recorded what the transport
-// confirmed.
-func (o *outbox) send(batch []Envelope, tokens []string) {
+// confirmed. It returns whether that took none.
+func (o *outbox) send(batch []Envelope, tokens []string) (failed bool) {
 	if len(batch) == 0 {
-		return
+		return false
 	}
 	ctx, cancel := context.WithTimeout(o.life, min(o.grace/4, 30*time.Second))
 	errs := eachOf(o.transport.Send(ctx, batch), len(batch))
@@ -413,6 +456,7 @@ func (o *outbox) send(batch []Envelope, tokens []string) {
 			slog.Int("count", failures), errorAttr(failure))
 	}
 	o.confirmations.add(confirmed)
+	return failures == len(batch)
 }
 
 // finish waits until everything is sent and recorded, or ctx ends.
@@ -429,6 +473,9 @@ func (o *outbox) end() error {
 	defer o.stop()
 	o.mu.Lock()
 	o.ended, o.waiting = true, nil
+	if o.left.timer != nil {
+		o.left.timer.Stop()
+	}
 	o.mu.Unlock()
 	return o.confirmations.end()
 }

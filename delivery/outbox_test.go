@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -130,8 +131,9 @@ func TestPublishBeyondItsRoom(t *testing.T) {
 			batch = append(batch, to(fmt.Sprint(i)))
 		}
 		now := time.Now()
+		records.fail = once("claim", delivery.ErrStoreDown)
 		f.publish(batch...)
-		wait(5 * time.Second)
+		synctest.Wait()
 		f.empty()
 		record := records.record(t, "0")
 		assert.Equal(t, delivery.StatusPending, record.Status)
@@ -141,7 +143,128 @@ func TestPublishBeyondItsRoom(t *testing.T) {
 		f.publish(to("small"))
 		wait(5 * time.Second)
 		assert.Equal(t, delivery.StatusQueued, records.status(t, "small"))
+		for i := range batch {
+			assert.Equal(t, delivery.StatusQueued, records.status(t, fmt.Sprint(i)), "taken back, since no worker runs")
+		}
+		assert.EqualValues(t, 12, f.waiting())
 		require.NoError(t, f.publisher.Close(f.t.Context()))
+	})
+}
+
+// What several publishers leave behind, and a worker looks for too, is sent once,
+// without waiting for the end of anybody's grace.
+func TestWhatIsLeftIsSentOnce(t *testing.T) {
+	for name, working := range map[string]bool{"no worker": false, "a worker": true} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(f *fixture) {
+				f.outlet.onSend(func(context.Context, []delivery.Envelope) []error {
+					<-time.After(10 * time.Millisecond)
+					return nil
+				})
+				if working {
+					defer f.work(f.workerConfig())()
+				}
+				var publishers [2]*delivery.Publisher
+				for i := range publishers {
+					publisher, err := delivery.NewPublisher(f.outlet, delivery.PublisherConfig{Store: f.records, MaxOutgoing: 5})
+					require.NoError(t, err)
+					publishers[i] = publisher
+				}
+				const each = 300
+				var all sync.WaitGroup
+				for i := range 2 * each {
+					all.Go(func() {
+						assert.NoError(t, publishers[i%2].Publish(context.Background(), to(fmt.Sprint(i))))
+					})
+				}
+				all.Wait()
+				wait(20 * time.Second)
+				sent := f.outlet.sent()
+				assert.Len(t, sent, 2*each)
+				for id, times := range sent {
+					assert.Equal(t, 1, times, id)
+				}
+				for _, publisher := range publishers {
+					require.NoError(t, publisher.Close(context.Background()))
+				}
+			})
+		})
+	}
+}
+
+// A publisher that leaves much behind sends all of it before it closes, and no more
+// than that: what others left is theirs.
+func TestCloseSendsWhatWasLeft(t *testing.T) {
+	bubble(t, func(f *fixture) {
+		for i := range 2000 {
+			f.save(stored(fmt.Sprint("another's ", i), delivery.StatusPending, time.Now().Add(time.Millisecond)))
+		}
+		publisher, err := delivery.NewPublisher(f.outlet, delivery.PublisherConfig{Store: f.records, MaxOutgoing: 1})
+		require.NoError(t, err)
+		batch := make([]delivery.Message, 700)
+		for i := range batch {
+			batch[i] = to(fmt.Sprint(i))
+		}
+		require.NoError(t, publisher.Publish(context.Background(), batch...))
+		require.NoError(t, publisher.Close(context.Background()))
+		assert.Len(t, f.outlet.sent(), 700)
+	})
+}
+
+// A transport that is too slow for the grace gets the rest later, and one that is
+// down is left alone for a while.
+func TestSlowTransportGetsWhatIsLeft(t *testing.T) {
+	bubble(t, func(f *fixture) {
+		f.outlet.onSend(func(context.Context, []delivery.Envelope) []error {
+			<-time.After(10 * time.Second)
+			return nil
+		})
+		publisher, err := delivery.NewPublisher(f.outlet, delivery.PublisherConfig{Store: f.records, MaxOutgoing: 2000})
+		require.NoError(t, err)
+		batch := make([]delivery.Message, 2000)
+		for i := range batch {
+			batch[i] = to(fmt.Sprint(i))
+		}
+		require.NoError(t, publisher.Publish(context.Background(), batch...))
+		wait(10 * time.Minute)
+		sent := f.outlet.sent()
+		assert.Len(t, sent, 2000)
+		for id, times := range sent {
+			assert.Equal(t, 1, times, id)
+		}
+		require.NoError(t, publisher.Close(context.Background()))
+	})
+}
+
+func TestWhatIsLeftWaitsForTheTransport(t *testing.T) {
+	bubble(t, func(f *fixture) {
+		publisher, err := delivery.NewPublisher(f.outlet, delivery.PublisherConfig{Store: f.records, MaxOutgoing: 1, PendingGrace: time.Second})
+		require.NoError(t, err)
+		f.outlet.onSend(refusing(errDown))
+		batch := make([]delivery.Message, 5000)
+		for i := range batch {
+			batch[i] = to(fmt.Sprint(i))
+		}
+		require.NoError(t, publisher.Publish(context.Background(), batch...))
+		wait(time.Hour)
+		assert.Less(t, f.outlet.calls(), 200, "in an hour")
+		require.NoError(t, publisher.Close(context.Background()))
+	})
+}
+
+// The same holds for what was saved in a transaction of the host.
+func TestCommittedBeyondItsRoomIsSent(t *testing.T) {
+	bubble(t, func(f *fixture) {
+		publisher, err := delivery.NewPublisher(f.outlet, delivery.PublisherConfig{Store: f.records, MaxOutgoing: 1})
+		require.NoError(t, err)
+		committed, err := publisher.PublishIn(context.Background(), f.records, to("a"), to("b"), to("c"))
+		require.NoError(t, err)
+		wait(time.Second)
+		assert.Empty(t, f.outlet.sent())
+		committed()
+		wait(time.Second)
+		assert.Len(t, f.outlet.sent(), 3)
+		require.NoError(t, publisher.Close(context.Background()))
 	})
 }
 

@@ -52,8 +52,8 @@ type PublisherConfig struct {
 	PendingGrace time.Duration
 	// MaxOutgoing bounds how many saved messages wait here to be sent, except for
 	// those of calls that began at the same time. A call whose messages go beyond
-	// it, or beyond 64 MiB of bodies, saves them for RetryWorkers to send at once.
-	// Default 1000.
+	// it, or beyond 64 MiB of bodies, saves them for RetryWorkers to send at once; the
+	// publisher takes back, as it gets to it, what none has taken. Default 1000.
 	MaxOutgoing int
 	// Metrics takes barid_messages_published_total and barid_publish_seconds.
 	// Nil discards.

@@ -119,13 +119,16 @@ func TestForwardBeyondItsRoom(t *testing.T) {
 			batch = append(batch, delivery.Envelope{Message: to(id), Generation: 1})
 		}
 		now := time.Now()
+		records.fail = once("claim", delivery.ErrStoreDown)
 		require.NoError(t, f.publisher.Forward(f.t.Context(), batch...))
-		wait(5 * time.Second)
+		synctest.Wait()
 		f.empty()
 		record := records.record(t, "a")
 		assert.Equal(t, delivery.StatusPending, record.Status)
 		assert.Empty(t, record.ClaimedBy)
 		assert.Equal(t, now.UTC(), record.DueAt, "any worker may send it")
+		wait(5 * time.Second)
+		assert.EqualValues(t, 3, f.waiting(), "none runs")
 		require.NoError(t, f.publisher.Close(f.t.Context()))
 	})
 }

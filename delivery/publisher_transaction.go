@@ -39,7 +39,7 @@ func (p *Publisher) PublishIn(ctx context.Context, saver Saver, messages ...Mess
 	begin := time.Now()
 	batch := envelopesOf(messages, begin)
 	errs := p.validator.accept(batch)
-	var saved []Envelope
+	var saved savedBatch
 	if errs == nil && len(batch) > 0 {
 		errs, saved, _ = p.outbox.save(ctx, saver, batch, begin)
 	}

@@ -75,8 +75,9 @@ type RetryWorkerConfig struct {
 	// Default 0, which keeps dead letters for ever; else at least 1 min.
 	DeadLetterRetention time.Duration
 
-	// Metrics takes barid_records_purged_total, barid_dead_letters_purged_total,
-	// barid_ack_timeouts_total and barid_dependency_up for the
+	// Metrics takes barid_records, every 15 s or, where counting takes long, a twentieth
+	// of the time; barid_records_purged_total, barid_dead_letters_purged_total,
+	// barid_ack_timeouts_total; and barid_dependency_up for the
 	// dependencies store, transport and dead_letters. Nil discards.
 	Metrics metrics.Recorder
 	// Logger: nil discards. Bodies and recipients are never logged.
@@ -235,7 +236,13 @@ func (w *RetryWorker) Run(ctx context.Context) error {
 	defer r.session.keep(ctx, work)()
 	var beside sync.WaitGroup
 	defer beside.Wait()
-	beside.Go(func() { w.newRetention().run(ctx) })
+	beside.Go(func() { w.newRetention(r.health.store).run(ctx) })
+	if pinger, able := abilityOf[Pinger](w.store); able {
+		beside.Go(func() { r.health.store.watch(ctx, pinger) })
+	}
+	if w.config.Metrics != metrics.Discard {
+		beside.Go(func() { w.watchRecords(ctx, r.health.store) })
+	}
 	if watcher, ok := abilityOf[StoreWatcher](w.store); ok {
 		defer watcher.Watch(r.wakeup.noLaterThan)()
 	}
@@ -272,7 +279,7 @@ func (w *RetryWorker) RunOnce(ctx context.Context) error {
 	r.stale.finish(work, time.Now().Add(w.config.Lease))
 	purging, done := context.WithTimeout(ctx, w.config.Lease)
 	defer done()
-	w.newRetention().purge(purging)
+	w.newRetention(r.health.store).purge(purging)
 	return errors.Join(ctx.Err(), r.outages())
 }
 

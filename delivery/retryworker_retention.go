@@ -32,6 +32,7 @@ const (
 // it. Its failures delay nothing, so they don't count as the store's.
 type retention struct {
 	store   Store
+	health  *dependency // of the store, which is left alone while it is down
 	config  *RetryWorkerConfig
 	letters Purger // nil unless dead letters are purged
 
@@ -39,9 +40,10 @@ type retention struct {
 	failed                map[string]bool // the last try, by event
 }
 
-func (w *RetryWorker) newRetention() *retention {
+func (w *RetryWorker) newRetention(health *dependency) *retention {
 	r := &retention{
 		store:  w.store,
+		health: health,
 		config: &w.config,
 		purged: w.config.Metrics.Counter(metrics.RecordsPurgedTotal, metrics.LabelQueue, w.config.Queue),
 		failed: map[string]bool{},
@@ -66,7 +68,7 @@ func (r *retention) run(ctx context.Context) {
 
 // purge deletes everything that may be deleted, unless ctx ends before.
 func (r *retention) purge(ctx context.Context) {
-	if r.config.RecordRetention > 0 {
+	if r.config.RecordRetention > 0 && r.health.err() == nil {
 		purged, err := r.purgeRecords(ctx)
 		if purged > 0 {
 			r.purged.Add(int64(purged))

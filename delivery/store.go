@@ -70,8 +70,11 @@ type Store interface {
 	// statuses, zero when there is none.
 	NextDue(ctx context.Context, queue string, statuses ...Status) (time.Time, error)
 
-	// Stats counts the records of the queue. An empty queue means all queues.
-	Stats(ctx context.Context, queue string) (RecordStats, error)
+	// Stats counts the records of the queue that have one of the statuses. An empty
+	// queue means all queues, and no status all statuses. To count what is pending,
+	// queued, retrying or sent should cost the less the less of that there is, however
+	// many records are delivered.
+	Stats(ctx context.Context, queue string, statuses ...Status) (RecordStats, error)
 
 	// Purge deletes up to limit records of the queue whose Status is final or failed
 	// and that were last changed before the time given, those first that were changed
@@ -92,8 +95,8 @@ type StoreWatcher interface {
 // RecordsOnly is store for a host that runs no RetryWorker on it. Give what it
 // returns to the publishers and the consumers. A message is durable when the
 // transport has confirmed it then, retries and messages with a NotBefore wait in
-// the transport, and the store only records what has become of them.
-// NewRetryWorker rejects it.
+// the transport, and the store only records what has become of them. Nobody deletes
+// old records: call Store.Purge now and then. NewRetryWorker rejects it.
 //
 // The abilities of store are kept: it is a StoreWatcher and a Pinger where store
 // is one. A wrapper of the host's own goes inside, or has an Unwrap() Store: around

@@ -26,6 +26,7 @@
 //	barid_dead_letters_total{reason}                  counter    messages given up
 //	barid_dead_letters                                gauge      dead letters that are kept
 //	barid_dead_letters_purged_total                   counter    dead letters deleted after their retention
+//	barid_records{queue,status,priority}              gauge      records that wait in the message store
 //	barid_records_purged_total{queue}                 counter    records deleted after their retention
 //	barid_queue_depth{priority}                       gauge      messages that wait
 //	barid_queue_oldest_seconds{priority}              gauge      age of the oldest that waits

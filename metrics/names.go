@@ -31,6 +31,10 @@ const (
 	DeadLettersTotal = "barid_dead_letters_total"
 	// DeadLetters is how many dead letters are kept now.
 	DeadLetters = "barid_dead_letters"
+	// Records is how many records wait in the message store, by LabelQueue, LabelStatus
+	// (pending, queued, retrying or sent) and LabelPriority. Every retry worker of the
+	// queue tells the same number: take the largest, not the sum.
+	Records = "barid_records"
 	// DeadLettersPurgedTotal counts dead letters that were deleted because they had
 	// been kept for long enough. It has no labels.
 	DeadLettersPurgedTotal = "barid_dead_letters_purged_total"
@@ -76,6 +80,7 @@ const (
 	LabelResult     = "result"     // the idempotency store's answer
 	LabelDependency = "dependency" // a dependency's name
 	LabelQueue      = "queue"      // the queue that a record belongs to
+	LabelStatus     = "status"     // a record's status
 )
 
 // The outcomes of MessagesProcessedTotal.

@@ -41,6 +41,7 @@ type storeFault struct {
 	renew   func(ctx context.Context, s *memory.Store, queue, token string, until time.Time) error
 	nextDue func(ctx context.Context, s *memory.Store, queue string, statuses []delivery.Status) (time.Time, error)
 	stats   func(*delivery.RecordStats)
+	ofAll   bool // Stats counts all statuses
 	purge   func(ctx context.Context, s *memory.Store, queue string, before time.Time, limit int) (int, error)
 	watch   func(s *memory.Store, due func(time.Time)) func()
 	ping    func(ctx context.Context, s *memory.Store) error
@@ -95,8 +96,11 @@ func (b *brokenStore) NextDue(ctx context.Context, queue string, statuses ...del
 	return b.Store.NextDue(ctx, queue, statuses...)
 }
 
-func (b *brokenStore) Stats(ctx context.Context, queue string) (delivery.RecordStats, error) {
-	stats, err := b.Store.Stats(ctx, queue)
+func (b *brokenStore) Stats(ctx context.Context, queue string, statuses ...delivery.Status) (delivery.RecordStats, error) {
+	if b.fault.ofAll {
+		statuses = nil
+	}
+	stats, err := b.Store.Stats(ctx, queue, statuses...)
 	if err == nil && b.fault.stats != nil {
 		b.fault.stats(&stats)
 	}

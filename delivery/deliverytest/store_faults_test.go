@@ -157,6 +157,7 @@ var storeFaults = map[string]struct {
 	"miscounts": {storeFault{stats: func(s *delivery.RecordStats) {
 		s.Counts[delivery.StatusRead] = map[delivery.Priority]int{delivery.Low: 1}
 	}}, []string{"Stats", "Transitions"}},
+	"counts any status":      {storeFault{ofAll: true}, []string{"Stats"}},
 	"knows no oldest queued": {storeFault{stats: func(s *delivery.RecordStats) { s.OldestQueued = time.Time{} }}, []string{"Stats", "RandomSteps"}},
 	"knows no oldest":        {storeFault{stats: func(s *delivery.RecordStats) { s.OldestPending = time.Time{} }}, []string{"Stats", "SavesAtOnce"}},
 	"purges a little more": {storeFault{purge: func(ctx context.Context, s *memory.Store, queue string, before time.Time, limit int) (int, error) {

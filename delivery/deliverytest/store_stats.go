@@ -2,6 +2,7 @@ package deliverytest
 
 import (
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/esh3artech/barid/delivery"
@@ -45,9 +46,9 @@ func (t *storeSubtest) checkStats(want delivery.RecordStats) {
 	t.checkStatsOf("", want)
 }
 
-func (t *storeSubtest) checkStatsOf(queue string, want delivery.RecordStats) {
+func (t *storeSubtest) checkStatsOf(queue string, want delivery.RecordStats, statuses ...delivery.Status) {
 	t.Helper()
-	got, err := t.store.Stats(t.Context(), queue)
+	got, err := t.store.Stats(t.Context(), queue, statuses...)
 	if err != nil {
 		t.Fatalf("Stats: %v", err)
 	}
@@ -90,6 +91,14 @@ func storeStats(t *storeSubtest) {
 	check := func() {
 		t.Helper()
 		t.checkStats(statsOf(records))
+		all := delivery.Statuses()
+		for n, status := range all {
+			for _, statuses := range [][]delivery.Status{{status}, all[:n+1], {status, status, all[0]}} {
+				some := slices.DeleteFunc(slices.Clone(records), func(r delivery.Record) bool { return !slices.Contains(statuses, r.Status) })
+				t.checkStatsOf("", statsOf(some), statuses...)
+				t.checkStatsOf(storeQueue, statsOf(some), statuses...)
+			}
+		}
 	}
 	check()
 	stats, err := t.store.Stats(t.Context(), "")

@@ -201,17 +201,22 @@ func (r *recordIndex) claim(claim delivery.Claim, until time.Time) []delivery.Re
 	return claimed
 }
 
-// stats counts the records of a queue, or of all when its name is empty.
-func (r *recordIndex) stats(queue string) delivery.RecordStats {
+// stats counts the records with the statuses, of a queue, or of all when its name is
+// empty.
+func (r *recordIndex) stats(queue string, statuses []delivery.Status) delivery.RecordStats {
+	if len(statuses) == 0 {
+		all := delivery.Statuses()
+		statuses = all[:]
+	}
 	stats := delivery.RecordStats{Counts: map[delivery.Status]map[delivery.Priority]int{}}
 	var pending, queued earliest
 	for name, q := range r.queues {
 		if queue == "" || queue == name {
-			q.addTo(&stats)
-			if first := q.pending.first(); first != nil {
+			q.addTo(&stats, statuses)
+			if first := q.pending.first(); first != nil && slices.Contains(statuses, delivery.StatusPending) {
 				pending.add(first.record.CreatedAt)
 			}
-			if first := q.queued.first(); first != nil {
+			if first := q.queued.first(); first != nil && slices.Contains(statuses, delivery.StatusQueued) {
 				queued.add(first.record.UpdatedAt)
 			}
 		}
@@ -220,8 +225,11 @@ func (r *recordIndex) stats(queue string) delivery.RecordStats {
 	return stats
 }
 
-func (q *queueIndex) addTo(stats *delivery.RecordStats) {
+func (q *queueIndex) addTo(stats *delivery.RecordStats, statuses []delivery.Status) {
 	for status, counts := range q.counts {
+		if !slices.Contains(statuses, status) {
+			continue
+		}
 		if len(counts) > 0 && stats.Counts[status] == nil {
 			stats.Counts[status] = map[delivery.Priority]int{}
 		}

@@ -301,13 +301,13 @@ func (s *Store) Purge(ctx context.Context, queue string, before time.Time, limit
 }
 
 // Stats implements delivery.Store.
-func (s *Store) Stats(ctx context.Context, queue string) (delivery.RecordStats, error) {
+func (s *Store) Stats(ctx context.Context, queue string, statuses ...delivery.Status) (delivery.RecordStats, error) {
 	if err := s.usable(ctx); err != nil {
 		return delivery.RecordStats{}, err
 	}
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	return s.records.stats(queue), nil
+	return s.records.stats(queue, statuses), nil
 }
 
 // repeat is the errors of a call that failed as a whole.

@@ -95,6 +95,12 @@ func (s *Store) ExplainList(ctx context.Context, list delivery.RecordQuery) (pla
 	return plan, err
 }
 
+// ExplainAdoption is how the database finds records without a queue, with its own
+// settings, as Open asks it.
+func (s *Store) ExplainAdoption(ctx context.Context) (string, error) {
+	return s.explain(ctx, s.reader.db, queueless(s.records.progress.name, adoptChunk))
+}
+
 // Leases is how many leases there are.
 func (s *Store) Leases(ctx context.Context) (n int, err error) {
 	err = s.reader.read(ctx, "leases", func(q querier) error {

@@ -151,11 +151,8 @@ func (t *recordTables) moveFromLease(status delivery.Status) string {
 
 // dropLease deletes a lease that no record is under.
 func (t *recordTables) dropLease() string {
-	text := fmt.Sprintf("DELETE FROM %s WHERE token = %s AND queue = %s", t.leases, t.dialect.param(1), t.dialect.param(2))
-	for _, status := range leasedStatuses {
-		text += fmt.Sprintf(" AND NOT EXISTS (%s AND %s)", t.claimedBy(), isUnderLease(status))
-	}
-	return text
+	return fmt.Sprintf("DELETE FROM %s WHERE token = %s AND queue = %s AND NOT EXISTS (%s AND %s) AND NOT EXISTS (%[4]s AND %[6]s)",
+		t.leases, t.dialect.param(1), t.dialect.param(2), t.claimedBy(), isUnderLease(leasedStatuses[0]), isUnderLease(leasedStatuses[1]))
 }
 
 func isUnderLease(status delivery.Status) string {

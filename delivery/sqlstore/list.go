@@ -55,8 +55,7 @@ func (s *Store) List(ctx context.Context, q delivery.RecordQuery) (delivery.Reco
 // itself, in the index's order, so that no more is read than a page of each.
 func (t *recordTables) listQuery(scan *delivery.RecordScan) (text string, args []any) {
 	statuses, by := scan.Statuses, "m"
-	if len(statuses) > 0 && scan.Recipient == "" && scan.IdempotencyKey == "" &&
-		!slices.ContainsFunc(statuses, func(s delivery.Status) bool { return !strings.Contains(listedStatuses, quoted(s)) }) {
+	if len(statuses) > 0 && scan.Recipient == "" && scan.IdempotencyKey == "" && areListed(statuses) {
 		by = "p"
 	}
 	beyond, order := "<", "created_at DESC, %[1]sid DESC"
@@ -92,6 +91,11 @@ func (t *recordTables) listQuery(scan *delivery.RecordScan) (text string, args [
 		return parts[0], c.args
 	}
 	return ordered("SELECT * FROM ("+strings.Join(parts, " UNION ALL ")+") AS each", ""), c.args
+}
+
+// areListed returns whether all statuses are in listedStatuses.
+func areListed(statuses []delivery.Status) bool {
+	return !slices.ContainsFunc(statuses, func(s delivery.Status) bool { return !strings.Contains(listedStatuses, quoted(s)) })
 }
 
 // quoted is a status, which has been checked to be one, in SQL.

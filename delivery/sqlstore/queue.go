@@ -20,7 +20,7 @@ func adopt(ctx context.Context, db *sql.DB, d *dialect, tables string, config Co
 	if config.Queue == "" {
 		return withTimeout(ctx, config.Timeout, "looking for records without a queue", func(ctx context.Context) error {
 			var found int
-			err := db.QueryRowContext(ctx, "SELECT COUNT(*) FROM (SELECT 1 FROM "+table+" WHERE queue IS NULL LIMIT 1) AS one").Scan(&found)
+			err := db.QueryRowContext(ctx, "SELECT COUNT(*) FROM ("+queueless(table, 1)+") AS one").Scan(&found)
 			if err == nil && found > 0 {
 				return fmt.Errorf("%w: Queue is empty, but table %s has records from before records had a queue: set Queue to the name of theirs", ErrConfig, table)
 			}
@@ -28,8 +28,7 @@ func adopt(ctx context.Context, db *sql.DB, d *dialect, tables string, config Co
 		})
 	}
 	// Rows are locked in the order of IDs, as updates do.
-	text := fmt.Sprintf("UPDATE %s SET queue = %s WHERE id IN (SELECT id FROM %[1]s WHERE queue IS NULL ORDER BY id LIMIT %[3]d%[4]s)",
-		table, d.param(1), adoptChunk, d.rowLocks)
+	text := fmt.Sprintf("UPDATE %s SET queue = %s WHERE id IN (%s%s)", table, d.param(1), queueless(table, adoptChunk), d.rowLocks)
 	for {
 		var adopted int64
 		err := withTimeout(ctx, config.Timeout, "giving records a queue", func(ctx context.Context) error {
@@ -43,6 +42,12 @@ func adopt(ctx context.Context, db *sql.DB, d *dialect, tables string, config Co
 			return err
 		}
 	}
+}
+
+// queueless finds records without a queue, which have an index that is empty once
+// they have one.
+func queueless(table string, limit int) string {
+	return fmt.Sprintf("SELECT id FROM %s WHERE queue IS NULL ORDER BY id LIMIT %d", table, limit)
 }
 
 // checkQueue returns why a queue can't be stored, or nil.

@@ -79,3 +79,16 @@ func fillOldSchema(t *testing.T, db *sql.DB, dialect sqlstore.Dialect, prefix st
 		require.NoError(t, err)
 	}
 }
+
+// Open looks for records without a queue each time, and reads none of the others.
+func TestLookingForNoQueueUsesTheIndex(t *testing.T) {
+	onEachStore(t, func(t *testing.T, store *sqlstore.Store) {
+		fillEnded(t, store, 20_000)
+		for range 2 {
+			plan, err := store.ExplainAdoption(t.Context())
+			require.NoError(t, err)
+			require.Contains(t, plan, store.Prefix()+"progress_queueless")
+			require.NoError(t, store.Analyze(t.Context())) // before, and after that
+		}
+	})
+}

@@ -3,20 +3,24 @@ package sqlstore
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/esh3artech/barid/delivery"
 )
 
-// Stats implements delivery.Store. It reads the progress of all records, whatever
-// the queue.
-func (s *Store) Stats(ctx context.Context, queue string) (delivery.RecordStats, error) {
+// Stats implements delivery.Store. It reads the progress of all records with one of
+// the statuses, whatever the queue, and that of all records where a status is
+// delivered or read, or none is given.
+func (s *Store) Stats(ctx context.Context, queue string, statuses ...delivery.Status) (delivery.RecordStats, error) {
 	var stats delivery.RecordStats
-	c := &conditions{dialect: s.dialect}
-	if queue != "" {
-		c.add("queue = %s", []byte(queue))
+	asked := len(statuses) > 0
+	statuses = slices.DeleteFunc(slices.Clone(statuses), func(s delivery.Status) bool { return !s.Valid() })
+	if asked && len(statuses) == 0 {
+		return stats, ctx.Err()
 	}
-	text := fmt.Sprintf("SELECT status, priority, COUNT(*), MIN(created_at), MIN(updated_at) FROM %s%s GROUP BY status, priority", s.records.progress.name, c.where())
+	text, args := s.records.statsQuery(queue, statuses)
 	err := s.reader.read(ctx, "stats", func(q querier) error {
 		stats = delivery.RecordStats{Counts: make(map[delivery.Status]map[delivery.Priority]int)}
 		return query(ctx, q, func(answer scanner) error {
@@ -40,7 +44,26 @@ func (s *Store) Stats(ctx context.Context, queue string) (delivery.RecordStats, 
 			default:
 			}
 			return nil
-		}, text, c.args...)
+		}, text, args...)
 	})
 	return stats, err
+}
+
+func (t *recordTables) statsQuery(queue string, statuses []delivery.Status) (text string, args []any) {
+	c := &conditions{dialect: t.dialect}
+	if len(statuses) > 0 {
+		all := make([]string, len(statuses))
+		for i, status := range statuses {
+			all[i] = quoted(status)
+		}
+		c.add("status IN (" + strings.Join(all, ", ") + ")")
+		if areListed(statuses) {
+			c.add("status IN (" + listedStatuses + ")") // as the index says it
+		}
+	}
+	if queue != "" {
+		c.add("queue = %s", []byte(queue))
+	}
+	return fmt.Sprintf("SELECT status, priority, COUNT(*), MIN(created_at), MIN(updated_at) FROM %s%s GROUP BY status, priority",
+		t.progress.name, c.where()), c.args
 }

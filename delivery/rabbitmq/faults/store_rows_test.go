@@ -53,6 +53,10 @@ func storeRows() []row {
 			promise: "all others go on, the 5 are delivered afterwards", postgres: true, run: storeRowsLocked,
 		},
 		{
+			number: 41, fault: "message store: an ID in an open transaction", how: "a host's transaction has saved an ID and stays open for 4 s; 8 callers publish the same elsewhere",
+			promise: "all others go on, the callers learn that the outcome is unknown, it is sent once", postgres: true, run: storeTransactionOpen,
+		},
+		{
 			number: 41, fault: "message store's disk full, SQLite", how: "a file takes all of the tmpfs for 3 s; keys are there, too",
 			promise: "Publish fails in time, nothing acked that is not recorded, recovers by itself", needs: needTmpfs, run: storeFull,
 		},
@@ -228,6 +232,31 @@ func storeRowsLocked(r *rowTest) {
 		require.NoError(r, err)
 		require.EqualValues(r, 5, rows)
 		return func() { require.NoError(r, tx.Rollback()) }
+	})
+}
+
+// storeTransactionOpen has a host save a message in a transaction that it does not
+// end, while its clients publish the same message elsewhere, in vain.
+func storeTransactionOpen(r *rowTest) {
+	storeLock(r, r.postgres(r.sql), func(p *pipeline, tx *sql.Tx) func() {
+		held := p.messages("held", 1)
+		publisher := p.publisher.Load()
+		committed, err := publisher.PublishIn(r.ctx, p.store.In(tx), held...)
+		require.NoError(r, err)
+		var elsewhere sync.WaitGroup
+		for range callers {
+			elsewhere.Go(func() {
+				ctx, cancel := context.WithTimeout(r.ctx, time.Second)
+				defer cancel()
+				assert.ErrorIs(r, publisher.Publish(ctx, held...), delivery.ErrOutcomeUnknown)
+			})
+		}
+		return func() {
+			elsewhere.Wait()
+			require.NoError(r, tx.Commit())
+			committed()
+			p.publish(held...) // is there already
+		}
 	})
 }
 
