@@ -20,6 +20,8 @@ type Envelope struct {
 	Generation int `json:"generation"`
 	// History holds the last failures, oldest first, at most MaxHistory.
 	History []Failure `json:"history,omitempty"`
+
+	recorded bool // has a record, as far as can be told within one process
 }
 
 // Failure is one attempt that failed.
