@@ -121,7 +121,8 @@ type ConsumerConfig struct {
 	// before the message is acked. Retries wait in it, and a RetryWorker, which
 	// some process has to run, sends them when they are due; where none does, make
 	// the Store one of RecordsOnly. It is the Store of the publishers. Nil keeps no
-	// records.
+	// records: those that publishers make stay queued, which is a warning where the
+	// transport is within the process.
 	Store Store
 	// AckTimeout is for how long the end user's acknowledgment of a message that
 	// asks for one (Message.RequireAck) is awaited after the handler is done.

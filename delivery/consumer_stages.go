@@ -36,6 +36,7 @@ type stages struct {
 	handlers atomic.Int64  // handlers running now
 	busy     chan struct{} // gets one when the first of them begins
 	warned   sync.Once     // of acknowledgments that are not awaited
+	strayed  sync.Once     // warned of records that are not kept up
 }
 
 func newStages(c *Consumer, keys *dependency, suspects *suspects) *stages {
@@ -121,7 +122,19 @@ func (s *stages) read(m *inflight) error {
 	if envelope.RequireAck && s.config.Store == nil {
 		s.warnOfAcks(m)
 	}
+	if envelope.recorded && s.config.Store == nil {
+		s.warnOfRecords(m)
+	}
 	return nil
+}
+
+// warnOfRecords says once that publishers keep records, and this consumer does not
+// tell them what becomes of the messages.
+func (s *stages) warnOfRecords(m *inflight) {
+	s.strayed.Do(func() {
+		s.config.Logger.LogAttrs(context.Background(), slog.LevelWarn,
+			"records not kept up", slog.String("message_id", m.id()), slog.String("want", "ConsumerConfig.Store, as the publisher has"))
+	})
 }
 
 // warnOfAcks says once that an acknowledgment which was asked for is not awaited.

@@ -182,6 +182,34 @@ func TestQueueDepthIsReported(t *testing.T) {
 	})
 }
 
+// Records of messages that a consumer without a store handles stay as they are, which
+// is told where the transport is within the process.
+func TestRecordsWithoutAConsumersStore(t *testing.T) {
+	for name, publish := range map[string]func(f *fixture){
+		"none":         func(f *fixture) { f.publish(to("a"), to("b")) },
+		"outbox":       func(f *fixture) { f.outboxed(delivery.PublisherConfig{}); f.publish(to("a"), to("b")) },
+		"records only": func(f *fixture) { f.recordsOnly(); f.publish(to("a"), to("b")) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(f *fixture) {
+				config := f.config()
+				config.Logger = slog.New(slog.NewTextHandler(f.log, nil))
+				_, stop := f.consume(fine, config)
+				publish(f)
+				wait(time.Second)
+				want := 1
+				if name == "none" {
+					want = 0
+				}
+				assert.Equal(t, want, f.log.count(`msg="records not kept up"`))
+				assert.Equal(t, 2, f.processed(metrics.OutcomeDelivered))
+				require.NoError(t, stop())
+				require.NoError(t, f.publisher.Close(f.t.Context()))
+			})
+		})
+	}
+}
+
 func TestAcknowledgmentsWithoutAStore(t *testing.T) {
 	_, err := delivery.NewConsumer(memory.New(memory.Config{}), fine, delivery.ConsumerConfig{AckTimeout: time.Minute})
 	require.ErrorIs(t, err, delivery.ErrConfig)

@@ -55,7 +55,7 @@
 //
 // Publish returns when a message is saved, as pending, and sends it in the
 // background. PublishIn saves it within a transaction of the host. To publish an
-// ID again that has a record adds nothing. A Consumer records what became of the
+// ID again that has a record adds nothing, and is ErrConflict if it is another message. A Consumer records what became of the
 // message before it acks. Retries and scheduled messages wait in the store, and
 // not in the transport, until a RetryWorker sends them, which any number of
 // processes may run. Give publishers, consumers and workers the same Store. Where

@@ -23,6 +23,8 @@ type Envelope struct {
 	Crashes int `json:"crashes,omitempty"`
 	// History holds the last failures, oldest first, at most MaxHistory.
 	History []Failure `json:"history,omitempty"`
+
+	recorded bool // has a record, as far as can be told within one process
 }
 
 // Failure is one attempt that failed.

@@ -326,6 +326,7 @@ func (o *outbox) add(envelopes []Envelope, token string, saved time.Time, unsure
 		envelope.Body = bytes.Clone(envelope.Body)
 		envelope.Headers = maps.Clone(envelope.Headers)
 		envelope.History = slices.Clone(envelope.History)
+		envelope.recorded = true
 		added[i] = outgoing{envelope: envelope, token: token, saved: saved, unsure: unsure}
 		size += len(envelope.Body)
 	}

@@ -30,6 +30,9 @@ func newDirectSender(transport Transport, config *PublisherConfig) *directSender
 }
 
 func (s *directSender) publish(ctx context.Context, batch []Envelope, now time.Time) []error {
+	for i := range batch {
+		batch[i].recorded = s.store != nil
+	}
 	errs := s.send(ctx, batch, now)
 	logQueued(ctx, s.logger, batch, errs)
 	if s.store != nil {

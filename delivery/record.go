@@ -102,7 +102,7 @@ func (r *Record) failedUpdate(status Status, now time.Time, cause error) Update 
 
 // Envelope is the message as it goes to the transport for its next attempt.
 func (r *Record) Envelope() Envelope {
-	return Envelope{Message: r.Message, Attempt: r.RetryCount, Generation: r.Generation, History: r.History}
+	return Envelope{Message: r.Message, Attempt: r.RetryCount, Generation: r.Generation, History: r.History, recorded: true}
 }
 
 // Apply changes r by the update, or says why it does not: then r is as it was. It
