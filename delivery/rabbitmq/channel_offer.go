@@ -6,6 +6,8 @@ import (
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/esh3artech/barid/retry"
 )
 
 // channelOffer keeps one channel of a publishConn open, and offers it.
@@ -90,6 +92,9 @@ func (o *channelOffer) watch(ctx context.Context, conn *connection, closed <-cha
 		case round := <-missing:
 			if round < t.mender.rounds.Load() {
 				continue
+			}
+			if !retry.Wait(ctx.Done(), mendDelay) {
+				return ctx.Err()
 			}
 		case <-recheck.C:
 			if !t.topology.incomplete() {

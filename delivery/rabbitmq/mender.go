@@ -12,6 +12,11 @@ import (
 // again, after that has not helped.
 const futileFor = 5 * time.Second
 
+// mendDelay leaves the broker the time to cancel the consumers of a deleted queue. If
+// the queue is there again before that, a consumer may be left on neither of the two
+// (seen with 3.10 on a machine that was overloaded): nothing comes, and nothing tells.
+const mendDelay = 250 * time.Millisecond
+
 // mender has the topology declared again when the broker returns a message, because
 // somebody has deleted its queue or binding.
 type mender struct {
