@@ -2,7 +2,6 @@ package rabbitmq
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -107,7 +106,7 @@ func (c *connection) closeIdle() error {
 	idle := c.idle
 	c.idle = nil
 	c.mu.Unlock()
-	return errors.Join(inParallel(len(idle), len(idle), func(i int) error { return idle[i].Close() })...)
+	return firstOf(inParallel(len(idle), len(idle), func(i int) error { return idle[i].Close() }))
 }
 
 // width is how many requests to make at the same time, with a channel for each.
@@ -130,6 +129,16 @@ func inParallel(width, n int, f func(i int) error) []error {
 	}
 	all.Wait()
 	return errs
+}
+
+// firstOf is the first error that is one, or nil.
+func firstOf(errs []error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // messagesIn is how many messages wait in a queue.

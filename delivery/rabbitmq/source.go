@@ -56,6 +56,11 @@ func (t Topology) single(queue string) bool {
 // known.
 func (s *source) lowest() delivery.Priority { return s.levels[len(s.levels)-1].Priority }
 
+// sameLevel says whether messages of the same level wait in both.
+func (s *source) sameLevel(other *source) bool {
+	return len(s.levels) > 0 && len(other.levels) > 0 && s.levels[0].Priority == other.levels[0].Priority
+}
+
 // prefetch is the source's share of a level's prefetch. It is at least 2 if the
 // level's is, because a consumer leaves half of it to what can run.
 func (s *source) prefetch(level int) int { return max(min(level, 2), level/max(1, s.share)) }

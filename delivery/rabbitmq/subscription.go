@@ -124,31 +124,36 @@ func (s *subscription) open(ctx context.Context) (conn *connection, channels []*
 	return conn, channels, err
 }
 
-// openChannels opens a channel for each source, several at a time, or fails and
-// leaves none. A leftover that is gone has nil.
+// openChannels opens a channel for each source, or fails and leaves none. A leftover
+// that is gone has nil. It opens those of a level together, the highest level first, so
+// that what is urgent comes first.
 func (s *subscription) openChannels(ctx context.Context, conn *connection) ([]*consumerChannel, error) {
 	if err := conn.checkNegotiated(len(s.sources) + declareChannels); err != nil {
 		return nil, err
 	}
 	channels := make([]*consumerChannel, len(s.sources))
-	faults := inParallel(conn.width(), len(s.sources), func(i int) (err error) {
-		source := &s.sources[i]
-		channels[i], err = s.reopen(ctx, conn, source)
-		if source.leftover && isCode(err, amqp.NotFound) {
-			return nil
+	for first, end := 0, 0; first < len(s.sources); first = end {
+		for end < len(s.sources) && (end == first || s.sources[end].sameLevel(&s.sources[first])) {
+			end++
 		}
-		return err
-	})
-	at := slices.IndexFunc(faults, func(err error) bool { return err != nil })
-	if at < 0 {
-		return channels, nil
-	}
-	for _, c := range channels {
-		if c != nil {
-			c.close(conn)
+		faults := inParallel(conn.width(), end-first, func(i int) (err error) {
+			source := &s.sources[first+i]
+			channels[first+i], err = s.reopen(ctx, conn, source)
+			if source.leftover && isCode(err, amqp.NotFound) {
+				return nil
+			}
+			return err
+		})
+		if err := firstOf(faults); err != nil {
+			for _, c := range channels {
+				if c != nil {
+					c.close(conn)
+				}
+			}
+			return nil, err
 		}
 	}
-	return nil, faults[at]
+	return channels, nil
 }
 
 // reopen opens a channel after an outage, which may have cost the queue.

@@ -2,7 +2,6 @@ package rabbitmq
 
 import (
 	"errors"
-	"slices"
 	"strings"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -107,7 +106,7 @@ func (c *connection) makeAll(requests []topologyRequest) error {
 		})
 	})
 	switch {
-	case errors.Join(faults...) == nil:
+	case firstOf(faults) == nil:
 		return nil
 	case c.amqp.IsClosed():
 		<-c.gone
@@ -129,10 +128,7 @@ func (c *connection) makeEach(requests []topologyRequest, width int) error {
 		}
 		return err
 	})
-	if at := slices.IndexFunc(faults, func(err error) bool { return err != nil }); at >= 0 {
-		return faults[at]
-	}
-	return nil
+	return firstOf(faults)
 }
 
 // make makes one request.
