@@ -103,7 +103,7 @@ func (m *matrix) runAll(ctx context.Context) ([]result, error) {
 		results = append(results, r)
 		fmt.Println("matrix:", strings.Join(r.cells(), "  "))
 		if ctx.Err() != nil {
-			return results, errors.New("interrupted")
+			return results, errInterrupted
 		}
 	}
 	return results, nil
