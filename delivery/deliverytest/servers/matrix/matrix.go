@@ -144,7 +144,7 @@ func (m *matrix) environment(ctx context.Context, row row, release *release) (en
 			env = append(env, entry)
 		}
 	}
-	env = append(env, "TMPDIR="+m.data(), "CI=")
+	env = append(env, "TMPDIR="+m.data())
 	if row.release != machine {
 		found, err := programs(release.root, filepath.Join(m.temporary, "bin", row.release))
 		if err != nil {

@@ -190,8 +190,12 @@ func (r *release) complete(root string) error {
 // and changes nothing on the machine.
 type apt struct{ folder string }
 
-// prepare makes the state's folders, and names the mirror.
+// prepare makes the state's folders, and names the mirror. What an earlier run has
+// downloaded and not unpacked may be of other versions, and is removed.
 func (a apt) prepare(release string) error {
+	if err := os.RemoveAll(filepath.Join(a.folder, "archives")); err != nil {
+		return err
+	}
 	for _, folder := range []string{"lists/partial", "archives/partial"} {
 		if err := os.MkdirAll(filepath.Join(a.folder, folder), 0o755); err != nil {
 			return err
