@@ -13,7 +13,7 @@ type suite struct {
 }
 
 // sqliteTests are those that need no server.
-const sqliteTests = "^TestSQLite|./^SQLite$"
+const sqliteTests = "^TestSQLite|./^SQLite"
 
 var (
 	rabbitMQSuite = suite{name: "transport", packages: []string{"./delivery/rabbitmq"}}
