@@ -126,7 +126,7 @@ func (b *Breaker) notify() {
 func (c *Config) callGuarded(to *observer, change Change) {
 	defer func() {
 		if value := recover(); value != nil {
-			c.Logger.Error("observer of the breaker panicked", "breaker", change.Name, "to", change.To.String(),
+			c.Logger.Error("breaker observer panicked", "breaker", change.Name, "to", change.To.String(),
 				"panic", fmt.Sprint(value), "stack", string(debug.Stack()))
 		}
 	}()

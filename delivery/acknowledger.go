@@ -150,7 +150,7 @@ func (a *Acknowledger) report(ctx context.Context, ids []string, progress []Prog
 			a.seconds.Observe(max(0, now.Sub(p.SentAt).Seconds()))
 		}
 		if p.UpdatedAt.Equal(now) {
-			a.config.Logger.LogAttrs(ctx, slog.LevelInfo, "acknowledged",
+			a.config.Logger.LogAttrs(ctx, slog.LevelInfo, "message acknowledged",
 				slog.String("message_id", id), slog.String("status", string(p.Status)))
 		}
 	}

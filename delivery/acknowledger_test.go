@@ -112,12 +112,12 @@ func TestAcknowledgmentsAreOneCall(t *testing.T) {
 		require.Equal(f.t, delivery.StatusDelivered, f.get("a").Status)
 		require.Equal(f.t, delivery.StatusDelivered, f.get("b").Status)
 		require.Equal(f.t, 2, f.ackTimes(), "each once")
-		require.Equal(f.t, 2, f.log.count("msg=acknowledged"))
+		require.Equal(f.t, 2, f.log.count(`msg="message acknowledged"`))
 
 		wait(time.Second)
 		require.NoError(f.t, f.acknowledger().Read(context.Background(), "a", "b"))
 		require.Equal(f.t, 2, f.ackTimes(), "delivered before")
-		require.Equal(f.t, 4, f.log.count("msg=acknowledged"))
+		require.Equal(f.t, 4, f.log.count(`msg="message acknowledged"`))
 
 		err = f.acknowledger().Read(context.Background(), "1", "2", "3", "4", "5")
 		require.ErrorContains(f.t, err, "and 2 more")

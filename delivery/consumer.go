@@ -19,7 +19,8 @@ import (
 
 // ConsumerConfig configures a Consumer. The zero value is ready to use: no
 // retries, no suppression of duplicates, no breaker, and the transport's own
-// dead letters.
+// dead letters. A field that has no effect, because another one is not set, is a
+// warning to Logger.
 type ConsumerConfig struct {
 	// Name is the queue's: it scopes idempotency keys, signs dead letters, and the
 	// records of what the consumer has handled belong to it. All processes that
@@ -74,6 +75,23 @@ type ConsumerConfig struct {
 	// Retry-After. Default 1 h.
 	MaxRetryAfter time.Duration
 
+	// MaxCrashes is how often a message may be started without coming to an end,
+	// because its process died or was killed, before it becomes a dead letter with ReasonCrashed. First deliveries are not counted: what ends them
+	// may as well be a lost connection. The last start before the limit is made while
+	// no other suspect runs in the process, so that none is given up for what another
+	// one did.
+	//
+	// With Idempotency on a store that outlives the process, starts of what was
+	// delivered before are kept there, for IdempotencyWindow. Without, the transport
+	// has to know how often it delivered a message (quorum queues do, classic queues
+	// do not): then the message is sent again with a count when it is suspected, the
+	// limit is 5 at least, and in ordered mode nothing is counted. Messages that a
+	// RetryWorker sends again after their process has ended are counted by the
+	// idempotency store alone.
+	//
+	// Default 3 more than Retry allows retries, at most 20. Negative: no limit.
+	MaxCrashes int
+
 	// Idempotency suppresses duplicates. Nil handles every copy.
 	Idempotency idempotency.Store
 	// IdempotencyKey tells what duplicates have in common. Default Message.Key.
@@ -88,10 +106,11 @@ type ConsumerConfig struct {
 	// of duplicates. Default: the consumer pauses until it is back.
 	FailOpen bool
 
-	// Breaker, while open, pauses the consumer without counting an attempt.
-	// Nil: none.
+	// Breaker, while open, pauses the consumer without counting an attempt. In
+	// metrics and logs a breaker without a name has the consumer's, also one of
+	// KeyBreakers. Nil: none.
 	Breaker *breaker.Breaker
-	// KeyBreakers and BreakerKey, set together, give every key (a provider, a
+	// KeyBreakers and BreakerKey, set together and without Breaker, give every key (a provider, a
 	// webhook's host) a breaker of its own, which while open postpones that key's
 	// messages only. A key is logged when its breaker changes: do not make it of
 	// recipients if these must not be in the log.
@@ -125,6 +144,7 @@ type ConsumerConfig struct {
 	Logger *slog.Logger
 
 	settings error // what is wrong with the Settings that were put into it
+	managed  bool  // Settings were put into it
 }
 
 func (c ConsumerConfig) withDefaults(transport Transport) ConsumerConfig {
@@ -157,6 +177,9 @@ func (c ConsumerConfig) withDefaults(transport Transport) ConsumerConfig {
 	setDuration(&c.IdempotencyWindow, 24*time.Hour)
 	if c.Retry == nil {
 		c.Retry = retry.None{}
+	}
+	if c.MaxCrashes == 0 {
+		c.MaxCrashes = defaultMaxCrashes(c.Retry)
 	}
 	if c.IdempotencyKey == nil {
 		c.IdempotencyKey = func(m Message) string { return m.Key() }
@@ -217,6 +240,9 @@ func (c ConsumerConfig) validate() error {
 	if (c.KeyBreakers == nil) != (c.BreakerKey == nil) {
 		fault("KeyBreakers and BreakerKey go together, set both or none")
 	}
+	if c.Breaker != nil && c.KeyBreakers != nil {
+		fault("Breaker and KeyBreakers exclude each other, set one")
+	}
 	if c.DeadLetters == nil {
 		fault("DeadLetters is nil, and the transport keeps none of its own: use dlq.NewManager")
 	}
@@ -243,6 +269,21 @@ func (c ConsumerConfig) validate() error {
 	return errors.Join(faults...)
 }
 
+// idleFields are those that may have no effect. They are asked before the defaults are
+// filled in.
+func (c *ConsumerConfig) idleFields() []idleField {
+	keys := c.Idempotency != nil
+	return []idleField{
+		{"ConsumerConfig.IdempotencyKey", "Idempotency", c.IdempotencyKey != nil && !keys},
+		{"ConsumerConfig.IdempotencyLease", "Idempotency", c.IdempotencyLease != 0 && !keys},
+		{"ConsumerConfig.IdempotencyWindow", "Idempotency", c.IdempotencyWindow != 0 && !keys && !c.managed},
+		{"ConsumerConfig.FailOpen", "Idempotency", c.FailOpen && !keys},
+		{"ConsumerConfig.MaxRetryAfter", "Retry", c.MaxRetryAfter != 0 && c.Retry == nil},
+		{"ConsumerConfig.MaxHold", "Ordered", c.MaxHold != 0 && !c.Ordered},
+		{"ConsumerConfig.OnHoldExceeded", "Ordered", c.OnHoldExceeded != HoldDeadLetter && !c.Ordered},
+	}
+}
+
 // schedules says whether retries wait in the store.
 func (c *ConsumerConfig) schedules() bool { return schedules(c.Store) }
 
@@ -265,6 +306,19 @@ func retryHorizon(policy retry.Policy) time.Duration {
 	return horizon
 }
 
+// defaultMaxCrashes is the default of ConsumerConfig.MaxCrashes.
+func defaultMaxCrashes(policy retry.Policy) int {
+	const more, most = 3, 20
+	retries := 0
+	_ = guarded(func() error { // validate tells of a policy that panics
+		for retries < most-more && policy.CanRetry(retries) {
+			retries++
+		}
+		return nil
+	})
+	return retries + more
+}
+
 // Consumer runs a Handler on what a Transport brings, through the pipeline that
 // the package comment draws. It is made by NewConsumer.
 type Consumer struct {
@@ -282,6 +336,7 @@ type Consumer struct {
 // NewConsumer returns a Consumer over transport, which it does not close. The
 // error names every fault of the config.
 func NewConsumer(transport Transport, handler Handler, config ConsumerConfig) (*Consumer, error) {
+	idle := config.idleFields()
 	config = config.withDefaults(transport)
 	fault := config.validate()
 	if handler == nil {
@@ -295,6 +350,7 @@ func NewConsumer(transport Transport, handler Handler, config ConsumerConfig) (*
 	if fault != nil {
 		return nil, fault
 	}
+	warnOfIdle(config.Logger, idle)
 	for i := len(config.Middleware) - 1; i >= 0; i-- {
 		if handler = config.Middleware[i](handler); handler == nil {
 			return nil, fmt.Errorf("%w: ConsumerConfig.Middleware[%d] returned a nil Handler", ErrConfig, i)

@@ -51,6 +51,7 @@ func (r *consumerRun) settle(ctx context.Context, m *inflight) {
 // hold keeps a message in hand for a while, and in ordered mode its recipient's
 // others in line behind it, as far as there is room and MaxHold allows.
 func (r *consumerRun) hold(ctx context.Context, m *inflight, p plan) {
+	r.queue.suspects.leave(m)
 	ordered := m.recipient != ""
 	switch {
 	case p.resume == nil && p.counted != "":
@@ -125,6 +126,7 @@ func (r *consumerRun) stepAside(ctx context.Context, m *inflight, p plan) {
 
 // requeue puts a message that had its turn back as the first of its level.
 func (r *consumerRun) requeue(ctx context.Context, m *inflight) {
+	r.queue.suspects.leave(m)
 	_ = m.release(ctx)
 	if !r.queue.putBack(m) {
 		r.giveBack(ctx, m)
@@ -132,9 +134,9 @@ func (r *consumerRun) requeue(ctx context.Context, m *inflight) {
 }
 
 // leave leaves the message to whoever comes next: which, in ordered mode, is this
-// consumer, lest others overtake it.
+// consumer, lest others overtake it. A stale one comes again, as all behind it do.
 func (r *consumerRun) leave(ctx context.Context, m *inflight) {
-	if m.recipient == "" || r.serving.Err() != nil {
+	if m.recipient == "" || r.serving.Err() != nil || m.isStale() {
 		r.giveBack(ctx, m)
 		return
 	}
@@ -146,6 +148,7 @@ func (r *consumerRun) leave(ctx context.Context, m *inflight) {
 // straight back here, else when the subscription closes.
 func (r *consumerRun) giveBack(ctx context.Context, m *inflight) {
 	_ = m.release(ctx) // if that fails the lease ends with the run
+	m.forgetStart(ctx)
 	if r.serving.Err() == nil || r.paused {
 		_ = m.incoming.Nack() // a stale incoming comes again by itself
 	}
@@ -155,6 +158,7 @@ func (r *consumerRun) giveBack(ctx context.Context, m *inflight) {
 // end is for a message that is settled or given back.
 func (r *consumerRun) end(m *inflight) {
 	r.next(m)
+	r.queue.suspects.settled(m)
 	m.forget()
 	r.inHand.Add(-1)
 }

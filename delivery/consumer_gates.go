@@ -1,6 +1,7 @@
 package delivery
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"sync"
@@ -152,12 +153,13 @@ func awaitDependency(ctx context.Context, d *dependency, asked any, failure erro
 }
 
 // watchBreakers counts the transitions of the consumer's breaker, or of those of its
-// keys, and logs them.
+// keys, and logs them. Breakers without a name have the consumer's.
 func watchBreakers(config *ConsumerConfig, counters *consumerMetrics) (stop func()) {
 	switch {
 	case config.Breaker != nil:
-		counters.breakerState(config.Breaker.Name(), config.Breaker.State())
+		counters.breakerState(cmp.Or(config.Breaker.Name(), config.Name), config.Breaker.State())
 		return config.Breaker.Watch(func(change breaker.Change) {
+			change.Name = cmp.Or(change.Name, config.Name)
 			counters.breakerState(change.Name, change.To)
 			counters.breakerChanged(change)
 			logBreaker(config.Logger, change)
@@ -165,6 +167,7 @@ func watchBreakers(config *ConsumerConfig, counters *consumerMetrics) (stop func
 	case config.KeyBreakers != nil:
 		var counting sync.Mutex // so that the gauge shows the last count
 		return config.KeyBreakers.Watch(func(change breaker.Change) {
+			change.Name = cmp.Or(change.Name, config.Name)
 			counting.Lock() // a gauge for each key could be thousands
 			counters.breakersOpen(change.Name, config.KeyBreakers.Open())
 			counting.Unlock()

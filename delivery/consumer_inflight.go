@@ -18,10 +18,17 @@ type inflight struct {
 	now      time.Time // as the clock was read last: that costs more than many a step
 
 	// What it holds while it runs.
+	key    idempotency.Key // that claim is on
 	claim  *idempotency.Claim
 	unsure bool // whether claim was released: the store did not answer
 	permit breaker.Permit
 	lease  lease
+	start  *idempotency.Start // kept until it comes to an end; nil: it is not counted
+	starts int                // the number of start
+
+	redeliveries int      // how often it was delivered before, as the transport knows
+	suspected    bool     // of ending the process, by that
+	suspect      *suspect // its place among the suspects; nil: none
 
 	running    *runningHandler // of the worker that has it
 	busy       int             // how often its key was found busy
@@ -38,7 +45,8 @@ type inflight struct {
 // were received together share their memory. A store may hold on to the settlement's
 // context, which stays.
 func (m *inflight) forget() {
-	m.incoming, m.envelope, m.claim = nil, nil, nil
+	m.incoming, m.envelope, m.claim, m.start = nil, nil, nil, nil
+	m.key = idempotency.Key{}
 	m.permit, m.settlement.plan = breaker.Permit{}, plan{}
 }
 
@@ -55,6 +63,12 @@ func (m *inflight) id() string {
 		return ""
 	}
 	return m.envelope.ID
+}
+
+// isStale says that the message comes again, whatever is done with this receipt.
+func (m *inflight) isStale() bool {
+	incoming, able := m.incoming.(StaleTeller)
+	return able && incoming.Stale()
 }
 
 // priority is the level that it was queued at.

@@ -27,9 +27,10 @@ const (
 	outcomeFailed                         // an attempt failed, and there may be another after delay
 	outcomeGivenUp                        // there is to be no further attempt
 	outcomePostponed                      // no attempt was made, there is to be one after delay
+	outcomeSuspected                      // no attempt: it may end the process, which its next counts
 	outcomeBusy                           // no attempt: another copy is being handled, ask again after delay
 	outcomeBreakerOpen                    // no attempt: the consumer's breaker is open
 	outcomeKeysDown                       // no attempt: the idempotency store could not be asked
-	outcomeAbandoned                      // the attempt does not count: shutdown, or the lease was lost
+	outcomeAbandoned                      // the attempt does not count: shutdown, the lease was lost, or the receipt is stale
 	outcomeOvertaken                      // the retry is late: what becomes of the message was decided elsewhere
 )

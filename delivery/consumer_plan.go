@@ -87,6 +87,8 @@ func (p *planner) planFor(m *inflight, o outcome) plan {
 		return p.giveUp(m, o)
 	case outcomePostponed:
 		return p.postpone(m, o)
+	case outcomeSuspected:
+		return plan{outcome: o, resend: true, counted: metrics.OutcomeDeferred}
 	case outcomeBusy:
 		return plan{outcome: o, route: routeHold, delay: o.delay, counted: metrics.OutcomeDeferred}
 	case outcomeBreakerOpen:
@@ -101,7 +103,7 @@ func (p *planner) planFor(m *inflight, o outcome) plan {
 func (p *planner) deliver(m *inflight, o outcome) plan {
 	delivered := plan{
 		outcome: o, update: p.done(m, o), key: keyStep{do: keyComplete}, success: true,
-		counted: metrics.OutcomeDelivered, event: "delivered", severity: slog.LevelInfo,
+		counted: metrics.OutcomeDelivered, event: "message delivered", severity: slog.LevelInfo,
 	}
 	if p.config.awaitsAck(&m.envelope.Message) {
 		// If the end user does not acknowledge it, the next attempt must not be
@@ -169,7 +171,7 @@ func (p *planner) giveUp(m *inflight, o outcome) plan {
 	letter.Raw = o.raw
 	givenUp := plan{
 		outcome: o, letter: &letter, key: keyStep{do: keyComplete},
-		counted: metrics.OutcomeDeadLettered, event: "dead-lettered", severity: slog.LevelError,
+		counted: metrics.OutcomeDeadLettered, event: "message dead-lettered", severity: slog.LevelError,
 	}
 	if p.config.Store != nil && o.reason != ReasonMalformed {
 		givenUp.update = p.goesOn(m, o, StatusFailed, time.Time{})

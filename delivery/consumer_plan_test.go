@@ -128,6 +128,10 @@ func TestPlanFor(t *testing.T) {
 			outcome: outcome{kind: outcomePostponed, delay: time.Hour, next: &first}, in: inOrder,
 			counted: metrics.OutcomeDeferred, update: &Update{Status: StatusRetrying, RetryCount: 2, DueAt: at.Add(time.Hour)}, isHome: true,
 		},
+		"suspected": {
+			outcome: outcome{kind: outcomeSuspected, next: &next}, in: stored,
+			resend: true, counted: metrics.OutcomeDeferred,
+		},
 		"busy": {
 			outcome: outcome{kind: outcomeBusy, delay: time.Second, err: cause}, in: stored,
 			route: routeHold, delay: time.Second, counted: metrics.OutcomeDeferred,

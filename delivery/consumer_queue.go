@@ -7,7 +7,8 @@ import "sync"
 // limit times in a row. Its size is bounded by what the subscription may have
 // unsettled.
 type queue struct {
-	limit int
+	limit    int
+	suspects *suspects // get in line as they are handed out
 
 	mu     sync.Mutex
 	ready  sync.Cond
@@ -18,7 +19,7 @@ type queue struct {
 }
 
 func newQueue(limit int) *queue {
-	q := &queue{limit: limit}
+	q := &queue{limit: limit, suspects: &suspects{}}
 	q.ready.L = &q.mu
 	return q
 }
@@ -61,6 +62,9 @@ func (q *queue) pop() *inflight {
 	for !q.ended {
 		if q.work() {
 			m := q.levels[q.pick()].popFront()
+			if m.suspected {
+				q.suspects.enter(m)
+			}
 			q.wake()
 			return m
 		}

@@ -56,7 +56,7 @@ func newConsumerRun(ctx context.Context, c *Consumer) *consumerRun {
 		queue:     queue,
 		gates:     newGates(queue),
 		order:     newRecipientOrder(c.config.Ordered, newHolds(c.config.Prefetch)),
-		stages:    newStages(c, keys),
+		stages:    newStages(c, keys, queue.suspects),
 		planner:   planner,
 		settler:   &settler{config: &c.config, transport: c.transport, planner: planner, metrics: c.metrics},
 	}
@@ -112,6 +112,7 @@ func (r *consumerRun) receive(ctx context.Context) error {
 			for i, incoming := range batch {
 				block[i] = inflight{incoming: incoming, now: now}
 				messages[i] = &block[i]
+				r.stages.crashes.arrived(messages[i])
 			}
 			r.inHand.Add(int64(len(batch)))
 			r.queue.push(r.order.arrive(messages)...)

@@ -84,7 +84,7 @@ func (s *settler) settleUntilDone(ctx context.Context, m *inflight, last error) 
 				return true
 			}
 		}
-		s.config.Logger.LogAttrs(ctx, slog.LevelWarn, "settle failed, trying again",
+		s.config.Logger.LogAttrs(ctx, slog.LevelWarn, "settle failed",
 			slog.String("message_id", m.id()), slog.Int("tries", tries), errorAttr(last))
 		last = nil
 		stopped := !retry.Wait(ctx.Done(), backoff(tries-1, 5*time.Second))
@@ -144,6 +144,9 @@ func (s *settler) replan(ctx context.Context, m *inflight, o outcome) error {
 func (s *settler) sendAfter(ctx context.Context, delay time.Duration, next *Envelope) error {
 	limited := within(ctx, time.Now(), settleTimeout)
 	defer limited.end()
+	if delay <= 0 {
+		return first(s.transport.Send(limited, []Envelope{*next}))
+	}
 	return first(s.transport.(Delayer).SendAfter(limited, delay, []Envelope{*next}))
 }
 
@@ -167,7 +170,7 @@ func (s *settler) record(ctx context.Context, m *inflight) error {
 			}
 		}
 	case errors.Is(err, ErrInvalid):
-		s.config.Logger.LogAttrs(ctx, slog.LevelWarn, "message can't be recorded",
+		s.config.Logger.LogAttrs(ctx, slog.LevelWarn, "message not recorded",
 			slog.String("message_id", m.id()), errorAttr(err))
 	default:
 		return err

@@ -23,22 +23,26 @@ const lookUpTimeout = time.Second
 
 var errExpired = errors.New("delivery: received after ExpiresAt")
 
-// stages take a message from its receipt to an outcome: decode, claim, breaker,
-// attempt, in this order. They know neither queue nor subscription, and settle
-// nothing.
+// stages take a message from its receipt to an outcome: look at the receipt, decode,
+// claim, look-up, the count of crashes, breaker, attempt, in this order. They know
+// neither queue nor subscription, and settle nothing.
 type stages struct {
 	config   *ConsumerConfig
 	handler  Handler
 	guard    *idempotency.Guard // nil without an idempotency store
 	keys     *dependency        // of the idempotency store
+	crashes  *crashes
 	metrics  *consumerMetrics
 	handlers atomic.Int64  // handlers running now
 	busy     chan struct{} // gets one when the first of them begins
 	warned   sync.Once     // of acknowledgments that are not awaited
 }
 
-func newStages(c *Consumer, keys *dependency) *stages {
-	return &stages{config: &c.config, handler: c.handler, guard: c.guard, keys: keys, metrics: c.metrics, busy: make(chan struct{}, 1)}
+func newStages(c *Consumer, keys *dependency, suspects *suspects) *stages {
+	return &stages{
+		config: &c.config, handler: c.handler, guard: c.guard, keys: keys, crashes: newCrashes(c, suspects),
+		metrics: c.metrics, busy: make(chan struct{}, 1),
+	}
 }
 
 // process takes a message through the stages. A panic in one of the host's
@@ -50,6 +54,9 @@ func (s *stages) process(ctx context.Context, m *inflight) (o outcome) {
 		}
 		o.at = m.now
 	}()
+	if m.isStale() {
+		return outcome{kind: outcomeAbandoned, err: ErrStale}
+	}
 	if o := s.decode(m); o.kind != undecided {
 		return o
 	}
@@ -59,7 +66,14 @@ func (s *stages) process(ctx context.Context, m *inflight) (o outcome) {
 	if o := s.lookUp(ctx, m); o.kind != undecided {
 		return o
 	}
+	if o := s.crashes.start(ctx, m); o.kind != undecided {
+		return o
+	}
 	if o := s.admit(m); o.kind != undecided {
+		m.forgetStart(ctx)
+		return o
+	}
+	if o := s.crashes.blame(m); o.kind != undecided {
 		return o
 	}
 	return s.attempt(ctx, m)
@@ -114,8 +128,7 @@ func (s *stages) read(m *inflight) error {
 func (s *stages) warnOfAcks(m *inflight) {
 	s.warned.Do(func() {
 		s.config.Logger.LogAttrs(context.Background(), slog.LevelWarn,
-			"acknowledgments are asked for, but ConsumerConfig.Store is nil: messages are delivered when their handler is done",
-			slog.String("message_id", m.id()))
+			"acknowledgments not awaited", slog.String("message_id", m.id()), slog.String("want", "ConsumerConfig.Store"))
 	})
 }
 
@@ -179,6 +192,7 @@ func (s *stages) holdKey(ctx context.Context, m *inflight) error {
 		m.claim, m.unsure = nil, false
 		m.lease.renewed()
 		err := guarded(func() (err error) {
+			m.key = key
 			m.claim, err = s.guard.Hold(ctx, key, holder, m.envelope.Attempt, m.lease.ended)
 			return err
 		})
@@ -306,7 +320,7 @@ func (s *stages) call(ctx context.Context, m *inflight) error {
 
 // panicked says what a panic in one of the host's functions leads to.
 func (s *stages) panicked(ctx context.Context, m *inflight, failure *PanicError) outcome {
-	s.config.Logger.LogAttrs(ctx, slog.LevelError, "panic",
+	s.config.Logger.LogAttrs(ctx, slog.LevelError, "host function panicked",
 		slog.String("message_id", m.id()), slog.String("panic", fmt.Sprint(failure.Value)), slog.String("stack", string(failure.Stack)))
 	switch {
 	case m.effective:
@@ -331,9 +345,11 @@ func (s *stages) exited(ctx context.Context, m *inflight) outcome {
 
 // failed says what a failed attempt leads to.
 func (s *stages) failed(ctx context.Context, m *inflight, err error) outcome {
-	if ctx.Err() != nil || m.lease.isLost() {
+	if ctx.Err() != nil || m.lease.isLost() || s.guard == nil && m.isStale() {
 		// Shutdown or a lost lease: whatever the handler says, it was not its
-		// fault, and the attempt does not count.
+		// fault, and the attempt does not count. Nor does that of a stale receipt
+		// without a key: the message comes again, and a retry of this copy would be a
+		// second chain of retries.
 		m.permit.Done(breaker.Abandoned)
 		return outcome{kind: outcomeAbandoned, err: err}
 	}

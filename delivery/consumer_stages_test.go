@@ -342,7 +342,7 @@ func TestBreakerForEachKeyPutsOffItsOwnMessagesOnly(t *testing.T) {
 			assert.Equal(t, []int{1}, f.attempts(fmt.Sprint("good", i)))
 		}
 		open := func() float64 {
-			value, _ := f.collector.Value(metrics.BreakersOpen, metrics.LabelName, "")
+			value, _ := f.collector.Value(metrics.BreakersOpen, metrics.LabelName, "memory")
 			return value
 		}
 		assert.InDelta(t, 1, open(), 0)
@@ -394,6 +394,58 @@ func TestForkedRetryIsStale(t *testing.T) {
 		require.NoError(t, stop())
 		assert.Equal(t, []int{1, 2, 3}, f.attempts("a"), "one chain of retries")
 		assert.Equal(t, 1, f.processed(metrics.OutcomeDuplicate))
+		f.empty()
+	})
+}
+
+// What waits in hand when its connection is lost comes again: the receipts at hand are
+// left alone, and each message is handled once. The one that was running then is not
+// known to be a copy, because there are no keys here.
+func TestStaleReceiptsAreNotHandled(t *testing.T) {
+	for name, ordered := range map[string]bool{"unordered": false, "ordered": true} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(f *fixture) {
+				config := f.config()
+				config.Idempotency, config.Ordered, config.Concurrency = nil, ordered, 1
+				f.transport.broken = func(id string) bool { return id == "broken" }
+				var order []string
+				_, stop := f.consume(func(_ context.Context, m delivery.Message) error {
+					if wait(time.Second); len(order) == 0 {
+						f.transport.lost.Add(1)
+					}
+					order = append(order, m.ID)
+					return nil
+				}, config)
+				for _, id := range []string{"a", "b", "broken", "c", "d"} {
+					f.publish(delivery.Message{ID: id, Recipient: "r"})
+				}
+				wait(time.Minute)
+				require.NoError(t, stop())
+				assert.Equal(t, []string{"a", "a", "b", "c", "d"}, order)
+				assert.Len(t, f.sink.letters, 1)
+				f.empty()
+			})
+		})
+	}
+}
+
+// A failure whose receipt is stale by then counts for nothing without a key: the
+// message comes again, and has one chain of retries.
+func TestStaleFailureIsNotRetried(t *testing.T) {
+	bubble(t, func(f *fixture) {
+		config := f.config()
+		config.Idempotency = nil
+		_, stop := f.consume(func(_ context.Context, m delivery.Message) error {
+			if len(f.attempts(m.ID)) == 1 {
+				f.transport.lost.Add(1)
+			}
+			return errDown
+		}, config)
+		f.publish(to("a"))
+		wait(time.Minute)
+		require.NoError(t, stop())
+		assert.Equal(t, []int{1, 1, 2, 3, 4}, f.attempts("a"))
+		assert.Len(t, f.sink.letters, 1)
 		f.empty()
 	})
 }

@@ -19,6 +19,7 @@ const (
 	ReasonMalformed  Reason = "malformed"   // could not be decoded
 	ReasonAckTimeout Reason = "ack-timeout" // the end user never acknowledged
 	ReasonBroker     Reason = "broker"      // the broker gave it up by itself
+	ReasonCrashed    Reason = "crashed"     // its handler seems to end the process
 )
 
 // DeadLetter is a message that the pipeline gives up, with why.
@@ -60,6 +61,7 @@ var deadLetterSpace = uuid.MustParse("5c0e3b9e-5b0c-4c8e-9a53-0d6f6c1c7b1d")
 // an ID from, so it gets a random one: two equal bodies are two letters.
 func newDeadLetter(source string, envelope *Envelope, reason Reason, cause error, now time.Time) DeadLetter {
 	letter := DeadLetter{Envelope: *envelope, Reason: reason, Source: source, At: now}
+	letter.Envelope.Crashes = 0
 	if cause != nil {
 		letter.Error = shorten(textOf(cause))
 	}

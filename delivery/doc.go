@@ -30,12 +30,15 @@
 //     that was handled before is acked and counted as a duplicate. One that is
 //     being handled elsewhere waits in hand. While the idempotency store is
 //     down the consumer pauses.
-//  3. Ask the breaker. While it is open the consumer pauses. With a breaker for
+//  3. Count the start of a message that was delivered before and came to no end. One
+//     that seems to end the process becomes a dead letter, see
+//     ConsumerConfig.MaxCrashes.
+//  4. Ask the breaker. While it is open the consumer pauses. With a breaker for
 //     each key, the message is postponed.
-//  4. Run the handler, within HandlerTimeout. Transient errors are tried again
+//  5. Run the handler, within HandlerTimeout. Transient errors are tried again
 //     at once, a few times.
-//  5. Success: the key is completed, the message acked.
-//  6. Failure: permanent errors, and the last allowed attempt's, make a dead
+//  6. Success: the key is completed, the message acked.
+//  7. Failure: permanent errors, and the last allowed attempt's, make a dead
 //     letter. Other messages are sent again, with the attempt counted, to come
 //     back after the policy's delay.
 //
@@ -70,6 +73,13 @@
 // waits for the end user's acknowledgment for ConsumerConfig.AckTimeout, after
 // which the attempt counts as failed. An Acknowledger takes acknowledgments,
 // however late or early.
+//
+// A record is kept for RetryWorkerConfig.RecordRetention after its message ended, 30
+// days by default. Then the RetryWorker deletes it, and the ID is unknown: a message
+// that is published again is sent again, and an acknowledgment is ErrNotFound. What
+// waits for something is never deleted. Dead letters are kept for ever unless
+// DeadLetterRetention says otherwise. Idempotency keys need no purge: they end with
+// their window, in every store.
 //
 // Updates of a record can arrive out of order, from several processes.
 // Record.Apply says which of them change it. One that is late changes nothing.
@@ -115,12 +125,26 @@
 // Everything takes a *slog.Logger and a metrics.Recorder and is silent without.
 // Neither bodies nor recipients are logged.
 //
+// The name of an event is a short phrase in lower case that never changes: a thing
+// and what became of it, as in "dead letter stored". What is special about one event
+// is in its attributes, whose names are in snake case: message_id, error. What is to
+// be done about a warning is in the attribute want. These are the events of each
+// message:
+//
+//	message queued         Info   the transport has confirmed it
+//	message delivered      Info   its handler is done, or, with RequireAck, it is sent
+//	message acknowledged   Info   by the end user
+//	retry scheduled        Warn   an attempt failed, there will be another
+//	acknowledgment timeout Warn   that is a failed attempt
+//	message dead-lettered  Error  it is given up
+//
 // # Adapters
 //
 // A transport has the three methods of Transport, and says what else it can by
 // having the methods of Delayer, Depther, Pinger, Namer, DeadLetterer or
-// Volatile; its subscriptions may be Pausers. deliverytest.TestTransport is the
-// contract as a suite, which the transports of this module pass.
+// Volatile; its subscriptions may be Pausers, and its incomings QueueTellers and
+// StaleTellers. deliverytest.TestTransport is the contract as a suite, which the
+// transports of this module pass.
 //
 // A message store implements Store, with Record.Apply as the state machine that
 // all stores share, and may be a StoreWatcher and a Pinger. Its suite is

@@ -18,6 +18,9 @@ type Envelope struct {
 	// Generation is 0, plus 1 for each replay from the dead letters. Messages of
 	// different generations are no duplicates of each other.
 	Generation int
+	// Crashes is how often this attempt is suspected of having ended the process that
+	// made it, where nothing else keeps that, see ConsumerConfig.MaxCrashes.
+	Crashes int
 	// History holds the last failures, oldest first, at most MaxHistory.
 	History []Failure
 }
@@ -38,6 +41,7 @@ type Failure struct {
 func (e *Envelope) failed(now time.Time, err error) Envelope {
 	next := *e
 	next.Attempt++
+	next.Crashes = 0
 	next.History = appendFailure(e.History, Failure{At: now, Attempt: next.Attempt, Error: shorten(textOf(err))})
 	return next
 }

@@ -27,6 +27,7 @@ type faultyTransport struct {
 	down      atomic.Bool          // sends fail
 	loseAck   func(id string) bool // acks that never arrive
 	broken    func(id string) bool // what can't be decoded
+	lost      atomic.Int64         // connections that are gone, with what came by them
 	onSend    func(delay time.Duration, e delivery.Envelope) error
 	seen      chan<- delivery.Envelope // what is sent from when it is set
 	received  atomic.Int64
@@ -82,7 +83,7 @@ func (s *faultySubscription) Receive(ctx context.Context) ([]delivery.Incoming, 
 	s.transport.received.Add(int64(len(batch)))
 	wrapped := make([]delivery.Incoming, len(batch))
 	for i := range batch {
-		wrapped[i] = &faultyIncoming{Incoming: batch[i], transport: s.transport}
+		wrapped[i] = &faultyIncoming{Incoming: batch[i], transport: s.transport, connection: s.transport.lost.Load()}
 	}
 	return wrapped, err
 }
@@ -97,7 +98,8 @@ func (s *faultySubscription) Resume(ctx context.Context) error {
 
 type faultyIncoming struct {
 	delivery.Incoming
-	transport *faultyTransport
+	transport  *faultyTransport
+	connection int64 // its number
 }
 
 func (i *faultyIncoming) Envelope() (*delivery.Envelope, error) {
@@ -108,11 +110,13 @@ func (i *faultyIncoming) Envelope() (*delivery.Envelope, error) {
 	return envelope, err
 }
 
+func (i *faultyIncoming) Stale() bool { return i.connection != i.transport.lost.Load() }
+
 // Ack that is lost leaves the message for redelivery, as a connection that
 // breaks in that moment does.
 func (i *faultyIncoming) Ack() error {
 	envelope, err := i.Incoming.Envelope()
-	if err == nil && i.transport.loseAck != nil && i.transport.loseAck(envelope.ID) {
+	if i.Stale() || err == nil && i.transport.loseAck != nil && i.transport.loseAck(envelope.ID) {
 		_ = i.Nack()
 		return delivery.ErrStale
 	}
@@ -257,7 +261,8 @@ type volatileOutlet struct {
 func (o *volatileOutlet) Session() string { return o.session }
 
 // faultyRecords is the memory store of records with switches. Its operations are
-// "save", "update" with the first update's status, "claim", "renew" and "next due".
+// "save", "update" with the first update's status, "claim", "renew", "purge" and
+// "next due".
 type faultyRecords struct {
 	*memory.Store
 	down    atomic.Bool
@@ -268,6 +273,8 @@ type faultyRecords struct {
 	lost func(operation string) error
 	// onGet and onUpdate are called before these operations.
 	onGet, onUpdate func(ctx context.Context)
+	onPurge         func()
+	mostPurged      atomic.Int64 // in one call
 	// carriedOut is told of updates.
 	carriedOut func(updates []delivery.Update, errs []error)
 	// answers, when set, are those of every save and update.
@@ -359,11 +366,19 @@ func (s *faultyRecords) Claim(ctx context.Context, claim delivery.Claim) (record
 	return records, err
 }
 
-func (s *faultyRecords) Renew(ctx context.Context, token string, until time.Time) (n int, err error) {
-	err = s.operation("renew", func() (err error) {
-		n, err = s.Store.Renew(ctx, token, until)
+func (s *faultyRecords) Renew(ctx context.Context, queue, token string, until time.Time) error {
+	return s.operation("renew", func() error { return s.Store.Renew(ctx, queue, token, until) })
+}
+
+func (s *faultyRecords) Purge(ctx context.Context, queue string, before time.Time, limit int) (n int, err error) {
+	if s.onPurge != nil {
+		s.onPurge()
+	}
+	err = s.operation("purge", func() (err error) {
+		n, err = s.Store.Purge(ctx, queue, before, limit)
 		return err
 	})
+	s.mostPurged.Store(max(s.mostPurged.Load(), int64(n)))
 	return n, err
 }
 
@@ -500,4 +515,16 @@ func (l *logText) count(text string) int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return strings.Count(l.text.String(), text)
+}
+
+func (l *logText) read() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
+func (l *logText) reset() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.text.Reset()
 }

@@ -243,7 +243,7 @@ func to(id string) delivery.Message {
 // stored is a record as it would be in a store.
 func stored(id string, status delivery.Status, due time.Time) delivery.Record {
 	record := delivery.Record{Message: to(id), Progress: delivery.Progress{Queue: "memory", Status: status, DueAt: due}}
-	record.CreatedAt = time.Now()
+	record.CreatedAt, record.UpdatedAt = time.Now(), time.Now()
 	switch status {
 	case delivery.StatusRetrying:
 		record.NextRetryAt, record.RetryCount = due, 1

@@ -363,6 +363,7 @@ func (o *outbox) send(batch []Envelope, tokens []string) {
 	ctx, cancel := context.WithTimeout(o.life, min(o.grace/4, 30*time.Second))
 	errs := eachOf(o.transport.Send(ctx, batch), len(batch))
 	cancel()
+	logQueued(o.life, o.logger, batch, errs)
 	now := time.Now()
 	confirmed := make([]Update, 0, len(batch))
 	var failure error
@@ -379,7 +380,7 @@ func (o *outbox) send(batch []Envelope, tokens []string) {
 		})
 	}
 	if failure != nil {
-		o.logger.LogAttrs(ctx, slog.LevelWarn, "saved messages not sent, a retry worker will",
+		o.logger.LogAttrs(ctx, slog.LevelWarn, "saved messages not sent",
 			slog.Int("count", failures), errorAttr(failure))
 	}
 	o.confirmations.add(confirmed)

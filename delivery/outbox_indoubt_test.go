@@ -82,7 +82,7 @@ func TestPublishAgainWhenOthersSeeToIt(t *testing.T) {
 		"purged, and saved again": {message: to("a"), want: delivery.StatusQueued, meanwhile: func(t *testing.T, records *faultyRecords) {
 			_, errs := records.Store.Update(t.Context(), acknowledged("a"))
 			require.Empty(t, errs)
-			purged, err := records.Purge(t.Context(), time.Now().Add(time.Second), 1)
+			purged, err := records.Purge(t.Context(), "memory", time.Now().Add(time.Second), 1)
 			require.NoError(t, err)
 			require.Equal(t, 1, purged)
 		}},

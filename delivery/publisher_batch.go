@@ -2,7 +2,6 @@ package delivery
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -39,58 +38,34 @@ func (p *Publisher) SendBatch(ctx context.Context, messages []Message) (BatchRes
 	if p.config.NoBatch {
 		return BatchResult{}, fmt.Errorf("%w: SendBatch, by PublisherConfig.NoBatch", ErrSwitchedOff)
 	}
-	if n := len(messages); n < 1 || n > p.config.BatchSizeLimit {
-		return BatchResult{}, &BatchError{Size: n, Limit: p.config.BatchSizeLimit}
+	if err := p.validator.checkSize(len(messages)); err != nil {
+		return BatchResult{}, err
 	}
 	begin := time.Now()
 	batch := envelopesOf(messages, begin)
-	if err := p.checkBatch(batch); err != nil {
+	if err := p.validator.acceptTogether(batch); err != nil {
 		return BatchResult{}, err
 	}
-	err := p.publish(ctx, batch, nil, begin)
-	result := BatchResult{Total: len(batch)}
-	var each *ResultsError
-	switch {
-	case err == nil:
-		result.Results = make([]Result, len(batch))
-		for i := range batch {
-			result.Results[i].ID = batch[i].ID
+	errs := p.sender.publish(ctx, batch, begin)
+	p.metrics.published(batch, errs, time.Since(begin))
+	return newBatchResult(batch, errs), publishError(batch, errs)
+}
+
+// newBatchResult counts errs, which has one for each of the batch or is nil.
+func newBatchResult(batch []Envelope, errs []error) BatchResult {
+	result := BatchResult{Total: len(batch), Results: make([]Result, len(batch))}
+	for i := range batch {
+		result.Results[i].ID = batch[i].ID
+		if errs != nil {
+			result.Results[i].Err = errs[i]
 		}
-	case errors.As(err, &each):
-		result.Results = each.Results
-	default:
-		return BatchResult{}, err
-	}
-	for i := range result.Results {
 		if result.Results[i].Err == nil {
 			result.Succeeded++
 		} else {
 			result.Failed++
 		}
 	}
-	return result, err
-}
-
-// checkBatch validates all messages of a batch.
-func (p *Publisher) checkBatch(batch []Envelope) error {
-	fault := &BatchError{Size: len(batch), Limit: p.config.BatchSizeLimit}
-	places := make(map[string]int, len(batch))
-	for i := range batch {
-		message := &batch[i].Message
-		err := p.check(message)
-		if first, repeated := places[message.ID]; repeated {
-			err = errors.Join(err, &InvalidError{Field: "ID", Problem: fmt.Sprintf("is that of message %d of the batch, too", first)})
-		} else {
-			places[message.ID] = i
-		}
-		if err != nil {
-			fault.Invalid = append(fault.Invalid, InvalidMessage{Index: i, ID: message.ID, Err: err})
-		}
-	}
-	if fault.Invalid != nil {
-		return fault
-	}
-	return nil
+	return result
 }
 
 // BatchError says why nothing of a batch was sent. It is ErrInvalid.

@@ -16,6 +16,26 @@ import (
 // after it was sent.
 const finishKeysTimeout = 5 * time.Second
 
+// deduplicator is a sender that sends a message only if its idempotency key is new.
+// Of a replay it asks nothing.
+type deduplicator struct {
+	sender
+
+	keys    idempotency.Store
+	scope   string // of the keys
+	lease   time.Duration
+	ttl     time.Duration
+	records Store // or nil
+	logger  *slog.Logger
+}
+
+func newDeduplicator(next sender, config *PublisherConfig) *deduplicator {
+	return &deduplicator{
+		sender: next, keys: config.Idempotency, scope: config.Queue + "/publish", lease: config.IdempotencyLease, ttl: config.IdempotencyTTL,
+		records: config.Store, logger: config.Logger,
+	}
+}
+
 // keyedBatch is a batch on its way past the idempotency store, and what has become
 // of each message.
 type keyedBatch struct {
@@ -25,26 +45,26 @@ type keyedBatch struct {
 	errs      []error
 }
 
-// sendOnce claims the idempotency key of each message, sends those whose keys it
+// publish claims the idempotency key of each message, sends those whose keys it
 // got, and completes or releases the keys.
-func (p *Publisher) sendOnce(ctx context.Context, batch []Envelope, now time.Time) []error {
-	b := p.keyed(batch)
-	claimed := p.claimKeys(ctx, b)
+func (d *deduplicator) publish(ctx context.Context, batch []Envelope, now time.Time) []error {
+	b := d.keyed(batch)
+	claimed := d.claimKeys(ctx, b)
 	if len(claimed) > 0 {
 		group := make([]Envelope, len(claimed))
 		for k, i := range claimed {
 			group[k] = batch[i]
 		}
-		for k, err := range p.send(ctx, group, now) {
+		for k, err := range d.sender.publish(ctx, group, now) {
 			b.errs[claimed[k]] = err
 		}
-		p.finishKeys(ctx, b, claimed)
+		d.finishKeys(ctx, b, claimed)
 	}
 	b.answerRepeated()
 	return b.errs
 }
 
-func (p *Publisher) keyed(batch []Envelope) *keyedBatch {
+func (d *deduplicator) keyed(batch []Envelope) *keyedBatch {
 	b := &keyedBatch{
 		envelopes: batch,
 		keys:      make([]string, len(batch)),
@@ -53,7 +73,7 @@ func (p *Publisher) keyed(batch []Envelope) *keyedBatch {
 	}
 	places := make(map[string]int, len(batch))
 	for i := range batch {
-		key := idempotency.FromID(p.scope, batch[i].Key(), batch[i].Generation).String()
+		key := idempotency.FromID(d.scope, batch[i].Key(), batch[i].Generation).String()
 		first, repeated := places[key]
 		if !repeated {
 			first = i
@@ -68,12 +88,12 @@ func (p *Publisher) keyed(batch []Envelope) *keyedBatch {
 // keys it got. The token is the message's ID: so a duplicate learns of which
 // message it is one, and a repeated Publish of the same message, after an unknown
 // outcome, finds its own claim and goes on.
-func (p *Publisher) claimKeys(ctx context.Context, b *keyedBatch) (claimed []int) {
+func (d *deduplicator) claimKeys(ctx context.Context, b *keyedBatch) (claimed []int) {
 	inParallel(len(b.keys), func(i int) {
 		if b.first[i] != i {
 			return
 		}
-		b.keys[i], b.errs[i] = p.claimKey(ctx, &b.envelopes[i])
+		b.keys[i], b.errs[i] = d.claimKey(ctx, &b.envelopes[i])
 	})
 	for i, err := range b.errs {
 		if b.first[i] == i && err == nil {
@@ -86,11 +106,11 @@ func (p *Publisher) claimKeys(ctx context.Context, b *keyedBatch) (claimed []int
 // claimKey claims the key of an envelope, and returns it as the store has it. A key
 // that is done stays done, but where the message that has it was cancelled the
 // next one has the key after that message, which again only one can have.
-func (p *Publisher) claimKey(ctx context.Context, envelope *Envelope) (string, error) {
-	key := idempotency.FromID(p.scope, envelope.Key(), envelope.Generation)
+func (d *deduplicator) claimKey(ctx context.Context, envelope *Envelope) (string, error) {
+	key := idempotency.FromID(d.scope, envelope.Key(), envelope.Generation)
 	for {
 		name := key.String()
-		answer, err := p.config.Idempotency.Claim(ctx, name, envelope.ID, 0, p.config.IdempotencyLease)
+		answer, err := d.keys.Claim(ctx, name, envelope.ID, 0, d.lease)
 		switch {
 		case err != nil:
 			return name, fmt.Errorf("delivery: claim idempotency key: %w", err)
@@ -101,7 +121,7 @@ func (p *Publisher) claimKey(ctx context.Context, envelope *Envelope) (string, e
 		case answer.Holder == envelope.ID:
 			return name, &DuplicateError{Of: envelope.ID}
 		}
-		gone, err := cancelled(ctx, p.config.Store, answer.Holder)
+		gone, err := cancelled(ctx, d.records, answer.Holder)
 		switch {
 		case err != nil:
 			return name, fmt.Errorf("delivery: look up the message that has the idempotency key: %w", err)
@@ -131,7 +151,7 @@ func cancelled(ctx context.Context, store Store, id string) (bool, error) {
 // finishKeys completes the keys of what was sent and releases those of what was
 // not. Other publishers wait for that, so it is done even when the caller's own
 // deadline has just passed.
-func (p *Publisher) finishKeys(ctx context.Context, b *keyedBatch, claimed []int) {
+func (d *deduplicator) finishKeys(ctx context.Context, b *keyedBatch, claimed []int) {
 	limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishKeysTimeout)
 	defer cancel()
 	inParallel(len(claimed), func(k int) {
@@ -140,15 +160,15 @@ func (p *Publisher) finishKeys(ctx context.Context, b *keyedBatch, claimed []int
 		var err error
 		switch {
 		case b.errs[i] == nil:
-			_, err = p.config.Idempotency.Complete(limited, b.keys[i], id, p.config.IdempotencyTTL)
+			_, err = d.keys.Complete(limited, b.keys[i], id, d.ttl)
 		case errors.Is(b.errs[i], ErrOutcomeUnknown):
 			// It may be durable: the claim stays until its lease ends, so that only
 			// the same message can be published again meanwhile.
 		default:
-			err = p.config.Idempotency.Release(limited, b.keys[i], id)
+			err = d.keys.Release(limited, b.keys[i], id)
 		}
 		if err != nil && !errors.Is(err, idempotency.ErrLost) {
-			p.config.Logger.LogAttrs(ctx, slog.LevelWarn, "publish not recorded in the idempotency store",
+			d.logger.LogAttrs(ctx, slog.LevelWarn, "idempotency key not recorded",
 				slog.String("message_id", id), errorAttr(err))
 		}
 	})

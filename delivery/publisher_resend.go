@@ -39,7 +39,7 @@ func (p *Publisher) Resend(ctx context.Context, ids ...string) error {
 	places := map[string]int{} // in envelopes
 	for i := range ids {
 		if errs[i] == nil {
-			errs[i] = p.lost(&records[i], now)
+			errs[i] = notLost(&records[i], p.config.Queue, now)
 		}
 		if _, twice := places[ids[i]]; errs[i] != nil || twice {
 			continue
@@ -62,11 +62,11 @@ func (p *Publisher) Resend(ctx context.Context, ids ...string) error {
 	return resultsError(len(ids), func(i int) string { return ids[i] }, errs)
 }
 
-// lost says why a message can't have been lost by the transport, or nil.
-func (p *Publisher) lost(record *Record, now time.Time) error {
+// notLost says why a message of queue can't have been lost by the transport, or nil.
+func notLost(record *Record, queue string, now time.Time) error {
 	switch {
-	case record.Queue != p.config.Queue:
-		return fmt.Errorf("%w in queue %s", ErrNotFound, p.config.Queue)
+	case record.Queue != queue:
+		return fmt.Errorf("%w in queue %s", ErrNotFound, queue)
 	case record.Status != StatusQueued, record.ClaimedBy != "" && record.DueAt.After(now):
 		return &LateError{ID: record.ID, Status: record.Status, Generation: record.Generation, RetryCount: record.RetryCount}
 	}

@@ -8,36 +8,57 @@ import (
 	"time"
 )
 
-// send makes the batch durable, in the store or in the transport. A nil result
-// means that all of it is.
-func (p *Publisher) send(ctx context.Context, batch []Envelope, now time.Time) []error {
-	if p.outbox != nil {
-		return p.outbox.publish(ctx, batch, now)
-	}
-	errs := p.sendToTransport(ctx, batch, now)
-	if p.config.Store != nil {
-		p.recordConfirmed(ctx, batch, errs, now)
+// sender makes batches durable. A nil result means that all of a batch is, any other
+// has an error, or nil, for each envelope.
+type sender interface {
+	publish(ctx context.Context, batch []Envelope, now time.Time) []error
+	// replay is publish for envelopes that have a past.
+	replay(ctx context.Context, batch []Envelope, now time.Time) []error
+}
+
+// directSender has batches confirmed by the transport, and then records that if
+// there is a store.
+type directSender struct {
+	transport Transport
+	store     Store // or nil
+	queue     string
+	logger    *slog.Logger
+}
+
+func newDirectSender(transport Transport, config *PublisherConfig) *directSender {
+	return &directSender{transport: transport, store: config.Store, queue: config.Queue, logger: config.Logger}
+}
+
+func (s *directSender) publish(ctx context.Context, batch []Envelope, now time.Time) []error {
+	errs := s.send(ctx, batch, now)
+	logQueued(ctx, s.logger, batch, errs)
+	if s.store != nil {
+		s.record(ctx, batch, errs, now)
 	}
 	return errs
 }
 
-// sendToTransport gives the batch to the transport: what is due in one call, and
+func (s *directSender) replay(ctx context.Context, batch []Envelope, now time.Time) []error {
+	return s.publish(ctx, batch, now)
+}
+
+// send gives the batch to the transport: what is due in one call, and
 // one call for each time to come.
-func (p *Publisher) sendToTransport(ctx context.Context, batch []Envelope, now time.Time) []error {
+func (s *directSender) send(ctx context.Context, batch []Envelope, now time.Time) []error {
 	scheduled := false
 	for i := range batch {
 		scheduled = scheduled || batch[i].NotBefore.After(now)
 	}
 	if scheduled {
-		return p.sendScheduled(ctx, batch, now)
+		return s.sendScheduled(ctx, batch, now)
 	}
-	if errs := p.transport.Send(ctx, batch); errs != nil {
+	if errs := s.transport.Send(ctx, batch); errs != nil {
 		return eachOf(errs, len(batch))
 	}
 	return nil
 }
 
-func (p *Publisher) sendScheduled(ctx context.Context, batch []Envelope, now time.Time) []error {
+func (s *directSender) sendScheduled(ctx context.Context, batch []Envelope, now time.Time) []error {
 	groups := make(map[time.Time][]int) // places in the batch, by when they are due
 	for i := range batch {
 		due := time.Time{}
@@ -52,7 +73,7 @@ func (p *Publisher) sendScheduled(ctx context.Context, batch []Envelope, now tim
 		for k, i := range places {
 			group[k] = batch[i]
 		}
-		for k, err := range eachOf(p.sendAt(ctx, due, now, group), len(group)) {
+		for k, err := range eachOf(s.sendAt(ctx, due, now, group), len(group)) {
 			errs[places[k]] = err
 		}
 	}
@@ -60,11 +81,11 @@ func (p *Publisher) sendScheduled(ctx context.Context, batch []Envelope, now tim
 }
 
 // sendAt sends a group that is due at the same time, zero for now.
-func (p *Publisher) sendAt(ctx context.Context, due, now time.Time, group []Envelope) []error {
+func (s *directSender) sendAt(ctx context.Context, due, now time.Time, group []Envelope) []error {
 	if due.IsZero() {
-		return p.transport.Send(ctx, group)
+		return s.transport.Send(ctx, group)
 	}
-	if delayer, able := p.transport.(Delayer); able {
+	if delayer, able := s.transport.(Delayer); able {
 		return delayer.SendAfter(ctx, due.Sub(now), group)
 	}
 	errs := make([]error, len(group))
@@ -74,23 +95,23 @@ func (p *Publisher) sendAt(ctx context.Context, due, now time.Time, group []Enve
 	return errs
 }
 
-// recordConfirmed saves a record of what the transport has confirmed. A replay's
+// record saves a record of what the transport has confirmed. A replay's
 // record is there already, and begins its next generation.
-func (p *Publisher) recordConfirmed(ctx context.Context, batch []Envelope, errs []error, now time.Time) {
+func (s *directSender) record(ctx context.Context, batch []Envelope, errs []error, now time.Time) {
 	var records []Record
 	for i := range batch {
 		if errs == nil || errs[i] == nil {
-			records = append(records, p.confirmedRecord(&batch[i], now))
+			records = append(records, s.confirmedRecord(&batch[i], now))
 		}
 	}
 	limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
 	defer cancel()
 	failed := func(id string, err error) {
-		p.config.Logger.LogAttrs(ctx, slog.LevelWarn, "message published but not recorded",
+		s.logger.LogAttrs(ctx, slog.LevelWarn, "message not recorded",
 			slog.String("message_id", id), errorAttr(err))
 	}
 	var replays []Update
-	for i, err := range eachOf(p.config.Store.Save(limited, records...), len(records)) {
+	for i, err := range eachOf(s.store.Save(limited, records...), len(records)) {
 		switch record := &records[i]; {
 		case err == nil:
 		case !errors.Is(err, ErrExists):
@@ -105,7 +126,7 @@ func (p *Publisher) recordConfirmed(ctx context.Context, batch []Envelope, errs 
 	if len(replays) == 0 {
 		return
 	}
-	_, errs = p.config.Store.Update(limited, replays...)
+	_, errs = s.store.Update(limited, replays...)
 	for i, err := range eachOf(errs, len(replays)) {
 		if err != nil && !errors.Is(err, ErrLate) {
 			failed(replays[i].ID, err)
@@ -113,10 +134,10 @@ func (p *Publisher) recordConfirmed(ctx context.Context, batch []Envelope, errs 
 	}
 }
 
-func (p *Publisher) confirmedRecord(envelope *Envelope, now time.Time) Record {
-	record := newRecord(envelope, p.config.Queue, now)
+func (s *directSender) confirmedRecord(envelope *Envelope, now time.Time) Record {
+	record := newRecord(envelope, s.queue, now)
 	record.Status = StatusQueued
-	if session := sessionOf(p.transport); session != "" {
+	if session := sessionOf(s.transport); session != "" {
 		begin := now
 		if record.NotBefore.After(begin) {
 			begin = record.NotBefore

@@ -75,6 +75,11 @@ func resultsError(n int, id func(i int) string, errs []error) error {
 	return &ResultsError{Results: results}
 }
 
+// publishError is the error of a call that publishes a batch.
+func publishError(batch []Envelope, errs []error) error {
+	return resultsError(len(batch), func(i int) string { return batch[i].ID }, errs)
+}
+
 // eachOf is errs with one place for each of n. A wrong count tells nothing of
 // any of them.
 func eachOf(errs []error, n int) []error {

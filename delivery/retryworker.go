@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/esh3artech/barid/metrics"
@@ -17,6 +18,8 @@ const (
 	defaultClaimBatch   = 500
 	defaultClaimLease   = time.Minute
 	minClaimLease       = time.Second
+	defaultRetention    = 30 * 24 * time.Hour
+	minRetention        = time.Minute
 )
 
 // RetryWorkerConfig configures a RetryWorker. The zero value is ready to use with
@@ -57,13 +60,30 @@ type RetryWorkerConfig struct {
 	// their attempts as failed. Default: overdue acknowledgments are failed attempts.
 	IgnoreAckTimeouts bool
 
-	// Metrics takes barid_ack_timeouts_total and barid_dependency_up for the
+	// RecordRetention is for how long a record is kept after its last change, once
+	// its message is delivered, read, cancelled, a duplicate or a dead letter. Then Run
+	// and RunOnce delete it, whoever runs first, in small batches; other records are
+	// never deleted. A message that is published again after that, with the same ID, is
+	// sent again, and an acknowledgment is ErrNotFound. A dead letter stays, and can
+	// be requeued. So it should be longer than PublisherConfig.IdempotencyTTL, and
+	// than acknowledgments take. Default 30 days, at least 1 min; negative keeps
+	// records for ever.
+	RecordRetention time.Duration
+	// DeadLetterRetention is for how long a dead letter is kept after it was given
+	// up. Then it is deleted for good, from whatever queue it came: workers that share
+	// a store of dead letters should have the same. DeadLetters has to be a Purger.
+	// Default 0, which keeps dead letters for ever; else at least 1 min.
+	DeadLetterRetention time.Duration
+
+	// Metrics takes barid_records_purged_total, barid_dead_letters_purged_total,
+	// barid_ack_timeouts_total and barid_dependency_up for the
 	// dependencies store, transport and dead_letters. Nil discards.
 	Metrics metrics.Recorder
 	// Logger: nil discards. Bodies and recipients are never logged.
 	Logger *slog.Logger
 
 	settings error // what is wrong with the Settings that were put into it
+	managed  bool  // Settings were put into it
 }
 
 func (c RetryWorkerConfig) withDefaults(transport Transport) RetryWorkerConfig {
@@ -78,6 +98,9 @@ func (c RetryWorkerConfig) withDefaults(transport Transport) RetryWorkerConfig {
 	}
 	if c.Lease == 0 {
 		c.Lease = defaultClaimLease
+	}
+	if c.RecordRetention == 0 {
+		c.RecordRetention = defaultRetention
 	}
 	if c.Retry == nil {
 		c.Retry = retry.None{}
@@ -106,6 +129,15 @@ func (c *RetryWorkerConfig) validate() error {
 	}
 	if c.Lease < minClaimLease {
 		fault("Lease is %s, want at least %s", c.Lease, minClaimLease)
+	}
+	if c.RecordRetention >= 0 && c.RecordRetention < minRetention {
+		fault("RecordRetention is %s, want at least %s, or less than 0 to keep records for ever", c.RecordRetention, minRetention)
+	}
+	if c.DeadLetterRetention != 0 && c.DeadLetterRetention < minRetention {
+		fault("DeadLetterRetention is %s, want at least %s, or 0 to keep dead letters for ever", c.DeadLetterRetention, minRetention)
+	}
+	if _, ok := c.DeadLetters.(Purger); !ok && c.DeadLetterRetention > 0 && c.DeadLetters != nil {
+		fault("DeadLetterRetention is set, but DeadLetters is no Purger: use dlq.NewManager")
 	}
 	if validator, ok := c.Retry.(interface{ Validate() error }); ok {
 		if err := validator.Validate(); err != nil {
@@ -151,6 +183,10 @@ func (c *RetryWorkerConfig) validate() error {
 // hand would be delivered twice, unless an idempotency store prevents that. For
 // the same reason run one worker at a time for each such transport.
 //
+// Beside that it deletes the queue's records that have been kept for
+// RetryWorkerConfig.RecordRetention, and dead letters after DeadLetterRetention: a
+// little at a time, so that it holds up nothing else.
+//
 // A worker that can't reach the store, the transport or the dead letters tries
 // again, at most half a minute apart, for as long as it takes.
 type RetryWorker struct {
@@ -163,6 +199,7 @@ type RetryWorker struct {
 // NewRetryWorker returns a RetryWorker, which closes neither store nor transport.
 // The error names every fault of the config. A store made by RecordsOnly is one.
 func NewRetryWorker(store Store, transport Transport, config RetryWorkerConfig) (*RetryWorker, error) {
+	idle := []idleField{{"RetryWorkerConfig.Retry", "no IgnoreAckTimeouts", config.Retry != nil && config.IgnoreAckTimeouts && !config.managed}}
 	config = config.withDefaults(transport)
 	fault := config.validate()
 	if transport == nil {
@@ -181,6 +218,7 @@ func NewRetryWorker(store Store, transport Transport, config RetryWorkerConfig) 
 	if fault != nil {
 		return nil, fault
 	}
+	warnOfIdle(config.Logger, idle)
 	return &RetryWorker{store: store, transport: transport, config: config, session: sessionOf(transport)}, nil
 }
 
@@ -195,6 +233,9 @@ func (w *RetryWorker) Run(ctx context.Context) error {
 	work, end := outliving(ctx, settleTimeout)
 	defer end()
 	defer r.session.keep(ctx, work)()
+	var beside sync.WaitGroup
+	defer beside.Wait()
+	beside.Go(func() { w.newRetention().run(ctx) })
 	if watcher, ok := w.store.(StoreWatcher); ok {
 		defer watcher.Watch(r.wakeup.noLaterThan)()
 	}
@@ -210,7 +251,9 @@ func (w *RetryWorker) Run(ctx context.Context) error {
 // RunOnce sees to everything that is due and returns, for hosts that have a
 // scheduler of their own. Its error joins the last failure of each of store,
 // transport and dead letters that is down, and ctx's. What could not be done then
-// is left for a later call; what was claimed comes due when the lease ends.
+// is left for a later call; what was claimed comes due when the lease ends. At last
+// it deletes what has been kept for long enough, for as long as a lease at most; a
+// failure of that is logged only.
 //
 // Where the transport is Volatile, the process needs Run.
 func (w *RetryWorker) RunOnce(ctx context.Context) error {
@@ -227,6 +270,9 @@ func (w *RetryWorker) RunOnce(ctx context.Context) error {
 		}
 	}
 	r.stale.finish(work, time.Now().Add(w.config.Lease))
+	purging, done := context.WithTimeout(ctx, w.config.Lease)
+	defer done()
+	w.newRetention().purge(purging)
 	return errors.Join(ctx.Err(), r.outages())
 }
 

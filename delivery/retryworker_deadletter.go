@@ -49,7 +49,7 @@ func (r *workerRun) giveUp(ctx context.Context, batch *claimedBatch, g *givenUp)
 		switch {
 		case recorded(update, &progress[i], errs[i]):
 			failed = append(failed, update)
-			r.config.Logger.LogAttrs(ctx, slog.LevelError, "dead-lettered",
+			r.config.Logger.LogAttrs(ctx, slog.LevelError, "message dead-lettered",
 				slog.String("message_id", update.ID), slog.String("dead_letter_id", g.letters[i].ID), slog.String("reason", string(g.letters[i].Reason)), slog.String("error", g.letters[i].Error))
 		case errors.Is(errs[i], ErrLate) && progress[i].Status.Final():
 			// In any other status another worker may have put the same letter.
@@ -95,7 +95,7 @@ func (s *staleLetters) takeBack(ctx context.Context) {
 	}
 	s.again = time.Now().Add(backoff(s.failures, outageMost))
 	if s.failures++; s.failures == 1 {
-		s.logger.LogAttrs(ctx, slog.LevelWarn, "dead letters of acknowledged messages not taken back yet",
+		s.logger.LogAttrs(ctx, slog.LevelWarn, "dead letters of acknowledged messages not taken back",
 			slog.Any("dead_letter_ids", s.ids), errorAttr(err))
 	}
 }

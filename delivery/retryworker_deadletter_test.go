@@ -139,7 +139,7 @@ func TestTakingBackHoldsUpNothing(t *testing.T) {
 		require.Equal(f.t, delivery.StatusQueued, f.get("retry").Status, "other tasks go on")
 		require.Len(f.t, f.sink.all(), 1)
 		wait(time.Hour)
-		require.Equal(f.t, 1, f.log.count("not taken back yet"))
+		require.Equal(f.t, 1, f.log.count("messages not taken back"))
 		down.Store(false)
 		wait(time.Minute)
 		require.Empty(f.t, f.sink.all())

@@ -69,7 +69,7 @@ func (w *RetryWorker) newRun() (*workerRun, error) {
 	r.health.transport = newDependency("transport", w.config.Metrics, w.config.Logger)
 	r.health.deadLetters = newDependency("dead_letters", w.config.Metrics, w.config.Logger)
 	if w.session != "" {
-		r.session = &session{store: w.store, token: w.session, lease: w.config.Lease, health: r.health.store}
+		r.session = &session{store: w.store, queue: w.config.Queue, token: w.session, lease: w.config.Lease, health: r.health.store}
 	}
 	r.tasks = []task{
 		{StatusRetrying, r.health.transport, r.sendDue},

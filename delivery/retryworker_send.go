@@ -14,10 +14,14 @@ func (r *workerRun) sendDue(ctx context.Context, batch *claimedBatch) {
 	envelopes := make([]Envelope, len(batch.records))
 	for i := range batch.records {
 		envelopes[i] = batch.records[i].Envelope()
+		if batch.records[i].Status == StatusQueued {
+			envelopes[i].Crashes = 1 // it was handed over before, and its process is gone
+		}
 	}
 	limited := within(ctx, batch.at, r.config.Lease/2)
 	errs := eachOf(r.worker.transport.Send(limited, envelopes), len(envelopes))
 	limited.end()
+	logQueued(ctx, r.config.Logger, envelopes, errs)
 
 	now := microseconds(time.Now())
 	confirmed := make([]Update, 0, len(errs))
@@ -71,7 +75,7 @@ func (r *workerRun) transportAnswered(ctx context.Context, confirmed int, failed
 		return
 	}
 	if failed.count > 0 {
-		r.config.Logger.LogAttrs(ctx, slog.LevelWarn, "messages not taken by the transport, will be sent again",
+		r.config.Logger.LogAttrs(ctx, slog.LevelWarn, "due messages not sent",
 			slog.Int("count", failed.count), errorAttr(failed.last))
 	}
 	r.health.transport.answered(ctx)

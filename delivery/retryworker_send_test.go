@@ -66,7 +66,7 @@ func TestABatchIsTakenInPart(t *testing.T) {
 		require.Equal(f.t, map[string]int{"b": 1}, f.outlet.sent())
 		require.Equal(f.t, delivery.StatusRetrying, f.get("a").Status)
 		require.Equal(f.t, delivery.StatusQueued, f.get("b").Status)
-		require.Equal(f.t, 1, f.log.count("not taken"))
+		require.Equal(f.t, 1, f.log.count("due messages not sent"))
 		require.True(f.t, f.up("transport"))
 	})
 }

@@ -13,6 +13,7 @@ import (
 // process. A nil session has nothing to keep.
 type session struct {
 	store  Store
+	queue  string
 	token  string // Volatile.Session
 	lease  time.Duration
 	health *dependency // of the store
@@ -70,7 +71,7 @@ func (s *session) renew(ctx context.Context) bool {
 func (s *session) claimUntil(ctx context.Context, until time.Time) bool {
 	limited := within(ctx, time.Now(), settleTimeout)
 	defer limited.end()
-	_, err := s.store.Renew(limited, s.token, until)
+	err := s.store.Renew(limited, s.queue, s.token, until)
 	switch {
 	case err == nil:
 		s.health.answered(ctx)

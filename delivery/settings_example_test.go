@@ -15,6 +15,7 @@ func ExampleParseSettings() {
 		"Logging": {"Level": "Warning"},
 		"MessageReliability": {
 			"MaxRetries": 8,
+			"AcknowledgmentTimeout": "90s",
 			"Features": {"PriorityQueues": false}
 		}
 	}`)
@@ -36,7 +37,7 @@ func ExampleParseSettings() {
 	fmt.Println("third retry after", config.Retry.Delay(2), "fourth:", config.Retry.CanRetry(3))
 	fmt.Println("remembered for", config.IdempotencyWindow, "breaker:", config.Breaker != nil)
 	// Output:
-	// {"MessageReliability":{"MaxRetries":3,"BaseRetryDelaySeconds":5,"MaxRetryDelaySeconds":300,"IdempotencyTtlHours":24,"CircuitBreakerFailureThreshold":0.5,"CircuitBreakerSampleSize":10,"CircuitBreakerTimeoutSeconds":30,"AcknowledgmentTimeoutMinutes":5,"BatchSizeLimit":1000,"Features":{"Idempotency":true,"CircuitBreaker":false,"Retry":true,"PriorityQueues":false,"Batch":true,"Acknowledgment":true,"RetryWorker":true}}}
+	// {"MessageReliability":{"MaxRetries":3,"BaseRetryDelaySeconds":5,"MaxRetryDelaySeconds":300,"IdempotencyTtlHours":24,"CircuitBreakerFailureThreshold":0.5,"CircuitBreakerSampleSize":10,"CircuitBreakerTimeoutSeconds":30,"AcknowledgmentTimeout":"1m30s","BatchSizeLimit":1000,"RecordRetentionDays":30,"DeadLetterRetentionDays":0,"Features":{"Idempotency":true,"CircuitBreaker":false,"Retry":true,"PriorityQueues":false,"Batch":true,"Acknowledgment":true,"RetryWorker":true}}}
 	// third retry after 20s fourth: false
 	// remembered for 24h0m0s breaker: false
 }
@@ -53,6 +54,6 @@ func ExampleSettingsError() {
 	// delivery: setting MessageReliability.MaxRetries is 2.5, want a whole number from 0 to 1000
 	// delivery: setting MessageReliability.Features.Batch is a string, want true or false
 	// delivery: setting MessageReliability__BatchSizeLimit is "0", want a whole number from 1 to 1000000
-	// delivery: setting MessageReliability.BaseRetryDelaySeconds is 5, want at most MaxRetryDelaySeconds (1)
+	// delivery: setting MessageReliability.BaseRetryDelay is 5s, want at most MaxRetryDelaySeconds (1s)
 	// true
 }

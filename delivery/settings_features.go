@@ -14,8 +14,8 @@ func (s Settings) Retry() retry.Policy {
 		return retry.None{}
 	}
 	return retry.Exponential{
-		Base:       time.Duration(s.BaseRetryDelaySeconds) * time.Second,
-		Max:        time.Duration(s.MaxRetryDelaySeconds) * time.Second,
+		Base:       s.BaseRetryDelay,
+		Max:        s.MaxRetryDelay,
 		MaxRetries: s.MaxRetries,
 	}
 }
@@ -38,7 +38,7 @@ func (s Settings) retryLike(own retry.Policy) retry.Policy {
 func (s Settings) Breaker(base breaker.Config) breaker.Config {
 	base.Threshold = s.CircuitBreakerFailureThreshold
 	base.SampleSize = s.CircuitBreakerSampleSize
-	base.OpenFor = time.Duration(s.CircuitBreakerTimeoutSeconds) * time.Second
+	base.OpenFor = s.CircuitBreakerTimeout
 	return base
 }
 
@@ -52,15 +52,15 @@ func (s Settings) Breaker(base breaker.Config) breaker.Config {
 // The host's own breakers stay; make them with Settings.Breaker.
 //
 // A feature that is off takes out the host's part, too: Idempotency takes out the
-// idempotency store, CircuitBreaker all breakers and BreakerKey. Acknowledgment off
+// idempotency store and what belongs to it, CircuitBreaker all breakers and BreakerKey. Acknowledgment off
 // makes AckTimeout negative; RetryWorker off makes Store one of RecordsOnly.
 func (s Settings) Consumer(base ConsumerConfig) ConsumerConfig {
 	base.Retry = s.retryLike(base.Retry)
-	base.IdempotencyWindow = s.idempotencyTTL()
+	base.IdempotencyWindow = s.IdempotencyTTL
 	if !s.Features.Idempotency {
-		base.Idempotency = nil
+		base.Idempotency, base.IdempotencyKey, base.IdempotencyLease, base.FailOpen = nil, nil, 0, false
 	}
-	base.settings = s.Validate()
+	base.settings, base.managed = s.Validate(), true
 	base.Store = s.store(base.Store)
 	if base.Store != nil || !s.Features.Acknowledgment {
 		base.AckTimeout = s.ackTimeout()
@@ -96,37 +96,46 @@ func (s Settings) ackTimeout() time.Duration {
 	if !s.Features.Acknowledgment {
 		return -1
 	}
-	return time.Duration(s.AcknowledgmentTimeoutMinutes) * time.Minute
+	return s.AcknowledgmentTimeout
 }
 
 // Publisher is base with what s governs; every other field is left as it is.
 //
 // IdempotencyTTL and BatchSizeLimit become those of s; the stores must come from
 // the host. A feature that is off takes out the host's part, too: Idempotency the
-// idempotency store. PriorityQueues off sets OnePriority, Batch off NoBatch;
-// RetryWorker off makes Store one of RecordsOnly.
+// idempotency store and its lease. PriorityQueues off sets OnePriority, Batch off NoBatch;
+// RetryWorker off makes Store one of RecordsOnly, which has neither PendingGrace nor
+// MaxOutgoing.
 func (s Settings) Publisher(base PublisherConfig) PublisherConfig {
-	base.settings = s.Validate()
-	base.IdempotencyTTL = s.idempotencyTTL()
+	base.settings, base.managed = s.Validate(), true
+	base.IdempotencyTTL = s.IdempotencyTTL
 	if !s.Features.Idempotency {
-		base.Idempotency = nil
+		base.Idempotency, base.IdempotencyLease = nil, 0
 	}
 	base.BatchSizeLimit = s.BatchSizeLimit
 	base.NoBatch = base.NoBatch || !s.Features.Batch
 	base.OnePriority = base.OnePriority || !s.Features.PriorityQueues
 	base.Store = s.store(base.Store)
+	if !s.Features.RetryWorker {
+		base.PendingGrace, base.MaxOutgoing = 0, 0
+	}
 	return base
 }
 
 // RetryWorker is base with what s governs; every other field is left as it is.
 // Retry becomes the policy of s, with the Jitter that base has if it is
-// a retry.Exponential. Acknowledgment off sets IgnoreAckTimeouts.
+// a retry.Exponential. RecordRetention and DeadLetterRetention become those of s.
+// Acknowledgment off sets IgnoreAckTimeouts.
 //
 // It does so whether or not the feature RetryWorker is on: run the worker only
 // if it is.
 func (s Settings) RetryWorker(base RetryWorkerConfig) RetryWorkerConfig {
-	base.settings = s.Validate()
+	base.settings, base.managed = s.Validate(), true
 	base.Retry = s.retryLike(base.Retry)
+	base.RecordRetention, base.DeadLetterRetention = s.RecordRetention, s.DeadLetterRetention
+	if s.RecordRetention == 0 {
+		base.RecordRetention = -1
+	}
 	base.IgnoreAckTimeouts = base.IgnoreAckTimeouts || !s.Features.Acknowledgment
 	return base
 }

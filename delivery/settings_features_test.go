@@ -3,6 +3,7 @@ package delivery_test
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -15,6 +16,7 @@ import (
 	"github.com/esh3artech/barid/delivery"
 	"github.com/esh3artech/barid/delivery/memory"
 	"github.com/esh3artech/barid/idempotency"
+	"github.com/esh3artech/barid/metrics"
 	"github.com/esh3artech/barid/retry"
 )
 
@@ -32,7 +34,7 @@ func TestSettingsRetry(t *testing.T) {
 
 func TestSettingsBreaker(t *testing.T) {
 	settings := delivery.DefaultSettings()
-	settings.CircuitBreakerFailureThreshold, settings.CircuitBreakerSampleSize, settings.CircuitBreakerTimeoutSeconds = 0.25, 20, 40
+	settings.CircuitBreakerFailureThreshold, settings.CircuitBreakerSampleSize, settings.CircuitBreakerTimeout = 0.25, 20, 40*time.Second
 	assert.Equal(t,
 		breaker.Config{Name: "sms", Probes: 3, Threshold: 0.25, SampleSize: 20, OpenFor: 40 * time.Second},
 		settings.Breaker(breaker.Config{Name: "sms", Probes: 3, Threshold: 0.75, SampleSize: 5}))
@@ -40,7 +42,7 @@ func TestSettingsBreaker(t *testing.T) {
 
 func TestSettingsConsumer(t *testing.T) {
 	settings := delivery.DefaultSettings()
-	settings.IdempotencyTTLHours = 48
+	settings.IdempotencyTTL = 48 * time.Hour
 	settings.CircuitBreakerSampleSize = 2
 	store, records := idempotency.NewMemory(idempotency.MemoryConfig{}), memory.NewStore(memory.StoreConfig{})
 	byRecipient := func(m delivery.Message) string { return m.Recipient }
@@ -126,9 +128,34 @@ func TestSettingsConsumer(t *testing.T) {
 	})
 }
 
+// A breaker that settings make is known by the consumer's name, which it has from its
+// transport here.
+func TestSettingsBreakerHasAName(t *testing.T) {
+	for name, base := range map[string]delivery.ConsumerConfig{
+		"one":              {},
+		"one for each key": {BreakerKey: func(m delivery.Message) string { return m.Type }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(f *fixture) {
+				settings := delivery.DefaultSettings()
+				settings.CircuitBreakerSampleSize = 1
+				base.Metrics, base.DeadLetters, base.Logger = f.collector, f.sink, slog.New(slog.NewTextHandler(f.log, nil))
+				_, stop := f.consume(func(context.Context, delivery.Message) error { return errDown }, settings.Consumer(base))
+				f.publish(to("a"))
+				wait(time.Second)
+				opened, known := f.collector.Value(metrics.BreakerTransitionsTotal, metrics.LabelName, "memory", metrics.LabelTo, metrics.StateOpen)
+				assert.True(t, known)
+				assert.Equal(t, 1, int(opened))
+				assert.NotZero(t, f.log.count("breaker=memory"))
+				require.NoError(t, stop())
+			})
+		})
+	}
+}
+
 func TestSettingsPublisher(t *testing.T) {
 	settings := delivery.DefaultSettings()
-	settings.IdempotencyTTLHours = 48
+	settings.IdempotencyTTL = 48 * time.Hour
 	store, records := idempotency.NewMemory(idempotency.MemoryConfig{}), memory.NewStore(memory.StoreConfig{})
 	config := settings.Publisher(delivery.PublisherConfig{Idempotency: store, Store: records, MaxBodyBytes: 7})
 	assert.Same(t, store, config.Idempotency)
@@ -161,15 +188,21 @@ func TestSettingsSwitchNothingOn(t *testing.T) {
 func TestSettingsRetryWorker(t *testing.T) {
 	settings := delivery.DefaultSettings()
 	config := settings.RetryWorker(delivery.RetryWorkerConfig{BatchSize: 7, Retry: retry.Exponential{Base: time.Hour, Jitter: retry.JitterEqual}})
-	assert.Equal(t, delivery.RetryWorkerConfig{
-		BatchSize: 7,
-		Retry:     retry.Exponential{Base: 5 * time.Second, Max: 5 * time.Minute, MaxRetries: 5, Jitter: retry.JitterEqual},
-	}, config)
+	assert.Equal(t, 7, config.BatchSize)
+	assert.Equal(t, retry.Exponential{Base: 5 * time.Second, Max: 5 * time.Minute, MaxRetries: 5, Jitter: retry.JitterEqual}, config.Retry)
+	assert.False(t, config.IgnoreAckTimeouts)
+	assert.Equal(t, 30*24*time.Hour, config.RecordRetention)
+	assert.Zero(t, config.DeadLetterRetention)
 	assert.True(t, settings.RetryWorker(delivery.RetryWorkerConfig{IgnoreAckTimeouts: true}).IgnoreAckTimeouts)
 
 	settings.Features = delivery.Features{}
+	settings.RecordRetention, settings.DeadLetterRetention = 0, 90*24*time.Hour
 	config = settings.RetryWorker(config)
-	assert.Equal(t, delivery.RetryWorkerConfig{BatchSize: 7, Retry: retry.None{}, IgnoreAckTimeouts: true}, config)
+	assert.Equal(t, 7, config.BatchSize)
+	assert.Equal(t, retry.None{}, config.Retry)
+	assert.True(t, config.IgnoreAckTimeouts)
+	assert.EqualValues(t, -1, config.RecordRetention)
+	assert.Equal(t, 90*24*time.Hour, config.DeadLetterRetention)
 }
 
 // Whatever settings are valid, their configs are.
@@ -241,7 +274,7 @@ func TestSettingsWithFaultsAreReported(t *testing.T) {
 	require.ErrorIs(t, err, delivery.ErrConfig)
 	require.ErrorContains(t, err, "MessageReliability.BatchSizeLimit is 0")
 	_, err = delivery.NewPublisher(memory.New(memory.Config{}), delivery.Settings{}.Publisher(delivery.PublisherConfig{}))
-	require.ErrorContains(t, err, "MessageReliability.MaxRetryDelaySeconds is 0")
+	require.ErrorContains(t, err, "MessageReliability.MaxRetryDelay is 0s")
 	_, err = delivery.NewRetryWorker(memory.NewStore(memory.StoreConfig{}), memory.New(memory.Config{}), delivery.Settings{}.RetryWorker(delivery.RetryWorkerConfig{}))
-	require.ErrorContains(t, err, "MessageReliability.AcknowledgmentTimeoutMinutes is 0")
+	require.ErrorContains(t, err, "MessageReliability.AcknowledgmentTimeout is 0s")
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -45,8 +46,12 @@ func LoadSettings(path string) (Settings, error) {
 // Variables are read whose names begin with MessageReliability__. A name with
 // colons, which only some systems allow, is an error rather than ignored.
 //
+// A duration with a unit needs no quotes: MessageReliability__MaxRetryDelay=90s. It
+// takes the place of MaxRetryDelaySeconds in the document. Both in one source are an
+// error, whether or not they say the same.
+//
 // All faults are reported at once, joined, each a *SettingsError: what is not
-// JSON, unknown names, names given twice, wrong types (null and numbers in
+// JSON, unknown names, settings given twice, wrong types (null and numbers in
 // quotes among them), fractions where whole numbers are wanted, values out of
 // bounds even if a variable has a better one, and values that contradict each
 // other.
@@ -62,18 +67,19 @@ func ParseSettings(document []byte, environ []string) (Settings, error) {
 // settingsReader gathers settings and the faults of their sources.
 type settingsReader struct {
 	settings *Settings
-	known    []setting       // of settings
-	faulty   map[string]bool // the keys of known that had a fault
+	known    []setting      // of settings
+	names    map[any]string // by target of known: the key by which it was read last
+	faulty   map[any]bool   // the targets of known that had a fault
 	faults   []error
 }
 
 func newSettingsReader(settings Settings) *settingsReader {
-	return &settingsReader{settings: &settings, known: settings.all(), faulty: map[string]bool{}}
+	return &settingsReader{settings: &settings, known: settings.all(), names: map[any]string{}, faulty: map[any]bool{}}
 }
 
 // result is what was read, if there was no fault.
 func (r *settingsReader) result() (Settings, error) {
-	r.faults = append(r.faults, r.settings.contradictions(r.faulty)...)
+	r.faults = append(r.faults, r.settings.contradictions(r.faulty, r.names)...)
 	if len(r.faults) > 0 {
 		return Settings{}, errors.Join(r.faults...)
 	}
@@ -144,6 +150,7 @@ func (r *settingsReader) object(prefix string, value json.RawMessage) {
 		return
 	}
 	seen := map[string]bool{}
+	given := map[any]string{} // the member's name by the setting's target
 	for _, member := range members {
 		path := settingsSection + "." + prefix + member.name
 		name := fold(member.name)
@@ -160,14 +167,30 @@ func (r *settingsReader) object(prefix string, value json.RawMessage) {
 		if !strings.Contains(name, ".") {
 			known = r.find(prefix + name)
 		}
-		switch {
-		case known == nil:
-			r.fault(path, "is unknown, want one of "+strings.Join(r.names(prefix), ", "))
-		case !known.read(string(member.value)):
-			r.faulty[known.key] = true
+		if known == nil {
+			r.fault(path, "is unknown, want one of "+strings.Join(r.keys(prefix), ", "))
+			continue
+		}
+		if other, twice := given[known.target]; twice {
+			r.faulty[known.target] = true
+			r.fault(path, "is given beside "+other+", want one of the two")
+			continue
+		}
+		given[known.target] = member.name
+		if !r.read(known, string(member.value)) {
 			r.fault(path, "is "+kindOf(member.value)+", want "+known.wanted())
 		}
 	}
+}
+
+// read takes a setting from a JSON literal, if that is valid.
+func (r *settingsReader) read(known *setting, literal string) (valid bool) {
+	valid = known.read(literal)
+	if !valid {
+		r.faulty[known.target] = true
+	}
+	r.names[known.target] = known.key
+	return valid
 }
 
 // find returns the setting with that key, nil if there is none.
@@ -180,8 +203,8 @@ func (r *settingsReader) find(key string) *setting {
 	return nil
 }
 
-// names lists what an object may have.
-func (r *settingsReader) names(prefix string) []string {
+// keys lists what an object may have.
+func (r *settingsReader) keys(prefix string) []string {
 	var names []string
 	for _, known := range r.known {
 		if below, ok := strings.CutPrefix(known.key, prefix); ok {
@@ -194,7 +217,7 @@ func (r *settingsReader) names(prefix string) []string {
 
 // environment reads the variables that are ours.
 func (r *settingsReader) environment(environ []string) {
-	seen := map[string]string{} // the variable's name by key
+	seen := map[any]string{} // the variable's name by the setting's target
 	for _, variable := range slices.Sorted(slices.Values(environ)) {
 		name, value, _ := strings.Cut(variable, "=")
 		key, ours := keyOfVariable(name)
@@ -206,20 +229,29 @@ func (r *settingsReader) environment(environ []string) {
 			r.fault(name, "is unknown, want one of "+strings.Join(r.variables(), ", "))
 			continue
 		}
-		if other, twice := seen[known.key]; twice {
-			r.fault(name, "is set twice, as "+other+" too")
+		if other, twice := seen[known.target]; twice {
+			r.fault(name, "is set beside "+other+", want one of the two")
 			continue
 		}
-		seen[known.key] = name
-		literal := strings.TrimSpace(value)
-		if folded := fold(literal); folded == "true" || folded == "false" {
-			literal = folded
-		}
-		if !json.Valid([]byte(literal)) || !known.read(literal) {
-			r.faulty[known.key] = true
+		seen[known.target] = name
+		if !r.read(known, known.literalOf(strings.TrimSpace(value))) {
 			r.fault(name, fmt.Sprintf("is %.32q, want %s", value, known.wanted()))
 		}
 	}
+}
+
+// literalOf is a variable's value as JSON, which may be nobody's.
+func (s setting) literalOf(value string) string {
+	if s.hasUnit() {
+		return strconv.Quote(value)
+	}
+	if folded := fold(value); folded == "true" || folded == "false" {
+		return folded
+	}
+	if !json.Valid([]byte(value)) {
+		return ""
+	}
+	return value
 }
 
 // keyOfVariable is the key that a variable's name stands for, and whether the

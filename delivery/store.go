@@ -58,9 +58,10 @@ type Store interface {
 	// Claim.Validate rejects is its error.
 	Claim(ctx context.Context, claim Claim) ([]Record, error)
 
-	// Renew sets DueAt to until for all records, pending or queued, that token has
-	// claimed, and returns how many.
-	Renew(ctx context.Context, token string, until time.Time) (int, error)
+	// Renew sets DueAt to until for all records of the queue, pending or queued, that
+	// token has claimed. A process calls it again and again for what waits in it, so
+	// it should not cost more the more that is.
+	Renew(ctx context.Context, queue, token string, until time.Time) error
 
 	// NextDue returns the earliest DueAt of all records of the queue with one of the
 	// statuses, zero when there is none.
@@ -69,9 +70,12 @@ type Store interface {
 	// Stats counts the records of the queue. An empty queue means all queues.
 	Stats(ctx context.Context, queue string) (RecordStats, error)
 
-	// Purge deletes up to limit records whose Status is final or failed and that
-	// were last changed before the time given, and returns how many.
-	Purge(ctx context.Context, before time.Time, limit int) (int, error)
+	// Purge deletes up to limit records of the queue whose Status is final or failed
+	// and that were last changed before the time given, those first that were changed
+	// first, and returns how many, also with an error. What somebody else is changing
+	// may be left for a later call. A call must not keep others waiting for longer than
+	// the deletion of about a thousand records takes. Without a queue it is ErrInvalid.
+	Purge(ctx context.Context, queue string, before time.Time, limit int) (int, error)
 }
 
 // StoreWatcher is a Store that tells the process that uses it of what becomes due.

@@ -16,7 +16,9 @@ import (
 // deliverytest.TestTransport is this contract as tests.
 //
 // A Transport may have further abilities: Delayer, Depther, Pinger, Volatile,
-// ErrorClassifier, Namer and DeadLetterer. They are detected by type assertion.
+// ErrorClassifier, Namer and DeadLetterer; a Subscription may be a Pauser; and an
+// Incoming may be a QueueTeller and a StaleTeller. They are detected by type
+// assertion.
 type Transport interface {
 	// Send makes every envelope of the batch durable, in the batch's order, and
 	// returns nil when all are. Otherwise it returns one error for each envelope,
@@ -90,6 +92,25 @@ type QueueTeller interface {
 	// Queue is the name of the queue that the message came from, and how many
 	// incomings of that queue may be in hand.
 	Queue() (name string, prefetch int)
+}
+
+// RedeliveryTeller is an Incoming that knows whether its message was delivered before.
+type RedeliveryTeller interface {
+	// Redeliveries is how often the message was delivered before and not acked, as far
+	// as is known: 0 for a first delivery, and at least 1 for any other. The first
+	// delivery of a message that was sent again counts as a first one. crashes is
+	// Envelope.Crashes. Both are known without decoding.
+	Redeliveries() (times, crashes int)
+}
+
+// StaleTeller is an Incoming that knows when it can no longer be settled. A consumer
+// asks it before it begins with a message: what is stale comes again, and would be
+// handled twice.
+type StaleTeller interface {
+	// Stale says that the connection that the message came by, or its subscription, is
+	// gone: Ack and Nack are ErrStale unless it was settled before. It stays true. A
+	// connection that is just about to be lost is not known yet.
+	Stale() bool
 }
 
 // Delayer is a Transport that can hold envelopes back by itself, durably.

@@ -33,12 +33,15 @@ type Manager struct {
 var (
 	_ delivery.DeadLetterer = (*Manager)(nil)
 	_ delivery.Resolver     = (*Manager)(nil)
+	_ delivery.Purger       = (*Manager)(nil)
 )
 
 // NewManager returns a Manager of store. Without a sender Requeue and RunJobs
-// are ErrNoSender, and everything else works. If store or config can't be used,
+// are ErrNoSender, Config.Lease has no effect, which is a warning to Config.Logger, and
+// everything else works. If store or config can't be used,
 // Err and every method return what is wrong.
 func NewManager(store Store, sender Sender, config Config) *Manager {
+	idleLease := config.Lease != 0 && sender == nil
 	config = config.withDefaults()
 	m := &Manager{store: store, config: config, fault: config.validate()}
 	if store == nil {
@@ -49,13 +52,16 @@ func NewManager(store Store, sender Sender, config Config) *Manager {
 	m.stored = make(map[delivery.Reason]metrics.Counter)
 	for _, reason := range []delivery.Reason{
 		delivery.ReasonPermanent, delivery.ReasonExhausted, delivery.ReasonExpired,
-		delivery.ReasonMalformed, delivery.ReasonAckTimeout, delivery.ReasonBroker,
+		delivery.ReasonMalformed, delivery.ReasonAckTimeout, delivery.ReasonBroker, delivery.ReasonCrashed,
 	} {
 		m.stored[reason] = m.counter(reason)
 	}
 	m.gauge = newEntryGauge(store, &m.config)
 	if m.fault == nil {
 		m.gauge.refresh()
+	}
+	if idleLease {
+		config.Logger.Warn("config field has no effect", "field", "Config.Lease", "want", "a sender")
 	}
 	m.requeuer = &requeuer{store: store, sender: sender, lease: config.Lease}
 	m.replays = newReplayRunner(m.requeuer, m.gauge, &m.config)
@@ -233,7 +239,8 @@ func (m *Manager) Stats(ctx context.Context) (Stats, error) {
 
 // Purge deletes for good all entries that were given up longer ago than
 // olderThan, except for those that are being requeued. It returns how many it
-// deleted, with an error, too. A host that wants a retention calls it regularly.
+// deleted, with an error, too. A host that wants a retention sets
+// delivery.RetryWorkerConfig.DeadLetterRetention, or calls it regularly.
 // Stores delete in batches of a thousand at most, so that others need not wait
 // long. If ctx ends in between, the next call goes on. An olderThan that is not
 // more than 0 is ErrInvalid.

@@ -248,3 +248,13 @@ func TestResolveForgivesWhatIsGone(t *testing.T) {
 	cancel()
 	require.ErrorIs(t, manager.Resolve(ended, ids[1]), context.Canceled)
 }
+
+// A lease for entries that nobody can requeue is told of.
+func TestLeaseWithoutASenderIsToldOf(t *testing.T) {
+	log := &log{}
+	dlq.NewManager(dlq.NewMemory(dlq.MemoryConfig{}), &sender{}, dlq.Config{Lease: time.Minute, Logger: log.logger()})
+	dlq.NewManager(dlq.NewMemory(dlq.MemoryConfig{}), nil, dlq.Config{Logger: log.logger()})
+	require.Empty(t, log.events(t))
+	dlq.NewManager(dlq.NewMemory(dlq.MemoryConfig{}), nil, dlq.Config{Lease: time.Minute, Logger: log.logger()})
+	require.Equal(t, []map[string]any{{"level": "WARN", "msg": "config field has no effect", "field": "Config.Lease", "want": "a sender"}}, log.events(t))
+}

@@ -107,7 +107,9 @@ func firstDeadAt(ctx context.Context, store Store, filter Filter, order Order) (
 
 // StartReplay stores a job that requeues all entries that filter picks and that
 // were given up before now. It does not run the job: RunJobs does. A RunJobs in
-// this process begins at once, one in another process within some seconds.
+// this process begins at once, one in another process within some seconds. If no
+// process has taken the job up after 10 s and this one runs no RunJobs, that is
+// a Warn event. The job waits for a RunJobs, and has no Owner until then.
 //
 // Two jobs that pick the same entries send each of them once. A filter that
 // CheckFilter rejects is ErrQuery, and a Rate that is out of range is
@@ -144,6 +146,7 @@ func (m *Manager) StartReplay(ctx context.Context, filter Filter, config ReplayC
 	m.config.Logger.LogAttrs(ctx, slog.LevelInfo, "replay started",
 		slog.String("job", job.ID), slog.Int("total", total), slog.Float64("rate", job.Rate))
 	m.replays.wake()
+	m.replays.awaitRunner(job)
 	return job, nil
 }
 

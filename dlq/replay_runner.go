@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -16,6 +17,9 @@ import (
 // lookInterval is how often a runner looks for jobs that were started in
 // another process, or that another runner left.
 const lookInterval = 5 * time.Second
+
+// runnerTimeout is how long a job may wait for a runner in silence.
+const runnerTimeout = 2 * lookInterval
 
 // backoff is how long a job, or the search for jobs, waits after a failure of
 // the store or the transport. There is no limit of tries.
@@ -68,6 +72,7 @@ type replayRunner struct {
 
 	// started wakes the runner. It is full when there may be a new job.
 	started chan struct{}
+	runs    atomic.Int64 // of run that go on
 
 	mu    sync.Mutex
 	stops map[string]context.CancelFunc // by the ID of a job that runs here
@@ -103,6 +108,23 @@ func (r *replayRunner) stop(id string) {
 	}
 }
 
+// awaitRunner warns if after runnerTimeout no process has taken the job up, and this
+// one runs no jobs. A runner shows in the store only by the jobs that it has.
+func (r *replayRunner) awaitRunner(job Job) {
+	time.AfterFunc(runnerTimeout, func() {
+		if r.runs.Load() > 0 {
+			return // it tells what keeps it
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), finishTimeout)
+		defer cancel()
+		now, err := r.jobs.Job(ctx, job.ID)
+		if err == nil && now.Status == JobRunning && now.UpdatedAt.Equal(job.UpdatedAt) {
+			r.config.Logger.LogAttrs(ctx, slog.LevelWarn, "replay has no runner",
+				slog.String("job", job.ID), slog.String("want", "a process that runs Manager.RunJobs"))
+		}
+	})
+}
+
 // enter returns false when the job runs in this process already.
 func (r *replayRunner) enter(id string, stop context.CancelFunc) bool {
 	r.mu.Lock()
@@ -123,6 +145,8 @@ func (r *replayRunner) leave(id string) {
 // run takes and runs jobs until ctx ends, and returns when all of them have
 // been left.
 func (r *replayRunner) run(ctx context.Context) {
+	r.runs.Add(1)
+	defer r.runs.Add(-1)
 	var running sync.WaitGroup
 	defer running.Wait()
 	running.Go(func() { r.recount(ctx) })

@@ -25,6 +25,8 @@
 //	barid_attempts_to_success                         histogram  attempts that a delivered message needed, 1 is the first
 //	barid_dead_letters_total{reason}                  counter    messages given up
 //	barid_dead_letters                                gauge      dead letters that are kept
+//	barid_dead_letters_purged_total                   counter    dead letters deleted after their retention
+//	barid_records_purged_total{queue}                 counter    records deleted after their retention
 //	barid_queue_depth{priority}                       gauge      messages that wait
 //	barid_queue_oldest_seconds{priority}              gauge      age of the oldest that waits
 //	barid_breaker_state{name}                         gauge      0 closed, 1 half-open, 2 open

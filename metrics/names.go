@@ -31,6 +31,12 @@ const (
 	DeadLettersTotal = "barid_dead_letters_total"
 	// DeadLetters is how many dead letters are kept now.
 	DeadLetters = "barid_dead_letters"
+	// DeadLettersPurgedTotal counts dead letters that were deleted because they had
+	// been kept for long enough. It has no labels.
+	DeadLettersPurgedTotal = "barid_dead_letters_purged_total"
+	// RecordsPurgedTotal counts records that were deleted because they had been kept
+	// for long enough, by LabelQueue.
+	RecordsPurgedTotal = "barid_records_purged_total"
 	// QueueDepth is how many messages wait now, by LabelPriority.
 	QueueDepth = "barid_queue_depth"
 	// QueueOldestSeconds is the age of the oldest message that waits, by
@@ -69,6 +75,7 @@ const (
 	LabelTo         = "to"         // a circuit breaker's new state
 	LabelResult     = "result"     // the idempotency store's answer
 	LabelDependency = "dependency" // a dependency's name
+	LabelQueue      = "queue"      // the queue that a record belongs to
 )
 
 // The outcomes of MessagesProcessedTotal.

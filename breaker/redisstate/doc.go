@@ -74,7 +74,8 @@
 // that is forced until Release lives until then. Each exchange is one Lua script
 // on one key, and safe to repeat. The client should have ContextTimeoutEnabled.
 // Without it a Fleet still keeps to its Timeout, but Run may take as long as the
-// client's own timeouts to return.
+// client's own timeouts to return. What go-redis itself prints to stderr, ClientLog of
+// idempotency/redisstore takes to a *slog.Logger.
 //
 // # Errors
 //

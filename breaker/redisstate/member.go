@@ -176,7 +176,7 @@ func (m *member) followForce(f *Fleet, r record) {
 	} else {
 		m.breaker.ForceClosed(r.forceLeft)
 	}
-	f.config.Logger.LogAttrs(context.Background(), slog.LevelWarn, "breaker is forced",
+	f.config.Logger.LogAttrs(context.Background(), slog.LevelWarn, "breaker forced",
 		slog.String("breaker", m.breaker.Name()), slog.String("state", r.force), slog.String("by", r.forceBy), slog.String("reason", r.forceReason))
 }
 

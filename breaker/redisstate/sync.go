@@ -84,10 +84,10 @@ func (f *Fleet) logAway(ctx context.Context, failed, of int, err error) {
 	f.mu.Unlock()
 	switch {
 	case failed > 0 && !before:
-		f.config.Logger.LogAttrs(ctx, slog.LevelWarn, "breakers are not shared, Redis is away",
+		f.config.Logger.LogAttrs(ctx, slog.LevelWarn, "breakers not shared",
 			slog.Int("breakers", failed), slog.Any("error", unavailable(ctx, err)))
 	case failed == 0 && before:
-		f.config.Logger.LogAttrs(ctx, slog.LevelInfo, "breakers are shared again, Redis is back")
+		f.config.Logger.LogAttrs(ctx, slog.LevelInfo, "breakers shared again")
 	}
 }
 

@@ -133,6 +133,8 @@ func (s *networkedSubscription) Resume(ctx context.Context) error {
 
 type networkedIncoming struct{ delivery.Incoming }
 
+func (in networkedIncoming) Stale() bool { return in.Incoming.(delivery.StaleTeller).Stale() }
+
 func (in networkedIncoming) Envelope() (*delivery.Envelope, error) {
 	envelope, err := in.Incoming.Envelope()
 	if err == nil && envelope.Type == rawType {

@@ -51,6 +51,7 @@ func testStore(t *testing.T, patience time.Duration, open func(tb testing.TB) de
 		{"TellsByQueue", tellsByQueue},
 		{"MovesBetweenQueues", movesBetweenQueues},
 		{"Renew", renews},
+		{"RenewalsEnd", renewalsEnd},
 		{"NextDue", nextDue},
 		{"TimeFromArguments", timeFromArguments},
 
@@ -63,6 +64,7 @@ func testStore(t *testing.T, patience time.Duration, open func(tb testing.TB) de
 
 		{"Stats", storeStats},
 		{"Purge", purges},
+		{"PurgesByQueue", purgesByQueue},
 
 		{"Watch", watches},
 		{"WatchStops", watchStops},

@@ -38,10 +38,10 @@ type storeFault struct {
 	get     func(ctx context.Context, s *memory.Store, ids []string) ([]delivery.Record, []error)
 	list    func(ctx context.Context, s *memory.Store, query delivery.RecordQuery) (delivery.RecordPage, error)
 	claim   func(ctx context.Context, s *memory.Store, claim delivery.Claim) ([]delivery.Record, error)
-	renew   func(ctx context.Context, s *memory.Store, token string, until time.Time) (int, error)
+	renew   func(ctx context.Context, s *memory.Store, queue, token string, until time.Time) error
 	nextDue func(ctx context.Context, s *memory.Store, queue string, statuses []delivery.Status) (time.Time, error)
 	stats   func(*delivery.RecordStats)
-	purge   func(ctx context.Context, s *memory.Store, before time.Time, limit int) (int, error)
+	purge   func(ctx context.Context, s *memory.Store, queue string, before time.Time, limit int) (int, error)
 	watch   func(s *memory.Store, due func(time.Time)) func()
 	ping    func(ctx context.Context, s *memory.Store) error
 }
@@ -81,11 +81,11 @@ func (b *brokenStore) Claim(ctx context.Context, claim delivery.Claim) ([]delive
 	return b.Store.Claim(ctx, claim)
 }
 
-func (b *brokenStore) Renew(ctx context.Context, token string, until time.Time) (int, error) {
+func (b *brokenStore) Renew(ctx context.Context, queue, token string, until time.Time) error {
 	if b.fault.renew != nil {
-		return b.fault.renew(ctx, b.Store, token, until)
+		return b.fault.renew(ctx, b.Store, queue, token, until)
 	}
-	return b.Store.Renew(ctx, token, until)
+	return b.Store.Renew(ctx, queue, token, until)
 }
 
 func (b *brokenStore) NextDue(ctx context.Context, queue string, statuses ...delivery.Status) (time.Time, error) {
@@ -103,11 +103,11 @@ func (b *brokenStore) Stats(ctx context.Context, queue string) (delivery.RecordS
 	return stats, err
 }
 
-func (b *brokenStore) Purge(ctx context.Context, before time.Time, limit int) (int, error) {
+func (b *brokenStore) Purge(ctx context.Context, queue string, before time.Time, limit int) (int, error) {
 	if b.fault.purge != nil {
-		return b.fault.purge(ctx, b.Store, before, limit)
+		return b.fault.purge(ctx, b.Store, queue, before, limit)
 	}
-	return b.Store.Purge(ctx, before, limit)
+	return b.Store.Purge(ctx, queue, before, limit)
 }
 
 func (b *brokenStore) Watch(due func(time.Time)) func() {

@@ -129,7 +129,7 @@ func leasesEnd(t *storeSubtest) {
 	sent := delivery.Update{ID: record.ID, Status: delivery.StatusQueued, At: end, OnlyIfClaimedBy: "first"}
 	_, errs := t.store.Update(t.Context(), sent)
 	t.checkErrors("Update by a caller that has lost the claim", errs, &delivery.LateError{ID: record.ID, Status: delivery.StatusRetrying})
-	t.checkRenew("first", end.Add(time.Hour), 0)
+	t.renew("first", end.Add(time.Hour))
 	t.checkNextDue(end.Add(storeLease), delivery.StatusRetrying)
 	sent.OnlyIfClaimedBy = "next"
 	if progress := t.update(sent)[0]; progress.ClaimedBy != "" || !progress.DueAt.IsZero() {
@@ -185,24 +185,22 @@ func renews(t *storeSubtest) {
 	records = append(records, ended, undue)
 	t.save(records...)
 	for _, until := range []time.Time{after(90), after(60), after(60), after(120)} {
-		renewed := 0
 		for i := range records {
 			renewable := records[i].Status == delivery.StatusPending || records[i].Status == delivery.StatusQueued
 			if records[i].ClaimedBy == "session" && renewable {
 				records[i].DueAt = until
-				renewed++
 			}
 		}
-		t.checkRenew("session", until, renewed)
+		t.renew("session", until)
 		t.checkRecords(records...)
 		t.checkNextDue(until, delivery.StatusPending)
 		t.checkNextDue(after(30), delivery.StatusPending, delivery.StatusQueued)
 	}
-	t.checkRenew("nobody", after(500), 0)
-	// A record that nobody has claimed can't be renewed. An error is as good.
-	if renewed, _ := t.store.Renew(t.Context(), "", after(500)); renewed != 0 {
-		t.Errorf("Renew without a token: %d, want 0", renewed)
-	}
+	t.renew("nobody", after(500))
+	// A record that nobody has claimed can't be renewed, and neither can one of no
+	// queue. An error is as good.
+	_ = t.store.Renew(t.Context(), storeQueue, "", after(500))
+	_ = t.store.Renew(t.Context(), "", "session", after(500))
 	t.checkRecords(records...)
 
 	// A record that is settled, or claimed by somebody else, is not renewed.
@@ -211,9 +209,59 @@ func renews(t *storeSubtest) {
 		t.Errorf("Claim: %d records, want 2", len(claimed))
 	}
 	t.update(delivery.Update{ID: undue.ID, Status: delivery.StatusDelivered, At: after(130)})
-	t.checkRenew("session", after(140), 1)
-	t.checkRenew("other", after(150), 2)
+	t.renew("session", after(140))
+	t.renew("other", after(150))
 	t.checkNextDue(after(150), delivery.StatusPending)
+}
+
+// renewalsEnd lets renewed claims end, of many records of several queues, and go on
+// by another token.
+func renewalsEnd(t *storeSubtest) {
+	priorities := delivery.Priorities()
+	records := make([]delivery.Record, 0, 45)
+	for i := range 40 {
+		record := dueRecord(i, delivery.StatusQueued, after(30))
+		record.ClaimedBy, record.Priority = []string{"one", "two"}[i%2], priorities[i/2%4]
+		records = append(records, record)
+	}
+	waiting, elsewhere := dueRecord(40, delivery.StatusPending, after(30)), dueRecord(41, delivery.StatusQueued, after(30))
+	waiting.ClaimedBy, elsewhere.ClaimedBy, elsewhere.Queue = "one", "one", "elsewhere"
+	t.save(append(records, waiting, elsewhere)...)
+	t.renew("one", after(100))
+	t.renew("two", after(200))
+	t.checkRecords(elsewhere)
+	t.checkNextDueOf("elsewhere", after(30), delivery.StatusQueued)
+	t.checkClaim(delivery.StatusQueued, "w", after(99), 100)
+	t.checkNextDue(after(100), delivery.StatusQueued)
+	t.checkNextDue(time.Time{}, delivery.StatusRetrying, delivery.StatusSent)
+
+	// What has ended is claimed by priority, the rest of it later, by somebody else.
+	got := t.claim(delivery.StatusQueued, "w", after(100), 12)
+	for i := range got {
+		if got[i].ClaimedBy != "w" || !got[i].DueAt.Equal(after(100).Add(storeLease)) || i > 0 && got[i].Priority > got[i-1].Priority {
+			t.Errorf("Claim of what was renewed: %q of priority %s by %q until %s", got[i].ID, got[i].Priority, got[i].ClaimedBy, got[i].DueAt)
+		}
+	}
+	if len(got) != 12 || got[4].Priority != delivery.Urgent || got[5].Priority != delivery.High {
+		t.Errorf("Claim of what was renewed: %q", idsOf(got))
+	}
+	t.renew("one", after(150)) // for what is left to it
+	t.checkClaim(delivery.StatusQueued, "w", after(120), 100)
+	t.checkNextDue(after(150), delivery.StatusQueued)
+	t.checkNextDue(after(150), delivery.StatusPending)
+	if got := t.claim(delivery.StatusQueued, "v", after(150), 100); len(got) != 8 {
+		t.Errorf("Claim of what was renewed again: %q, want 8", idsOf(got))
+	}
+	t.renew("one", after(300))
+	t.renew("one", after(250))
+	t.checkNextDue(after(250), delivery.StatusPending)
+	t.checkNextDue(after(100).Add(storeLease), delivery.StatusQueued)
+	t.checkClaim(delivery.StatusPending, "v", after(249), 100)
+	t.checkClaim(delivery.StatusPending, "v", after(250), 100, waiting.ID)
+	t.update(delivery.Update{ID: records[1].ID, Status: delivery.StatusDelivered, At: after(1)})
+	if got := t.claim(delivery.StatusQueued, "x", after(1000), 100); len(got) != 39 {
+		t.Errorf("Claim at last: %d, want 39", len(got))
+	}
 }
 
 // nextDue asks for the next due time, by status, while records change.

@@ -421,7 +421,7 @@ func (b *busyStore) look(store delivery.Store) error {
 		_, listed := store.List(b.Context(), delivery.RecordQuery{Limit: 50})
 		_, stats := store.Stats(b.Context(), "")
 		_, due := store.NextDue(b.Context(), storeQueue, delivery.StatusPending)
-		_, renewed := store.Renew(b.Context(), "nobody", after(9))
+		renewed := store.Renew(b.Context(), storeQueue, "nobody", after(9))
 		if err := errors.Join(listed, stats, due, renewed); err != nil {
 			return err
 		}
@@ -432,7 +432,7 @@ func (b *busyStore) look(store delivery.Store) error {
 // purgeSome purges until so many records are done.
 func (b *busyStore) purgeSome(store delivery.Store, until int) error {
 	for b.done.Load() < int64(until) && !b.Failed() {
-		n, err := store.Purge(b.Context(), after(10), 5)
+		n, err := store.Purge(b.Context(), storeQueue, after(10), 5)
 		b.purged.Add(int64(n))
 		if err != nil {
 			return err

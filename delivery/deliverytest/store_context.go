@@ -29,10 +29,10 @@ func endedContexts(t *storeSubtest) {
 		t.checkErrors("Get", errs, two...)
 		_, listed := t.store.List(ctx, delivery.RecordQuery{})
 		_, claimed := t.store.Claim(ctx, claimOf(delivery.StatusPending, "w", after(1), 1))
-		_, renewed := t.store.Renew(ctx, "p", after(1))
+		renewed := t.store.Renew(ctx, storeQueue, "p", after(1))
 		_, next := t.store.NextDue(ctx, storeQueue, delivery.StatusPending)
 		_, stats := t.store.Stats(ctx, "")
-		_, purged := t.store.Purge(ctx, after(1000), 10)
+		_, purged := t.store.Purge(ctx, storeQueue, after(1000), 10)
 		for call, err := range map[string]error{
 			"List": listed, "Claim": claimed, "Renew": renewed, "NextDue": next, "Stats": stats, "Purge": purged,
 		} {

@@ -119,15 +119,16 @@ var storeFaults = map[string]struct {
 	"claims without text":   {claimed(claim, eachRecord(func(r *delivery.Record) { r.Body = nil })), []string{"ClaimsChangeLittle", "KeepsBodies"}},
 	"claims in secret":      {claimed(claim, eachRecord(func(r *delivery.Record) { r.ClaimedBy = "" })), []string{"ClaimsChangeLittle"}},
 	"claims with a stamp":   {claimed(claim, eachRecord(func(r *delivery.Record) { r.UpdatedAt = r.DueAt })), []string{"ClaimsChangeLittle"}},
-	"never renews":          {storeFault{renew: func(context.Context, *memory.Store, string, time.Time) (int, error) { return 0, nil }}, []string{"Renew", "RandomSteps"}},
-	"renews a little less": {storeFault{renew: func(ctx context.Context, s *memory.Store, token string, until time.Time) (int, error) {
-		return s.Renew(ctx, token, until.Add(-1))
+	"never renews":          {storeFault{renew: func(context.Context, *memory.Store, string, string, time.Time) error { return nil }}, []string{"Renew", "RandomSteps"}},
+	"renews a little less": {storeFault{renew: func(ctx context.Context, s *memory.Store, queue, token string, until time.Time) error {
+		return s.Renew(ctx, queue, token, until.Add(-1))
 	}}, []string{"Renew"}},
-	"renews the like": {storeFault{renew: func(ctx context.Context, s *memory.Store, token string, until time.Time) (int, error) {
-		_, err := s.Renew(ctx, token+" ", until)
-		n, again := s.Renew(ctx, token, until)
-		return n, errors.Join(err, again)
+	"renews the like": {storeFault{renew: func(ctx context.Context, s *memory.Store, queue, token string, until time.Time) error {
+		return errors.Join(s.Renew(ctx, queue, token+" ", until), s.Renew(ctx, queue, token, until))
 	}}, []string{"Renew"}},
+	"renews any queue": {storeFault{renew: func(ctx context.Context, s *memory.Store, queue, token string, until time.Time) error {
+		return errors.Join(s.Renew(ctx, queue, token, until), s.Renew(ctx, "elsewhere", token, until), s.Renew(ctx, "queue", token, until))
+	}}, []string{"Renew", "RenewalsEnd"}},
 	"knows one due time": {storeFault{nextDue: func(ctx context.Context, s *memory.Store, queue string, _ []delivery.Status) (time.Time, error) {
 		statuses := delivery.Statuses()
 		return s.NextDue(ctx, queue, statuses[:]...)
@@ -158,14 +159,22 @@ var storeFaults = map[string]struct {
 	}}, []string{"Stats", "Transitions"}},
 	"knows no oldest queued": {storeFault{stats: func(s *delivery.RecordStats) { s.OldestQueued = time.Time{} }}, []string{"Stats", "RandomSteps"}},
 	"knows no oldest":        {storeFault{stats: func(s *delivery.RecordStats) { s.OldestPending = time.Time{} }}, []string{"Stats", "SavesAtOnce"}},
-	"purges a little more": {storeFault{purge: func(ctx context.Context, s *memory.Store, before time.Time, limit int) (int, error) {
-		return s.Purge(ctx, before.Add(time.Microsecond), limit)
+	"purges a little more": {storeFault{purge: func(ctx context.Context, s *memory.Store, queue string, before time.Time, limit int) (int, error) {
+		return s.Purge(ctx, queue, before.Add(time.Microsecond), limit)
 	}}, []string{"Purge"}},
-	"purges without limit": {storeFault{purge: func(ctx context.Context, s *memory.Store, before time.Time, _ int) (int, error) {
-		return s.Purge(ctx, before, 1<<30)
+	"purges without limit": {storeFault{purge: func(ctx context.Context, s *memory.Store, queue string, before time.Time, _ int) (int, error) {
+		return s.Purge(ctx, queue, before, 1<<30)
 	}}, []string{"Purge"}},
-	"purges by the clock": {storeFault{purge: func(ctx context.Context, s *memory.Store, _ time.Time, limit int) (int, error) {
-		return s.Purge(ctx, time.Now(), limit)
+	"purges any queue": {storeFault{purge: func(ctx context.Context, s *memory.Store, queue string, before time.Time, limit int) (int, error) {
+		purged, err := s.Purge(ctx, queue, before, limit)
+		for _, other := range []string{"queue", "other", "mail", "sms", "SMS"} {
+			n, failure := s.Purge(ctx, other, before, limit-purged)
+			purged, err = purged+n, errors.Join(err, failure)
+		}
+		return purged, err
+	}}, []string{"PurgesByQueue", "RandomSteps"}},
+	"purges by the clock": {storeFault{purge: func(ctx context.Context, s *memory.Store, queue string, _ time.Time, limit int) (int, error) {
+		return s.Purge(ctx, queue, time.Now(), limit)
 	}}, []string{"TimeFromArguments"}},
 
 	"never tells": {storeFault{watch: func(*memory.Store, func(time.Time)) func() { return func() {} }}, []string{"Watch"}},

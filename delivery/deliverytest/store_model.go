@@ -224,18 +224,15 @@ func compareClaimed(a, b delivery.Record) int {
 func compareDue(a, b delivery.Record) int { return a.DueAt.Compare(b.DueAt) }
 
 func (m *recordModel) stepRenew() error {
-	token, until := modelTokens[1+m.random.IntN(3)], m.now.Add(time.Duration(m.random.IntN(30))*time.Second)
-	m.last = fmt.Sprintf("renew %s until %s", token, until)
-	want := 0
+	queue, token, until := m.randomQueue(), modelTokens[1+m.random.IntN(3)], m.now.Add(time.Duration(m.random.IntN(30))*time.Second)
+	m.last = fmt.Sprintf("renew %s of %s until %s", token, queue, until)
 	for i := range m.records {
 		record := &m.records[i]
-		if record.ClaimedBy == token && (record.Status == delivery.StatusPending || record.Status == delivery.StatusQueued) {
+		if record.Queue == queue && record.ClaimedBy == token && (record.Status == delivery.StatusPending || record.Status == delivery.StatusQueued) {
 			record.DueAt = until
-			want++
 		}
 	}
-	got, err := m.store.Renew(m.Context(), token, until)
-	return checkCount("renewed", got, want, err)
+	return m.store.Renew(m.Context(), queue, token, until)
 }
 
 func (m *recordModel) stepList() error {
@@ -278,17 +275,17 @@ func (m *recordModel) stepList() error {
 }
 
 func (m *recordModel) stepPurge() error {
-	before, limit := m.now.Add(-time.Duration(m.random.IntN(60))*time.Second), 1+m.random.IntN(2)
-	m.last = fmt.Sprintf("purge up to %d before %s", limit, before)
+	queue, before, limit := m.randomQueue(), m.now.Add(-time.Duration(m.random.IntN(60))*time.Second), 1+m.random.IntN(2)
+	m.last = fmt.Sprintf("purge up to %d of %s before %s", limit, queue, before)
 	var old []string
 	for i := range m.records {
 		record := &m.records[i]
-		if (record.Status.Final() || record.Status == delivery.StatusFailed) && record.UpdatedAt.Before(before) {
+		if record.Queue == queue && (record.Status.Final() || record.Status == delivery.StatusFailed) && record.UpdatedAt.Before(before) {
 			old = append(old, record.ID)
 		}
 	}
 	want := min(limit, len(old))
-	got, err := m.store.Purge(m.Context(), before, limit)
+	got, err := m.store.Purge(m.Context(), queue, before, limit)
 	if err := checkCount("purged", got, want, err); err != nil || want == 0 {
 		return err
 	}
@@ -316,7 +313,11 @@ func (m *recordModel) purgeAll() error {
 	m.store.Update(m.Context(), updates...) // late for records that are final, which can be purged as they are
 	want := len(m.records)
 	m.records = nil
-	got, err := m.store.Purge(m.Context(), m.now.Add(time.Second), want)
+	got, err := 0, error(nil)
+	for _, queue := range []string{storeQueue, "other"} {
+		n, failure := m.store.Purge(m.Context(), queue, m.now.Add(time.Second), want)
+		got, err = got+n, errors.Join(err, failure)
+	}
 	return checkCount("purged at the walk's end", got, want, err)
 }
 

@@ -1,6 +1,8 @@
 package deliverytest
 
 import (
+	"errors"
+	"slices"
 	"time"
 
 	"github.com/esh3artech/barid/delivery"
@@ -58,4 +60,34 @@ func purges(t *storeSubtest) {
 	if ids := idsOf(t.listAll(delivery.RecordQuery{Limit: 2}, nil)); len(ids) != len(kept)+1 {
 		t.Errorf("List after a purge: %q", ids)
 	}
+}
+
+// purgesByQueue checks that a purge deletes the records of its own queue only,
+// those first that were changed first, and whatever else there is of others.
+func purgesByQueue(t *storeSubtest) {
+	queues := []string{"mail", "sms", "SMS", "sms ", "s%", "письмо\x00\xff"}
+	records := make([]delivery.Record, 0, 5*len(queues)+1)
+	for i := range 5 * len(queues) {
+		record := plainRecord(i)
+		record.Queue, record.Status, record.UpdatedAt = queues[i%len(queues)], delivery.StatusDelivered, after(1000-i)
+		records = append(records, record)
+	}
+	awaited := plainRecord(len(records))
+	awaited.Queue, awaited.Status, awaited.UpdatedAt = "sms", delivery.StatusSent, after(1)
+	t.save(append(records, awaited)...)
+	if n, err := t.store.Purge(t.Context(), "", after(5000), 100); n != 0 || !errors.Is(err, delivery.ErrInvalid) {
+		t.Errorf("Purge without a queue: %d, %v, want ErrInvalid", n, err)
+	}
+	t.checkPurgeOf("nobody's", after(5000), 100, 0)
+	t.checkRecords(records...)
+	t.checkPurgeOf("sms", after(5000), 2, 2)
+	t.checkMissing(records[25].ID, records[19].ID)
+	t.checkPurgeOf("письмо\x00\xff", after(5000), 100, 5)
+	left := slices.DeleteFunc(records, func(record delivery.Record) bool {
+		return record.Queue == queues[5] || record.ID == records[25].ID || record.ID == records[19].ID
+	})
+	t.checkRecords(append(left, awaited)...)
+	t.checkPurgeOf("sms", after(5000), 100, 3)
+	t.checkStatsOf("sms", statsOf([]delivery.Record{awaited}))
+	t.checkStatsOf("SMS", statsOf(slices.DeleteFunc(slices.Clone(left), func(r delivery.Record) bool { return r.Queue != "SMS" })))
 }

@@ -23,7 +23,7 @@ func emptyStore(t *storeSubtest) {
 	t.checkNextDue(time.Time{})
 	statuses := delivery.Statuses()
 	t.checkNextDue(time.Time{}, statuses[:]...)
-	t.checkRenew("nobody", storeStart, 0)
+	t.renew("nobody", storeStart)
 	t.checkPurge(after(1000), 100, 0)
 	for _, status := range statuses {
 		t.checkClaim(status, "nobody", after(1000), 10)

@@ -63,6 +63,7 @@ func testTransport(t *testing.T, open func(tb testing.TB) Harness, run func(*tes
 		{"AfterClose", afterClose, false},
 		{"LeavesNoGoroutines", leavesNoGoroutines, false},
 
+		{"Stale", stale, false},
 		{"Pause", pause, false},
 		{"Depth", depth, false},
 		{"Ping", ping, false},

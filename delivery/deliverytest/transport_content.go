@@ -63,6 +63,9 @@ func envelopeDifferences(want, got *delivery.Envelope) error {
 	if want.Generation != got.Generation {
 		differ("Generation", want.Generation, got.Generation)
 	}
+	if want.Crashes != got.Crashes {
+		differ("Crashes", want.Crashes, got.Crashes)
+	}
 	if !slices.EqualFunc(want.History, got.History, func(a, b delivery.Failure) bool {
 		return a.At.Equal(b.At) && a.Attempt == b.Attempt && a.Error == b.Error
 	}) {
@@ -83,7 +86,7 @@ func (t *transportSubtest) fullEnvelope(priority delivery.Priority) delivery.Env
 	envelope.Headers = map[string]string{"empty": "", "Case": "kept", "case": "too", "ключ": "значение\x00\t", "x-death": "a header like any other"}
 	envelope.CreatedAt, envelope.NotBefore, envelope.ExpiresAt = at, at.Add(time.Nanosecond), at.Add(100*365*24*time.Hour)
 	envelope.RequireAck = true
-	envelope.Attempt, envelope.Generation = 7, 3
+	envelope.Attempt, envelope.Generation, envelope.Crashes = 7, 3, 2
 	for i := range delivery.MaxHistory {
 		envelope.History = append(envelope.History, delivery.Failure{
 			At: at.Add(time.Duration(i)), Attempt: i, Error: "no answer; \"quoted\", ünïcödé " + strings.Repeat("e", 400),

@@ -59,9 +59,11 @@ type fault struct {
 	receive   func(s delivery.Subscription, ctx context.Context) ([]delivery.Incoming, error)
 	closed    func(s delivery.Subscription, held []delivery.Incoming) error
 	ack, nack func(in delivery.Incoming) error
+	stale     func(bool) bool
 	priority  func(delivery.Priority) delivery.Priority
 	depth     func(map[delivery.Priority]delivery.Depth)
 	noPause   bool
+	forgets   bool // that a message was delivered before
 	open      func()
 	raw       func([]byte) []byte
 }
@@ -113,7 +115,10 @@ func (s *brokenSubscription) Receive(ctx context.Context) ([]delivery.Incoming, 
 	incomings, err := receive(s.Subscription, ctx)
 	s.held = append(s.held, incomings...)
 	for i, incoming := range incomings {
-		incomings[i] = &brokenIncoming{Incoming: incoming, fault: s.fault}
+		in := &brokenIncoming{Incoming: incoming, fault: s.fault}
+		if incomings[i] = in; s.fault.forgets {
+			incomings[i] = &forgetfulIncoming{in}
+		}
 	}
 	return incomings, err
 }
@@ -141,6 +146,11 @@ type brokenIncoming struct {
 	fault fault
 }
 
+// forgetfulIncoming takes every delivery for the first one.
+type forgetfulIncoming struct{ *brokenIncoming }
+
+func (in *forgetfulIncoming) Redeliveries() (int, int) { return 0, 0 }
+
 func (in *brokenIncoming) Ack() error {
 	if in.fault.ack != nil {
 		return in.fault.ack(in.Incoming)
@@ -153,6 +163,14 @@ func (in *brokenIncoming) Nack() error {
 		return in.fault.nack(in.Incoming)
 	}
 	return in.Incoming.Nack()
+}
+
+func (in *brokenIncoming) Stale() bool {
+	stale := in.Incoming.(delivery.StaleTeller).Stale()
+	if in.fault.stale != nil {
+		return in.fault.stale(stale)
+	}
+	return stale
 }
 
 func (in *brokenIncoming) Priority() delivery.Priority {
@@ -201,6 +219,8 @@ var faults = map[string]struct {
 	"forgets the attempt":     {changed(func(e *delivery.Envelope) { e.Attempt = 0 }), []string{"KeepsEveryField"}},
 	"forgets the generation":  {changed(func(e *delivery.Envelope) { e.Generation = 0 }), []string{"KeepsEveryField"}},
 	"cuts large bodies":       {changed(func(e *delivery.Envelope) { e.Body = e.Body[:min(len(e.Body), 1<<20)] }), []string{"KeepsBodies"}},
+	"forgets the crashes":     {changed(func(e *delivery.Envelope) { e.Crashes = 0 }), []string{"KeepsEveryField"}},
+	"forgets redeliveries":    {fault{forgets: true}, []string{"NackRedelivers"}},
 	"mixes up priorities":     {changed(func(e *delivery.Envelope) { e.Priority = delivery.Normal }), []string{"KeepsEveryField"}},
 	"misreports the priority": {fault{priority: func(delivery.Priority) delivery.Priority { return delivery.Normal }}, []string{"KeepsEveryField"}},
 	"loses some": {fault{send: func(t *memory.Transport, ctx context.Context, batch []delivery.Envelope) []error {
@@ -270,6 +290,8 @@ var faults = map[string]struct {
 		return t.SendAfter(ctx, delay+3*time.Second, batch)
 	}}, []string{"Delays", "ManyDelays", "DelaysOutliveTheSender"}},
 	"miscounts":             {fault{depth: func(d map[delivery.Priority]delivery.Depth) { d[delivery.Low] = delivery.Depth{Messages: 1} }}, []string{"Depth"}},
+	"is never stale":        {fault{stale: func(bool) bool { return false }}, []string{"Stale"}},
+	"is always stale":       {fault{stale: func(bool) bool { return true }}, []string{"Stale"}},
 	"does not pause":        {fault{noPause: true}, []string{"Pause"}},
 	"leaves a goroutine":    {fault{open: func() { go func() { select {} }() }}, []string{"LeavesNoGoroutines"}},
 	"takes raw for its own": {fault{raw: func([]byte) []byte { return []byte("something else") }}, []string{"Malformed"}},

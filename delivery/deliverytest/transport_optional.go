@@ -9,6 +9,42 @@ import (
 	"github.com/esh3artech/barid/delivery"
 )
 
+// stale asks incomings whether they are stale, if they are delivery.StaleTellers:
+// those of a lost connection and of a closed subscription are, all others are not,
+// settled or not.
+func stale(t *transportSubtest) {
+	transport := t.open()
+	subscription := t.subscribe(transport, 10)
+	t.send(transport, t.envelopes(4, delivery.Normal)...)
+	held := t.receive(subscription, 4)
+	if _, ok := held[0].(delivery.StaleTeller); !ok {
+		return
+	}
+	check := func(want bool, when string, incomings ...delivery.Incoming) {
+		t.Helper()
+		for _, incoming := range incomings {
+			if incoming.(delivery.StaleTeller).Stale() != want {
+				t.Errorf("Stale is %t %s", !want, when)
+			}
+		}
+	}
+	check(false, "at first", held...)
+	if t.harness.Cut != nil {
+		t.harness.Cut(t.T, transport)
+		again := t.receive(subscription, 4)
+		check(true, "after the connection is gone", held...)
+		if err := held[0].Ack(); !errors.Is(err, delivery.ErrStale) {
+			t.Errorf("Ack of a stale incoming: %v, want ErrStale", err)
+		}
+		check(false, "of what has come again", again...)
+		held = again
+	}
+	t.ack(held[0])
+	check(false, "after Ack", held[0])
+	t.close(subscription)
+	check(true, "after the subscription's Close", held[1:]...)
+}
+
 // pause pauses and resumes a subscription, if it is a delivery.Pauser.
 func pause(t *transportSubtest) {
 	transport := t.open()

@@ -90,8 +90,9 @@ func nackRedelivers(t *transportSubtest) {
 	subscription := t.subscribe(transport, 10)
 	sent := t.fullEnvelope(delivery.High)
 	t.send(transport, sent)
-	for range 5 {
+	for n := range 5 {
 		incoming := t.receive(subscription, 1)[0]
+		t.checkRedeliveries(incoming, n > 0)
 		if err := envelopeDifferences(&sent, t.decode(incoming)); err != nil {
 			t.Errorf("the redelivered message has changed: %v", err)
 		}
@@ -102,8 +103,25 @@ func nackRedelivers(t *transportSubtest) {
 	// It comes to any subscription, so to another one after the first has closed.
 	t.close(subscription)
 	other := t.subscribe(transport, 10)
-	t.ack(t.receive(other, 1)...)
+	last := t.receive(other, 1)
+	t.checkRedeliveries(last[0], true)
+	t.ack(last...)
 	t.checkQuiet(other)
+}
+
+// checkRedeliveries checks what a delivery.RedeliveryTeller knows.
+func (t *transportSubtest) checkRedeliveries(incoming delivery.Incoming, again bool) {
+	teller, ok := incoming.(delivery.RedeliveryTeller)
+	if !ok {
+		return
+	}
+	times, crashes := teller.Redeliveries()
+	if times < 0 || (times > 0) != again {
+		t.Errorf("%d redeliveries; that it was delivered before is %t", times, again)
+	}
+	if want := t.decode(incoming).Crashes; crashes != want {
+		t.Errorf("Redeliveries tells of %d crashes, the envelope of %d", crashes, want)
+	}
 }
 
 // closeOfSubscriptionRedelivers closes a subscription with unsettled messages:

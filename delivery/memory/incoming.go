@@ -27,6 +27,9 @@ func (in *incoming) Priority() delivery.Priority { return priorityOf(in.message.
 // Envelope implements delivery.Incoming. It never fails: nothing is encoded.
 func (in *incoming) Envelope() (*delivery.Envelope, error) { return &in.envelope, nil }
 
+// Stale implements delivery.StaleTeller.
+func (in *incoming) Stale() bool { return in.state.Load() == stateStale }
+
 // Ack implements delivery.Incoming.
 func (in *incoming) Ack() error {
 	if err := in.settle(); err != nil {

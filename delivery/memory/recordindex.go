@@ -18,8 +18,7 @@ type recordIndex struct {
 	byAge  sortedList
 	claims map[string][]*storedRecord // by ClaimedBy
 
-	queues  map[string]*queueIndex
-	settled *timeHeap // records that may be purged, by UpdatedAt
+	queues map[string]*queueIndex
 }
 
 // queueIndex finds the records of one queue.
@@ -27,6 +26,7 @@ type queueIndex struct {
 	due     map[delivery.Status]dueRecords // records with a DueAt
 	pending *timeHeap                      // pending records, by CreatedAt
 	queued  *timeHeap                      // queued records, by UpdatedAt
+	settled *timeHeap                      // records that may be purged, by UpdatedAt
 	counts  map[delivery.Status]map[delivery.Priority]int
 }
 
@@ -49,10 +49,9 @@ type storedRecord struct {
 
 func newRecordIndex() *recordIndex {
 	return &recordIndex{
-		byID:    map[string]*storedRecord{},
-		claims:  map[string][]*storedRecord{},
-		queues:  map[string]*queueIndex{},
-		settled: &timeHeap{kind: settledHeap, key: func(stored *storedRecord) time.Time { return stored.record.UpdatedAt }},
+		byID:   map[string]*storedRecord{},
+		claims: map[string][]*storedRecord{},
+		queues: map[string]*queueIndex{},
 	}
 }
 
@@ -65,6 +64,7 @@ func (r *recordIndex) queue(name string) *queueIndex {
 		due:     map[delivery.Status]dueRecords{},
 		pending: &timeHeap{kind: waitingHeap, key: func(stored *storedRecord) time.Time { return stored.record.CreatedAt }},
 		queued:  &timeHeap{kind: waitingHeap, key: func(stored *storedRecord) time.Time { return stored.record.UpdatedAt }},
+		settled: &timeHeap{kind: settledHeap, key: func(stored *storedRecord) time.Time { return stored.record.UpdatedAt }},
 		counts:  map[delivery.Status]map[delivery.Priority]int{},
 	}
 	for _, status := range delivery.Statuses() {
@@ -110,7 +110,7 @@ func (r *recordIndex) enter(stored *storedRecord) {
 	default:
 	}
 	if stored.status.Final() || stored.status == delivery.StatusFailed {
-		r.settled.push(stored)
+		stored.queue.settled.push(stored)
 	}
 	if stored.token = progress.ClaimedBy; stored.token != "" {
 		stored.claim = len(r.claims[stored.token])

@@ -228,12 +228,12 @@ func (s *Store) Claim(ctx context.Context, claim delivery.Claim) ([]delivery.Rec
 const maxLocked = 1024
 
 // Renew implements delivery.Store.
-func (s *Store) Renew(ctx context.Context, token string, until time.Time) (int, error) {
+func (s *Store) Renew(ctx context.Context, queue, token string, until time.Time) error {
 	if err := s.usable(ctx); err != nil {
-		return 0, err
+		return err
 	}
 	until = microseconds(until)
-	renewed := 0
+	renewed := false
 	s.mu.Lock()
 	// It goes from the end to the start, because a record that leaves the list
 	// while the lock is released is replaced by the last one, which was renewed
@@ -244,10 +244,10 @@ func (s *Store) Renew(ctx context.Context, token string, until time.Time) (int, 
 			break
 		}
 		stored := s.records.claims[token][at]
-		if status := stored.record.Status; status == delivery.StatusPending || status == delivery.StatusQueued {
+		if status := stored.record.Status; stored.record.Queue == queue && (status == delivery.StatusPending || status == delivery.StatusQueued) {
 			stored.record.DueAt = until
 			s.records.reschedule(stored)
-			renewed++
+			renewed = true
 		}
 		if at%maxLocked == 0 {
 			s.mu.Unlock()
@@ -255,10 +255,10 @@ func (s *Store) Renew(ctx context.Context, token string, until time.Time) (int, 
 		}
 	}
 	s.mu.Unlock()
-	if renewed > 0 {
+	if renewed {
 		s.watchers.tell(earliest{until})
 	}
-	return renewed, nil
+	return nil
 }
 
 // NextDue implements delivery.Store.
@@ -276,15 +276,18 @@ func (s *Store) NextDue(ctx context.Context, queue string, statuses ...delivery.
 }
 
 // Purge implements delivery.Store.
-func (s *Store) Purge(ctx context.Context, before time.Time, limit int) (int, error) {
+func (s *Store) Purge(ctx context.Context, queue string, before time.Time, limit int) (int, error) {
 	if err := s.usable(ctx); err != nil {
 		return 0, err
+	}
+	if queue == "" {
+		return 0, &delivery.InvalidError{Field: "queue", Problem: "is empty"}
 	}
 	purged := 0
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for purged < limit {
-		first := s.records.settled.first()
+	for purged < limit && s.records.queues[queue] != nil {
+		first := s.records.queues[queue].settled.first()
 		if first == nil || !first.record.UpdatedAt.Before(before) {
 			break
 		}

@@ -36,10 +36,10 @@ func TestStoreConfig(t *testing.T) {
 			_, got := store.Get(ctx, "")
 			_, listed := store.List(ctx, delivery.RecordQuery{})
 			_, claimed := store.Claim(ctx, delivery.Claim{})
-			_, renewed := store.Renew(ctx, "", time.Time{})
+			renewed := store.Renew(ctx, "queue", "", time.Time{})
 			_, next := store.NextDue(ctx, "queue")
 			_, stats := store.Stats(ctx, "")
-			_, purged := store.Purge(ctx, time.Time{}, 1)
+			_, purged := store.Purge(ctx, "queue", time.Time{}, 1)
 			errs = append(append(append(errs, updated...), got...), listed, claimed, renewed, next, stats, purged, store.Ping(ctx))
 			require.Len(t, errs, 10)
 			for _, err := range errs {
@@ -64,7 +64,7 @@ func TestStoreIsFull(t *testing.T) {
 	done := delivery.Update{ID: "m000000", Status: delivery.StatusDelivered, At: recordNumbered(9).CreatedAt}
 	_, errs = store.Update(ctx, done)
 	require.Nil(t, errs)
-	purged, err := store.Purge(ctx, done.At.Add(1), 10)
+	purged, err := store.Purge(ctx, "queue", done.At.Add(1), 10)
 	require.NoError(t, err)
 	assert.Equal(t, 1, purged)
 	require.Nil(t, store.Save(ctx, recordNumbered(2)))
@@ -90,9 +90,11 @@ func TestStoreClaims(t *testing.T) {
 	due, err := store.NextDue(ctx, "queue", delivery.StatusPending)
 	require.NoError(t, err)
 	assert.Equal(t, recordNumbered(3000).CreatedAt, due)
-	renewed, err := store.Renew(ctx, "w", now.Add(2*time.Hour))
-	require.NoError(t, err)
-	assert.Equal(t, 3000, renewed)
+	require.NoError(t, store.Renew(ctx, "queue", "w", now.Add(2*time.Hour)))
+	renewed, errs := store.Get(ctx, "m000000", "m002999")
+	require.Nil(t, errs)
+	assert.Equal(t, now.Add(2*time.Hour), renewed[0].DueAt)
+	assert.Equal(t, now.Add(2*time.Hour), renewed[1].DueAt)
 
 	var ids []string
 	query := delivery.RecordQuery{Limit: 700}

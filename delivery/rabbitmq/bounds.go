@@ -20,7 +20,7 @@ const (
 	// attempt, or to its dead letter, so that a message that was accepted once can
 	// always be sent again.
 	stateBytes = 1 << 10
-	// maxCount bounds Attempt and Generation. What is received is below it, so that
+	// maxCount bounds Attempt, Generation and Crashes. What is received is below it, so that
 	// it can be sent again with one more.
 	maxCount = math.MaxInt32
 	// maxFailureBytes bounds the text of a failure in the history that is received.
@@ -75,7 +75,7 @@ func restrict(e *delivery.Envelope) {
 	for _, field := range []*string{&e.Recipient, &e.IdempotencyKey, &e.Subject} {
 		*field = cut(*field, delivery.MaxAttributeBytes)
 	}
-	for _, count := range []*int{&e.Attempt, &e.Generation} {
+	for _, count := range []*int{&e.Attempt, &e.Generation, &e.Crashes} {
 		if !validCount(*count) {
 			*count = 0
 		}

@@ -26,6 +26,7 @@ const (
 	headerRequireAck = "barid-require-ack"
 	headerAttempt    = "barid-attempt"
 	headerGeneration = "barid-generation"
+	headerCrashes    = "barid-crashes"
 	headerHistory    = "barid-history" // JSON array
 	headerReserved   = "barid-headers" // the host's headers with reserved names
 	headerDue        = "barid-due"     // not to be received before
@@ -36,6 +37,9 @@ const (
 	headerDeadAt     = "barid-dead-at"
 	headerDeadFacts  = "barid-dead-facts"
 )
+
+// headerDeliveryCount is the broker's, of messages in quorum queues.
+const headerDeliveryCount = "x-delivery-count"
 
 // reserved says whether headers of that name mean something to the broker or to
 // this package. CC and BCC would send copies elsewhere (RabbitMQ: "Sender-selected
@@ -62,9 +66,9 @@ func (l limits) encode(e *delivery.Envelope, due time.Time, p *amqp.Publishing) 
 	if len(e.Body) > l.body {
 		return &delivery.TooLargeError{Field: "Body", Size: len(e.Body), Limit: l.body}
 	}
-	if least, most := min(e.Attempt, e.Generation), max(e.Attempt, e.Generation); least < 0 || most > maxCount {
-		problem := fmt.Sprintf("are %d and %d, want 0 to %d", e.Attempt, e.Generation, maxCount)
-		return &delivery.InvalidError{Field: "Attempt and Generation", Problem: problem}
+	if least, most := min(e.Attempt, e.Generation, e.Crashes), max(e.Attempt, e.Generation, e.Crashes); least < 0 || most > maxCount {
+		problem := fmt.Sprintf("are %d, %d and %d, want 0 to %d", e.Attempt, e.Generation, e.Crashes, maxCount)
+		return &delivery.InvalidError{Field: "Attempt, Generation and Crashes", Problem: problem}
 	}
 	size := messageBytes(e)
 	if limit := l.headers - stateBytes; size > limit {
@@ -83,6 +87,7 @@ func fill(e *delivery.Envelope, due time.Time, p *amqp.Publishing) {
 	putInt(headers, headerPriority, int64(e.Priority))
 	putInt(headers, headerAttempt, int64(e.Attempt))
 	putInt(headers, headerGeneration, int64(e.Generation))
+	putInt(headers, headerCrashes, int64(e.Crashes))
 	putTime(headers, headerCreated, e.CreatedAt)
 	putTime(headers, headerNotBefore, e.NotBefore)
 	putTime(headers, headerExpires, e.ExpiresAt)
@@ -193,8 +198,8 @@ func (l limits) decode(d *amqp.Delivery) (*delivery.Envelope, error) {
 		r.problem = fmt.Sprintf("body has %d bytes, at most %d are allowed", len(e.Body), l.body)
 	case messageBytes(e) > l.headers-stateBytes:
 		r.problem = fmt.Sprintf("headers have %d bytes, at most %d are allowed", messageBytes(e), l.headers-stateBytes)
-	case !validCount(e.Attempt) || !validCount(e.Generation):
-		r.problem = fmt.Sprintf("attempt is %d and generation %d, want 0 to %d", e.Attempt, e.Generation, maxCount-1)
+	case !validCount(e.Attempt) || !validCount(e.Generation) || !validCount(e.Crashes):
+		r.problem = fmt.Sprintf("attempt is %d, generation %d and crashes %d, want 0 to %d", e.Attempt, e.Generation, e.Crashes, maxCount-1)
 	default:
 		if err := e.Validate(); err != nil {
 			r.problem = cut(err.Error(), maxErrorBytes)

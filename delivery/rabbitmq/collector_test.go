@@ -103,11 +103,10 @@ func collect(t *testing.T, transport *Transport, sink delivery.DeadLetterer, con
 // somebody's hands and has come back.
 func waiting(t *testing.T, transport *Transport) int {
 	t.Helper()
-	var count int
-	require.NoError(t, transport.ask(context.Background(), func(conn *connection) (err error) {
-		count, err = conn.messagesIn(transport.topology.DeadLetterQueue)
-		return err
-	}))
+	count, err := ask(context.Background(), transport, func(conn *connection) (int, error) {
+		return conn.messagesIn(transport.topology.DeadLetterQueue)
+	})
+	require.NoError(t, err)
 	return count
 }
 

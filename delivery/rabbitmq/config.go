@@ -83,7 +83,9 @@ type Config struct {
 	// becomes the URL's host. Nil means the system's certificates, or the files
 	// that the URL names.
 	TLS *tls.Config
-	// Logger logs the events that the package comment lists. Nil discards them.
+	// Logger logs the events that the package comment lists. Those that are errors
+	// remain until somebody changes something: one with the same cause is logged once,
+	// and then after 10 s, 20 s and so on, up to an hour. Nil discards everything.
 	Logger *slog.Logger
 }
 
@@ -102,6 +104,7 @@ func (c Config) withDefaults() Config {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
+	c.Logger = newQuietLogger(c.Logger, c.MaxReconnectDelay)
 	return c
 }
 

@@ -114,6 +114,17 @@ func (c *consumerChannel) pause() error {
 	return nil
 }
 
+// awaitAcks waits for the log of a queue with a single active consumer, so that it
+// has the acks. A second consumer does that by beginning and ending; it stands by, so
+// it gets nothing, and the first one stays the active one.
+func (c *consumerChannel) awaitAcks() error {
+	c.consumers++
+	if _, err := c.amqp.Consume(c.source.queue, c.consumerTag(), false, false, false, false, nil); err != nil {
+		return err
+	}
+	return c.amqp.Cancel(c.consumerTag(), false)
+}
+
 // setPaused ends or starts the consumer. When ctx ends meanwhile, the connection
 // is not killed at once, because acks are under way over it.
 func (c *consumerChannel) setPaused(ctx context.Context, conn *connection, paused bool) error {
@@ -172,6 +183,9 @@ func (c *consumerChannel) register(in *incoming) bool {
 }
 
 func (c *consumerChannel) isStale() bool {
+	if c.amqp.IsClosed() {
+		return true // markStale follows
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.stale
@@ -244,6 +258,10 @@ func (c *consumerChannel) markStale() {
 // consumer first is the remedy, because the cancel waits for the log and takes
 // the acks along. A consumer that has ended before can't be cancelled; then the
 // acks are given some multiple of the time that its cancel took.
+//
+// A single active consumer is not cancelled: the broker would make the next one
+// active at once, which then gets later messages before those that are in hand here.
+// All of them go back together with the channel.
 func (c *consumerChannel) close(conn *connection) {
 	c.mu.Lock()
 	if !c.stale {
@@ -254,10 +272,14 @@ func (c *consumerChannel) close(conn *connection) {
 	c.markStale()
 	//nolint:errcheck // if it fails, the connection is gone, and the channel with it
 	conn.within(context.Background(), closeTimeout, func() error {
-		if c.consumerEnded != nil {
-			c.pause() //nolint:errcheck // the channel is closed in any case
-		} else {
+		switch {
+		case c.consumerEnded == nil:
 			retry.Wait(conn.gone, time.Until(lastAck.Add(c.ackLatency)))
+		case c.source.single && lastAck.IsZero():
+		case c.source.single:
+			c.awaitAcks() //nolint:errcheck // the channel is closed in any case
+		default:
+			c.pause() //nolint:errcheck // the channel is closed in any case
 		}
 		return c.amqp.Close()
 	})

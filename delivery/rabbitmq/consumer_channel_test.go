@@ -20,7 +20,7 @@ import (
 // where the broker is slow all of a sudden.
 func TestCloseKeepsAcks(t *testing.T) {
 	const n = 300
-	for name, most := range map[string]int64{"consuming": 0, "paused": n / 4} {
+	for name, most := range map[string]int64{"consuming": 0, "single active": 0, "paused": n / 4} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			ctx := context.Background()
@@ -28,10 +28,14 @@ func TestCloseKeepsAcks(t *testing.T) {
 			for i := range batch {
 				batch[i] = message("1")
 			}
-			transport := open(t, config(t, shared.AMQP(t)))
+			c, prefetch := light(t, shared.AMQP(t)), n
+			if name == "single active" {
+				c.Shards, prefetch = 2, 2*n
+			}
+			transport := open(t, c)
 			for range 4 {
 				require.Nil(t, sendWithin(t, transport, 30*time.Second, batch...))
-				subscription, err := transport.Subscribe(ctx, delivery.SubscribeConfig{Prefetch: n})
+				subscription, err := transport.Subscribe(ctx, delivery.SubscribeConfig{Prefetch: prefetch})
 				require.NoError(t, err)
 				incomings := receive(t, subscription, n)
 				if name == "paused" {

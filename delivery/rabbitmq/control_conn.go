@@ -3,6 +3,7 @@ package rabbitmq
 import (
 	"context"
 	"errors"
+	"sync"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
@@ -11,43 +12,63 @@ import (
 
 // controlConn is the connection over which the broker is asked about itself and
 // its queues. It neither publishes, which the broker may block, nor consumes. It
-// is made when it is first needed, and used by one caller at a time.
+// is made when it is first needed. All who ask use it at the same time.
 type controlConn struct {
-	inUse chan struct{} // capacity 1: whoever has put something in may use conn
-	conn  *connection   // nil when there is none
+	looking chan struct{} // capacity 1: whoever has put something in may set conn
+	conn    *connection   // nil when there is none
+
+	mu     sync.Mutex
+	closed bool
+	asking sync.WaitGroup
 }
 
-// ask runs f with the control connection. A connection that turns out to be dead
-// is replaced once.
-func (t *Transport) ask(ctx context.Context, f func(*connection) error) error {
-	if t == nil || t.life == nil || t.closing.Load() {
-		return delivery.ErrClosed
+// ask runs f with the control connection, and returns when ctx ends. Then f goes
+// on, for DialTimeout at most, because others use the connection as well: what ends
+// a call of the client's is the end of its connection. A connection that turns out
+// to be dead is replaced once.
+func ask[T any](ctx context.Context, t *Transport, f func(*connection) (T, error)) (T, error) {
+	type answer struct {
+		value T
+		err   error
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	defer context.AfterFunc(t.life, cancel)()
+	var none T
+	if t == nil || t.life == nil || t.closing.Load() || !t.controlConn.enter() {
+		return none, delivery.ErrClosed
+	}
+	answers := make(chan answer, 1)
+	go func() {
+		defer t.controlConn.asking.Done()
+		var a answer
+		a.err = t.control(func(conn *connection) (err error) {
+			a.value, err = f(conn)
+			return err
+		})
+		answers <- a
+	}()
 	select {
-	case t.controlConn.inUse <- struct{}{}:
-	case <-ctx.Done():
-		if t.closing.Load() {
-			return delivery.ErrClosed
+	case a := <-answers:
+		if a.err != nil {
+			return none, a.err
 		}
-		return ctx.Err()
+		return a.value, nil
+	case <-ctx.Done():
+		return none, ctx.Err()
 	}
-	defer func() { <-t.controlConn.inUse }()
-	for {
-		conn, reused, err := t.controlConn.get(ctx, t.dialer)
+}
+
+// control runs f with the control connection.
+func (t *Transport) control(f func(*connection) error) error {
+	for first := true; ; first = false {
+		conn, reused, err := t.controlConn.get(t.life, t.dialer)
 		if err == nil {
-			err = conn.within(ctx, t.config.DialTimeout, func() error { return f(conn) })
+			err = conn.within(t.life, t.config.DialTimeout, func() error { return f(conn) })
 		}
 		switch {
 		case err == nil:
 			return nil
-		case t.closing.Load():
+		case t.life.Err() != nil:
 			return delivery.ErrClosed
-		case ctx.Err() != nil:
-			return ctx.Err()
-		case reused && conn.amqp.IsClosed():
+		case first && reused && conn.amqp.IsClosed():
 			continue
 		}
 		var fault *TopologyError
@@ -60,6 +81,12 @@ func (t *Transport) ask(ctx context.Context, f func(*connection) error) error {
 
 // get returns the connection, and whether it was there before.
 func (c *controlConn) get(ctx context.Context, d *dialer) (conn *connection, reused bool, err error) {
+	select {
+	case c.looking <- struct{}{}:
+		defer func() { <-c.looking }()
+	case <-ctx.Done():
+		return nil, false, ctx.Err()
+	}
 	if c.conn != nil && !c.conn.amqp.IsClosed() {
 		return c.conn, true, nil
 	}
@@ -71,10 +98,24 @@ func (c *controlConn) get(ctx context.Context, d *dialer) (conn *connection, reu
 	return c.conn, false, err
 }
 
+// enter counts one who asks. It returns false when the connection is closed for
+// good.
+func (c *controlConn) enter() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.closed {
+		c.asking.Add(1)
+	}
+	return !c.closed
+}
+
 // close ends the connection for good. It is called when the transport's life is
-// over, which cancels whoever uses the connection.
+// over, which ends what those who ask wait for.
 func (c *controlConn) close() {
-	c.inUse <- struct{}{}
+	c.mu.Lock()
+	c.closed = true
+	c.mu.Unlock()
+	c.asking.Wait()
 	if c.conn != nil {
 		c.conn.close()
 	}
@@ -84,54 +125,56 @@ func (c *controlConn) close() {
 // neither publishes nor consumes, so that a broker that blocks publishers
 // answers as well.
 func (t *Transport) Ping(ctx context.Context) error {
-	return t.ask(ctx, func(conn *connection) error {
-		return conn.inChannel(func(*amqp.Channel) error { return nil })
+	_, err := ask(ctx, t, func(conn *connection) (struct{}, error) {
+		channel, err := conn.amqp.Channel()
+		if err == nil {
+			err = channel.Close()
+		}
+		return struct{}{}, err
 	})
+	return err
 }
 
 // Depth implements delivery.Depther. Delayed messages are not counted until they
 // are due, see Waiting, and the age of the oldest is not known. What waits in a queue that
-// several priorities share counts for the lowest of them.
+// several priorities share counts for the lowest of them. It asks for sixteen queues
+// at a time.
 func (t *Transport) Depth(ctx context.Context) (map[delivery.Priority]delivery.Depth, error) {
+	return ask(ctx, t, t.depth)
+}
+
+func (t *Transport) depth(conn *connection) (map[delivery.Priority]delivery.Depth, error) {
+	queues := make([]string, len(t.sources), len(t.sources)+1)
+	for i := range t.sources {
+		queues[i] = t.sources[i].queue
+	}
+	if unroutable := t.topology.UnroutableQueue; unroutable != "" {
+		queues = append(queues, unroutable)
+	}
+	counts, faults := conn.messagesInEach(queues)
 	depths := make(map[delivery.Priority]delivery.Depth)
-	err := t.ask(ctx, func(conn *connection) error {
-		for _, priority := range delivery.Priorities() {
-			depths[priority] = delivery.Depth{} // a failed try may have left something
+	for _, priority := range delivery.Priorities() {
+		depths[priority] = delivery.Depth{}
+	}
+	for i := range t.sources {
+		source := &t.sources[i]
+		if faults[i] != nil && (!source.leftover || !isCode(faults[i], amqp.NotFound)) {
+			return nil, topologyFault("queue", source.queue, faults[i])
 		}
-		for i := range t.sources {
-			source := &t.sources[i]
-			waiting, err := conn.messagesIn(source.queue)
-			if source.leftover && isCode(err, amqp.NotFound) {
-				continue
-			}
-			if err != nil {
-				return newTopologyError("queue", source.queue, err)
-			}
-			depth := depths[source.lowest()]
-			depth.Messages += int64(waiting)
-			depths[source.lowest()] = depth
-		}
-		t.watchUnroutable(conn)
-		return nil
-	})
-	if err != nil {
-		return nil, err
+		depth := depths[source.lowest()]
+		depth.Messages += int64(counts[i])
+		depths[source.lowest()] = depth
+	}
+	if last := len(t.sources); last < len(queues) && faults[last] == nil {
+		t.logUnroutable(queues[last], int64(counts[last]))
 	}
 	return depths, nil
 }
 
-// watchUnroutable logs how many messages wait that found no queue, whenever that
+// logUnroutable logs how many messages wait that found no queue, whenever that
 // has changed. They wait for good where no Collector runs.
-func (t *Transport) watchUnroutable(conn *connection) {
-	queue := t.topology.UnroutableQueue
-	if queue == "" {
-		return
-	}
-	count, err := conn.messagesIn(queue)
-	if err != nil {
-		return // depths are known without it
-	}
-	if before := t.unroutable.Swap(int64(count)); count > 0 && before != int64(count) {
+func (t *Transport) logUnroutable(queue string, count int64) {
+	if before := t.unroutable.Swap(count); count > 0 && before != count {
 		t.config.Logger.Warn("rabbitmq_unroutable", "queue", queue, "messages", count)
 	}
 }
@@ -143,37 +186,29 @@ type Waiting struct {
 	Unroutable  int64 // in Topology.UnroutableQueue, for a Collector
 }
 
-// Waiting counts what waits beside the queues that are fetched from. It asks for
-// each queue of the delay ladder, so it takes some twenty round trips.
-func (t *Transport) Waiting(ctx context.Context) (Waiting, error) {
+// Waiting counts what waits beside the queues that are fetched from.
+func (t *Transport) Waiting(ctx context.Context) (Waiting, error) { return ask(ctx, t, t.waiting) }
+
+func (t *Transport) waiting(conn *connection) (Waiting, error) {
 	var waiting Waiting
-	err := t.ask(ctx, func(conn *connection) error {
-		waiting = Waiting{} // a failed try may have left something
-		return conn.inChannel(func(channel *amqp.Channel) error {
-			add := func(count *int64, queue string) error {
-				if queue == "" {
-					return nil
-				}
-				state, err := channel.QueueDeclarePassive(queue, true, false, false, false, nil)
-				if err != nil {
-					return newTopologyError("queue", queue, err)
-				}
-				*count += int64(state.Messages)
-				return nil
-			}
-			for _, queue := range t.topology.ladderQueues() {
-				if err := add(&waiting.Delayed, queue); err != nil {
-					return err
-				}
-			}
-			if err := add(&waiting.DeadLetters, t.topology.DeadLetterQueue); err != nil {
-				return err
-			}
-			return add(&waiting.Unroutable, t.topology.UnroutableQueue)
-		})
-	})
-	if err != nil {
-		return Waiting{}, err
+	var queues []string
+	var sums []*int64
+	count := func(sum *int64, queue string) {
+		if queue != "" {
+			queues, sums = append(queues, queue), append(sums, sum)
+		}
+	}
+	for _, queue := range t.topology.ladderQueues() {
+		count(&waiting.Delayed, queue)
+	}
+	count(&waiting.DeadLetters, t.topology.DeadLetterQueue)
+	count(&waiting.Unroutable, t.topology.UnroutableQueue)
+	counts, faults := conn.messagesInEach(queues)
+	for i, queue := range queues {
+		if faults[i] != nil {
+			return Waiting{}, topologyFault("queue", queue, faults[i])
+		}
+		*sums[i] += int64(counts[i])
 	}
 	return waiting, nil
 }

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"log/slog"
 	"slices"
-	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -19,22 +17,39 @@ import (
 type declaredTopology struct {
 	Topology
 	passive bool
-	timeout time.Duration
 	logger  *slog.Logger
+	// oneByOne says that the last try ended its connection, and the broker's reply
+	// need not tell why. So the next one makes one request at a time.
+	oneByOne bool
 
 	renewing chan struct{} // capacity 1: whoever has put something in renews
 	expired  atomic.Bool
 	missing  atomic.Pointer[map[string]bool] // exchanges that are known not to exist
 }
 
+// topologyTimeout bounds the declarations over one connection. They take a few
+// round trips, and whatever the broker needs to make the queues.
+const topologyTimeout = 30 * time.Second
+
 // establish declares or checks the topology over c. A fault of the topology is a
 // *TopologyError; a lost connection has its own error.
 func (t *declaredTopology) establish(ctx context.Context, c *connection) error {
-	return c.within(ctx, t.timeout, func() error {
-		if t.passive {
-			return t.check(c)
+	return c.within(ctx, topologyTimeout, func() error {
+		defer c.closeIdle()
+		var err error
+		for _, requests := range t.requests(t.passive) {
+			if t.oneByOne {
+				err = c.makeEach(requests, 1)
+			} else {
+				err = c.makeAll(requests)
+			}
+			if err != nil {
+				break
+			}
 		}
-		return t.declare(c)
+		var reply *amqp.Error
+		t.oneByOne = c.amqp.IsClosed() && errors.As(err, &reply) && reply.Server
+		return err
 	})
 }
 
@@ -68,7 +83,8 @@ func (t *declaredTopology) renew(ctx context.Context, c *connection) error {
 			return err
 		}
 	}
-	return c.within(ctx, t.timeout, func() error {
+	return c.within(ctx, topologyTimeout, func() error {
+		defer c.closeIdle()
 		missing, err := t.missingExchanges(c)
 		if err != nil {
 			return err
@@ -92,113 +108,6 @@ func (t *declaredTopology) lacks(exchange string) bool {
 	return missing != nil && (*missing)[exchange]
 }
 
-// declare declares what is missing. It returns the first fault, at which the
-// broker closes the channel.
-func (t Topology) declare(c *connection) error {
-	channel, err := c.amqp.Channel()
-	if err != nil {
-		return err
-	}
-	defer channel.Close() //nolint:errcheck // a fault has closed it already
-	for _, e := range t.Exchanges {
-		if err := channel.ExchangeDeclare(e.Name, e.Kind, true, false, false, false, e.Arguments); err != nil {
-			return newTopologyError("exchange", e.Name, err)
-		}
-	}
-	if err := t.declareQueues(c); err != nil {
-		return err
-	}
-	for _, b := range t.Bindings {
-		if b.ToExchange {
-			err = channel.ExchangeBind(b.Destination, b.Key, b.Source, false, nil)
-		} else {
-			err = channel.QueueBind(b.Destination, b.Key, b.Source, false, nil)
-		}
-		if err != nil {
-			return newTopologyError("binding", b.Destination, err)
-		}
-	}
-	return nil
-}
-
-// declareQueues declares several queues at a time. The broker has to start a
-// replicated log for each, and waits for its disk most of that time.
-func (t Topology) declareQueues(c *connection) error {
-	const width = 4
-	faults := make([]error, len(t.Queues))
-	var all sync.WaitGroup
-	for first := range width {
-		all.Go(func() {
-			for i := first; i < len(t.Queues); i += width {
-				if faults[i] = t.Queues[i].declare(c); faults[i] != nil {
-					return
-				}
-			}
-		})
-	}
-	all.Wait()
-	for _, fault := range faults {
-		if fault != nil {
-			return fault
-		}
-	}
-	return nil
-}
-
-func (q Queue) declare(c *connection) error {
-	err := c.inChannel(func(channel *amqp.Channel) error {
-		_, err := channel.QueueDeclare(q.Name, true, false, false, false, q.Arguments)
-		return err
-	})
-	if err == nil {
-		return nil
-	}
-	fault := newTopologyError("queue", q.Name, err)
-	if q.leaveLimit(fault) {
-		return nil
-	}
-	return fault
-}
-
-// leaveLimit says whether the queue may stay as it is although it differs. That
-// is so if it only lacks x-delivery-limit, because a broker before 4.0 made it,
-// which did not know -1. A policy can lift the limit of such a queue.
-func (q Queue) leaveLimit(fault *TopologyError) bool {
-	return fault.Argument == deliveryLimit && q.Arguments[deliveryLimit] == int64(-1) &&
-		isCode(fault.Cause, amqp.PreconditionFailed) && strings.Contains(fault.Cause.Error(), "current is none")
-}
-
-// check returns an error for the first exchange or queue that does not exist. From
-// 4.3 on a look at one needs some permission for it, which a host that only publishes
-// has not for all. What may not be looked at counts as there.
-func (t Topology) check(c *connection) error {
-	for _, e := range t.Exchanges {
-		if err := e.check(c); err != nil && !isCode(err, amqp.AccessRefused) {
-			return err
-		}
-	}
-	for _, q := range t.Queues {
-		err := c.inChannel(func(channel *amqp.Channel) error {
-			_, err := channel.QueueDeclarePassive(q.Name, true, false, false, false, nil)
-			return err
-		})
-		if err != nil && !isCode(err, amqp.AccessRefused) {
-			return newTopologyError("queue", q.Name, err)
-		}
-	}
-	return nil
-}
-
-func (e Exchange) check(c *connection) error {
-	err := c.inChannel(func(channel *amqp.Channel) error {
-		return channel.ExchangeDeclarePassive(e.Name, e.Kind, true, false, false, false, nil)
-	})
-	if err != nil {
-		return newTopologyError("exchange", e.Name, err)
-	}
-	return nil
-}
-
 // missingExchanges returns the exchanges that messages are published to and that
 // do not exist, or nil.
 func (t Topology) missingExchanges(c *connection) (map[string]bool, error) {
@@ -209,19 +118,22 @@ func (t Topology) missingExchanges(c *connection) (map[string]bool, error) {
 		}
 	}
 	targets = append(targets, t.DeadLetter.Exchange)
+	targets = slices.DeleteFunc(targets, func(name string) bool { return name == "" })
 	slices.Sort(targets)
+	targets = slices.Compact(targets)
+	faults := inParallel(c.width(), len(targets), func(i int) error {
+		return c.inChannel(func(channel *amqp.Channel) error {
+			return channel.ExchangeDeclarePassive(targets[i], "direct", true, false, false, false, nil)
+		})
+	})
 	var names map[string]bool
-	for _, name := range slices.Compact(targets) {
-		if name == "" {
-			continue
-		}
-		err := Exchange{Name: name, Kind: "direct"}.check(c)
+	for i, err := range faults {
 		switch {
 		case isCode(err, amqp.NotFound):
 			if names == nil {
 				names = make(map[string]bool)
 			}
-			names[name] = true
+			names[targets[i]] = true
 		case isCode(err, amqp.AccessRefused): // it may be there; whoever publishes to it is told
 		case err != nil:
 			return nil, err

@@ -90,3 +90,56 @@ func TestMissingExchangeIsDeclaredAgain(t *testing.T) {
 	raw(t, c.URL, func(channel *amqp.Channel) { require.NoError(t, channel.ExchangeDelete(c.Name, false, false)) })
 	require.Nil(t, sendWithin(t, transport, time.Minute, message("2")))
 }
+
+// Far from the broker, a round trip costs what a hundred declarations cost near it.
+func TestTopologyTakesFewRoundTrips(t *testing.T) {
+	t.Parallel()
+	const most = 15
+	for name, change := range map[string]func(*Config){
+		"quorum":  func(*Config) {},
+		"classic": func(c *Config) { c.Topology = Classic },
+		"shards":  func(c *Config) { c.Shards = 8 },
+		"passive": func(c *Config) { c.Passive = true },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := config(t, shared.AMQP(t))
+			c.PublishConnections = 1
+			declared := c
+			change(&declared)
+			declared.Passive = false
+			open(t, declared)
+			n := newCountingNetwork(t, c.URL)
+			change(&c)
+			c.URL = n.url
+			transport := open(t, c)
+			t.Log("round trips:", n.mostRounds(0))
+			assert.LessOrEqual(t, n.mostRounds(0), most)
+			awaitConns(t, transport)
+			before := n.connected()
+			n.cut()
+			require.Nil(t, sendWithin(t, transport, time.Minute, message("1")))
+			t.Log("round trips of the recovery, with one for the message:", n.mostRounds(before))
+			assert.LessOrEqual(t, n.mostRounds(before), most)
+		})
+	}
+}
+
+// What the broker answers by ending the connection is found out one by one.
+func TestExchangeOfAnUnknownKind(t *testing.T) {
+	t.Parallel()
+	c := light(t, shared.AMQP(t))
+	topology := c.Topology
+	c.Topology = func(name string, server Version) Topology {
+		t := topology(name, server)
+		t.Exchanges[1].Kind = "x-unknown"
+		return t
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
+	defer cancel()
+	_, err := Open(ctx, c)
+	var fault *TopologyError
+	require.ErrorAs(t, err, &fault)
+	assert.Equal(t, "exchange", fault.Kind)
+	assert.Equal(t, c.Name+".dlx", fault.Name)
+}

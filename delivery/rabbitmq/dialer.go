@@ -10,8 +10,6 @@ import (
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
-
-	"github.com/esh3artech/barid/retry"
 )
 
 // dialer makes connections to one broker.
@@ -19,18 +17,40 @@ type dialer struct {
 	config  Config
 	uri     amqp.URI
 	address string // host:port
+
+	// The state of the broker, as the last tries to connect have found it.
+	down  atomic.Bool
+	back  broadcast                    // it answers again
+	fault atomic.Pointer[ConnectError] // why it does not; nil when it does
+}
+
+// wait waits for d, unless ctx ends or the broker answers again. awake is what
+// back.listen returned before the last try. The result says that the broker answers.
+func (d *dialer) wait(ctx context.Context, delay time.Duration, awake <-chan struct{}) bool {
+	timer := time.NewTimer(delay)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	case <-awake:
+		return true
+	}
+	return false
 }
 
 // connect dials until it succeeds or ctx ends. A permanent failure is returned
 // at once, unless the caller is patient: then it is tried again after the
-// longest delay.
+// longest delay. As soon as any connection succeeds after one that failed, all that
+// wait are tried again.
 func (d *dialer) connect(ctx context.Context, purpose string, delay *reconnectDelay, patient bool) (*connection, error) {
 	for {
+		awake := d.back.listen()
 		c, err := d.dial(ctx, purpose)
 		if err == nil {
 			return c, nil
 		}
 		fault := &ConnectError{Address: d.address, Permanent: permanent(err), Cause: err}
+		d.fault.Store(fault)
 		if fault.Permanent && !patient {
 			return nil, fault
 		}
@@ -42,11 +62,12 @@ func (d *dialer) connect(ctx context.Context, purpose string, delay *reconnectDe
 			}
 			d.config.Logger.Log(ctx, level, "rabbitmq_connect_failed", "purpose", purpose,
 				"address", d.address, "permanent", fault.Permanent, "retry_in", wait, "error", err)
-			retry.Wait(ctx.Done(), wait)
+			if d.wait(ctx, wait, awake) {
+				delay.reset()
+			}
 		}
 		if ctx.Err() != nil {
-			fault.Context = ctx.Err()
-			return nil, fault
+			return nil, &ConnectError{Address: d.address, Permanent: fault.Permanent, Cause: err, Context: ctx.Err()}
 		}
 	}
 }
@@ -80,6 +101,7 @@ func (d *dialer) dial(ctx context.Context, purpose string) (*connection, error) 
 		err = ctx.Err()
 	}
 	if err != nil {
+		d.down.Store(true)
 		kill()
 		if deadline, _ := ctx.Deadline(); !time.Now().Before(deadline) {
 			<-ctx.Done() // the socket's own timer may have been the first
@@ -88,6 +110,10 @@ func (d *dialer) dial(ctx context.Context, purpose string) (*connection, error) 
 			err = fmt.Errorf("%w: %w", ctx.Err(), err)
 		}
 		return nil, err
+	}
+	d.fault.Store(nil)
+	if d.down.Swap(false) {
+		d.back.notify()
 	}
 	return newConnection(conn, tcp.Load()), nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"log/slog"
 	"net"
 	"net/http/httptest"
 	"strings"
@@ -56,6 +57,46 @@ func TestTLS(t *testing.T) {
 	network.cut()
 	traffic.awaitMore(200)
 	traffic.finish(1)
+}
+
+// A connection that can be made wakes all that wait for a reconnect, however long
+// their delay has become: before a try, during it, or after it.
+func TestConnectionWakesItsSiblings(t *testing.T) {
+	t.Parallel()
+	network := newNetwork(t, shared.AMQP(t))
+	network.down.Store(true)
+	c := config(t, network.url)
+	failed := make(chan struct{}, 10)
+	c.Logger = slog.New(slog.NewTextHandler(signalWriter{text: "rabbitmq_connect_failed", seen: failed}, nil))
+	c = c.withDefaults()
+	uri, err := parseURL(c.URL)
+	require.NoError(t, err)
+	d := &dialer{config: c, uri: uri, address: address(uri)}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	made := make(chan *connection)
+	for range 3 {
+		go func() {
+			delay := newReconnectDelay(time.Hour)
+			delay.failures = 20
+			conn, err := d.connect(ctx, "consume", delay, true)
+			assert.NoError(t, err)
+			made <- conn
+		}()
+	}
+	for range 3 {
+		<-failed
+	}
+	network.down.Store(false)
+	conn, err := d.dial(ctx, "publish")
+	require.NoError(t, err)
+	conn.close()
+	for range 3 {
+		if conn := <-made; conn != nil {
+			conn.close()
+		}
+	}
+	assert.Nil(t, d.fault.Load())
 }
 
 func TestOpenGivesUpInTime(t *testing.T) {

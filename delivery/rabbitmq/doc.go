@@ -15,7 +15,21 @@
 // although the broker confirms it, and one that a queue refuses is
 // delivery.ErrRefused.
 //
-// A lost connection is made again for as long as the Transport is open. A message
+// A queue, exchange or binding that somebody deletes is declared again (unless the
+// transport is Passive), as soon as a consumer or a message misses it; the message
+// is then sent once more. A queue of the delay ladder that delayed messages miss on
+// their way is declared again when the next message is published to it, or with the
+// next connection; they wait until then, and some three minutes more.
+//
+// A message that the broker forbids, for instance because the user may not write to
+// its exchange, fails with the broker's words (delivery.ErrRefused, or
+// ErrUnroutable for an exchange that does not exist). Its channel ends with it, so the
+// others that were unconfirmed on it are sent again, each alone, until it is known
+// which one it was. For a second after that, what has the same way fails at once.
+//
+// A lost connection is made again for as long as the Transport is open. The wait
+// between two tries doubles, but as soon as one connection can be made again, all that
+// wait are. A message
 // that was unconfirmed is sent again with the same message ID while its caller
 // still waits. At the caller's deadline it is delivery.ErrOutcomeUnknown: it may
 // have been stored or not, so it is neither a success nor a plain failure. A crash
@@ -27,7 +41,8 @@
 // have connections of their own and go on.
 //
 // Only the channel that a delivery.Incoming came by can settle it. After a
-// reconnect, Ack and Nack of an older one return delivery.ErrStale and do nothing.
+// reconnect, Ack and Nack of an older one return delivery.ErrStale and do nothing. A
+// consumer does not begin with an older one (delivery.StaleTeller).
 //
 // # Publishing
 //
@@ -87,7 +102,8 @@
 //
 // Config.Shards splits each queue by recipient, see Topology.Sharded and ShardOf.
 // One process at a time fetches from a shard, and another takes over when it is
-// gone. So ordered consumers handle a recipient's messages of one priority in
+// gone: one that ends in order hands over all that it has not settled, before
+// anything that comes later. So ordered consumers handle a recipient's messages of one priority in
 // order, however many processes there are. To be in order, the messages must be
 // sent one call of Send after another. A process that loses its connection may
 // still work on messages that another process has by then; the idempotency store
@@ -98,6 +114,7 @@
 // what can run (delivery.QueueTeller), so that a failing recipient of ordered mode
 // does not hold up its whole shard. A subscription with shards is no
 // delivery.Pauser: if it paused, another process would overtake what it has in hand.
+// The same holds for any queue with x-single-active-consumer.
 //
 // Another number of shards sends nearly every recipient to another queue. What
 // waits in the old queues stays there, and is still fetched: Open looks for such

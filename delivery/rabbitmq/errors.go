@@ -81,6 +81,17 @@ func newTopologyError(kind, name string, cause error) *TopologyError {
 	return fault
 }
 
+// topologyFault is a *TopologyError if err is the broker's reply to a request about
+// a part of the topology. Any other error, as that of a lost connection, is returned
+// as it is.
+func topologyFault(kind, name string, err error) error {
+	var reply *amqp.Error
+	if !errors.As(err, &reply) || !reply.Server {
+		return err
+	}
+	return newTopologyError(kind, name, err)
+}
+
 // permanent says whether an error of connecting or declaring remains until
 // somebody changes something. An error of the client's own, not of the broker's,
 // says only that the socket was closed, whatever its code.

@@ -3,6 +3,9 @@ package rabbitmq
 import (
 	"context"
 	"errors"
+	"fmt"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -28,6 +31,7 @@ func TestFaults(t *testing.T) {
 		{"MemoryAlarm", memoryAlarm},
 		{"BodyLimit", bodyLimit},
 		{"PermissionRevoked", permissionRevoked},
+		{"ForbiddenExchange", forbiddenExchange},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(t, broker) })
 	}
@@ -178,7 +182,7 @@ func permissionRevoked(t *testing.T, broker *servers.RabbitMQ) {
 	_, err = broker.Ctl(ctx, "close_all_connections", "test")
 	require.NoError(t, err)
 	errs := sendWithin(t, transport, time.Minute, message("1"))
-	require.ErrorIs(t, errs[0], delivery.ErrOutcomeUnknown)
+	require.ErrorIs(t, errs[0], delivery.ErrRefused)
 	var reply *amqp.Error
 	require.ErrorAs(t, errs[0], &reply)
 	require.Equal(t, amqp.AccessRefused, reply.Code)
@@ -197,6 +201,57 @@ func permissionRevoked(t *testing.T, broker *servers.RabbitMQ) {
 			return
 		}
 	}
+}
+
+// forbiddenExchange publishes what is forbidden among what is not: only the former
+// fails, with the broker's words.
+func forbiddenExchange(t *testing.T, broker *servers.RabbitMQ) {
+	ctx := context.Background()
+	c := light(t, broker.URL())
+	c.MaxReconnectDelay = time.Hour
+	open(t, c)
+	for _, args := range [][]string{
+		{"add_user", "restricted", "secret"},
+		{"set_permissions", "restricted", "^$", "^" + c.Name + "$", ".*"},
+	} {
+		_, err := broker.Ctl(ctx, args...)
+		require.NoError(t, err)
+	}
+	c.URL = strings.Replace(broker.URL(), "guest:guest", "restricted:secret", 1)
+	c.Passive, c.PublishConnections = true, 1
+	transport := open(t, c)
+	forbidden := func() error {
+		ctx, cancel := context.WithTimeout(ctx, time.Minute)
+		defer cancel()
+		return transport.DeadLetter(ctx, delivery.DeadLetter{ID: "1", Envelope: message("letter")})
+	}
+	var all sync.WaitGroup
+	for sender := range 4 {
+		all.Go(func() {
+			for i := range 50 {
+				batch := make([]delivery.Envelope, 10)
+				for k := range batch {
+					batch[k] = message(fmt.Sprint(sender, "-", i, "-", k))
+				}
+				assert.Nil(t, sendWithin(t, transport, time.Minute, batch...))
+			}
+		})
+	}
+	for range 20 {
+		var reply *amqp.Error
+		err := forbidden()
+		require.ErrorAs(t, err, &reply)
+		require.ErrorIs(t, err, delivery.ErrRefused)
+		require.Equal(t, amqp.AccessRefused, reply.Code)
+	}
+	all.Wait()
+	depths, err := transport.Depth(ctx)
+	require.NoError(t, err)
+	assert.GreaterOrEqual(t, depths[delivery.Normal].Messages, int64(2000))
+	// What is allowed again gets through.
+	_, err = broker.Ctl(ctx, "set_permissions", "restricted", "^$", ".*", ".*")
+	require.NoError(t, err)
+	require.Eventually(t, func() bool { return forbidden() == nil }, time.Minute, 50*time.Millisecond)
 }
 
 func TestNetworkStalls(t *testing.T) {

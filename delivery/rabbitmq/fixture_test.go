@@ -91,7 +91,7 @@ func unconfirmedOf(transport *Transport) (count int) {
 // blockedConns is how many publishing connections the broker blocks.
 func blockedConns(transport *Transport) (count int) {
 	for _, conn := range transport.publishConns.all {
-		if c := conn.channel.Load(); c != nil && c.blocked.Load() {
+		if c := conn.channel.Load(); c != nil && c.conn.blocked.Load() {
 			count++
 		}
 	}

@@ -29,6 +29,8 @@ func (r *headerReader) header(name string, value any) {
 		r.int(name, value, &e.Attempt)
 	case headerGeneration:
 		r.int(name, value, &e.Generation)
+	case headerCrashes:
+		r.int(name, value, &e.Crashes)
 	case headerCreated:
 		r.time(name, value, &e.CreatedAt)
 	case headerNotBefore:

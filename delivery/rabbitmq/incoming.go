@@ -22,8 +22,10 @@ type incoming struct {
 }
 
 var (
-	_ delivery.Incoming    = (*incoming)(nil)
-	_ delivery.QueueTeller = (*incoming)(nil)
+	_ delivery.Incoming         = (*incoming)(nil)
+	_ delivery.QueueTeller      = (*incoming)(nil)
+	_ delivery.StaleTeller      = (*incoming)(nil)
+	_ delivery.RedeliveryTeller = (*incoming)(nil)
 )
 
 // Priority implements delivery.Incoming.
@@ -36,6 +38,9 @@ func (in *incoming) Queue() (name string, prefetch int) {
 	return source.queue, source.prefetch(in.channel.subscription.prefetch)
 }
 
+// Stale implements delivery.StaleTeller.
+func (in *incoming) Stale() bool { return in.channel.isStale() }
+
 // Envelope implements delivery.Incoming.
 func (in *incoming) Envelope() (*delivery.Envelope, error) {
 	in.decode.Do(func() {
@@ -43,6 +48,18 @@ func (in *incoming) Envelope() (*delivery.Envelope, error) {
 		in.delivery.Headers = nil // they are in the envelope, and take more room than it
 	})
 	return in.envelope, in.fault
+}
+
+// Redeliveries implements delivery.RedeliveryTeller. Quorum queues count them (from
+// 4.3 on a nack does not count); of a classic queue it is 1 at most. After Envelope the
+// counts are no longer known.
+func (in *incoming) Redeliveries() (times, crashes int) {
+	suspicions, _ := integer(in.delivery.Headers[headerCrashes])
+	if in.delivery.Redelivered {
+		count, _ := integer(in.delivery.Headers[headerDeliveryCount])
+		times = int(max(1, min(count, maxCount)))
+	}
+	return times, int(max(0, min(suspicions, maxCount)))
 }
 
 // Ack implements delivery.Incoming.

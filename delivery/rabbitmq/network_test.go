@@ -6,8 +6,11 @@ import (
 	"io"
 	"net"
 	neturl "net/url"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -20,30 +23,62 @@ type network struct {
 	running  sync.WaitGroup
 	flow     sync.RWMutex            // held for writing, nothing gets through
 	loses    func(frame []byte) bool // nil when nothing gets lost
+	down     atomic.Bool             // new connections end at once
+	delay    time.Duration           // each way
+	gather   time.Duration           // see newCountingNetwork
 
 	mu     sync.Mutex
+	rounds []int // by connection, the oldest first
 	conns  map[net.Conn]struct{}
 	closed bool
 }
 
-func newNetwork(tb testing.TB, url string) *network { return startNetwork(tb, url, nil, nil) }
+func newNetwork(tb testing.TB, url string) *network { return startNetwork(tb, url, nil, &network{}) }
+
+// newDistantNetwork is a network in which everything takes so long each way.
+func newDistantNetwork(tb testing.TB, url string, delay time.Duration) *network {
+	return startNetwork(tb, url, nil, &network{delay: delay})
+}
+
+// newCountingNetwork is a network that counts round trips. What a client sends is
+// gathered for some time and then goes on together, as one round. A client that
+// waits for an answer thus needs another round, and one that sends several requests
+// before it waits does not.
+func newCountingNetwork(tb testing.TB, url string) *network {
+	return startNetwork(tb, url, nil, &network{gather: 100 * time.Millisecond})
+}
+
+// mostRounds is how many rounds there were, of the connection with most of them
+// from the given one on.
+func (n *network) mostRounds(from int) int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.Max(n.rounds[from:])
+}
+
+// connected is how many connections there have been.
+func (n *network) connected() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return len(n.rounds)
+}
 
 // newSecureNetwork is a network that speaks TLS to the client.
 func newSecureNetwork(tb testing.TB, url string, secure *tls.Config) *network {
-	return startNetwork(tb, url, secure, nil)
+	return startNetwork(tb, url, secure, &network{})
 }
 
 // newLossyNetwork is a network in which the frames from the broker get lost for
 // which loses says so.
 func newLossyNetwork(tb testing.TB, url string, loses func(frame []byte) bool) *network {
-	return startNetwork(tb, url, nil, loses)
+	return startNetwork(tb, url, nil, &network{loses: loses})
 }
 
-func startNetwork(tb testing.TB, url string, secure *tls.Config, loses func(frame []byte) bool) *network {
+func startNetwork(tb testing.TB, url string, secure *tls.Config, n *network) *network {
 	tb.Helper()
 	parsed, err := neturl.Parse(url)
 	require.NoError(tb, err)
-	n := &network{broker: parsed.Host, loses: loses, conns: make(map[net.Conn]struct{})}
+	n.broker, n.conns = parsed.Host, make(map[net.Conn]struct{})
 	n.listener, err = net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(tb, err)
 	parsed.Host = n.listener.Addr().String()
@@ -63,6 +98,10 @@ func (n *network) accept() {
 		if err != nil {
 			return
 		}
+		if n.down.Load() {
+			client.Close() //nolint:errcheck // that is what is wanted
+			continue
+		}
 		server, err := net.Dial("tcp", n.broker)
 		if err != nil {
 			client.Close() //nolint:errcheck // a broker that is down
@@ -70,6 +109,8 @@ func (n *network) accept() {
 		}
 		n.mu.Lock()
 		n.conns[client], n.conns[server] = struct{}{}, struct{}{}
+		number := len(n.rounds)
+		n.rounds = append(n.rounds, 0)
 		closed := n.closed
 		n.mu.Unlock()
 		if closed {
@@ -81,13 +122,72 @@ func (n *network) accept() {
 		} else {
 			n.running.Go(func() { n.carry(client, server) })
 		}
-		n.running.Go(func() { n.carry(server, client) })
+		if n.gather > 0 {
+			n.running.Go(func() { n.carryRounds(server, client, number) })
+		} else {
+			n.running.Go(func() { n.carry(server, client) })
+		}
 	}
 }
 
 func (n *network) carry(to, from net.Conn) {
-	io.Copy(gate{to, &n.flow}, from) //nolint:errcheck // ends when either side does
-	n.over(to, from)
+	defer n.over(to, from)
+	if n.delay == 0 {
+		io.Copy(gate{to, &n.flow}, from) //nolint:errcheck // ends when either side does
+		return
+	}
+	type packet struct {
+		bytes []byte
+		due   time.Time
+	}
+	onTheWay := make(chan packet, 1<<12)
+	n.running.Go(func() {
+		defer close(onTheWay)
+		for {
+			p := packet{bytes: make([]byte, 32<<10)}
+			count, err := from.Read(p.bytes)
+			if err != nil {
+				return
+			}
+			p.bytes, p.due = p.bytes[:count], time.Now().Add(n.delay)
+			onTheWay <- p
+		}
+	})
+	var err error
+	for p := range onTheWay {
+		if err != nil {
+			continue // until the other goroutine has ended
+		}
+		time.Sleep(time.Until(p.due))
+		if _, err = (gate{to, &n.flow}).Write(p.bytes); err != nil {
+			from.Close() //nolint:errcheck // nothing can be carried any more
+		}
+	}
+}
+
+// carryRounds carries what the client sends in rounds, and counts them.
+func (n *network) carryRounds(to, from net.Conn, number int) {
+	defer n.over(to, from)
+	chunk := make([]byte, 32<<10)
+	for {
+		from.SetReadDeadline(time.Time{}) //nolint:errcheck // then the read fails
+		count, err := from.Read(chunk)
+		if err != nil {
+			return
+		}
+		round := slices.Clone(chunk[:count])
+		n.mu.Lock()
+		n.rounds[number]++
+		n.mu.Unlock()
+		from.SetReadDeadline(time.Now().Add(n.gather)) //nolint:errcheck // then the read fails
+		for err == nil {
+			count, err = from.Read(chunk)
+			round = append(round, chunk[:count]...)
+		}
+		if _, err := to.Write(round); err != nil {
+			return
+		}
+	}
 }
 
 // carryFrames carries all frames that do not get lost. A frame is its type, its

@@ -15,28 +15,25 @@ import (
 	"github.com/esh3artech/barid/delivery/deliverytest/servers"
 )
 
-// countingTransport counts what its subscriptions have received.
-type countingTransport struct {
+// receiptCounter is a transport that counts what its subscriptions return.
+type receiptCounter struct {
 	*Transport
 	received atomic.Int64
 }
 
-func (t *countingTransport) Subscribe(ctx context.Context, config delivery.SubscribeConfig) (delivery.Subscription, error) {
-	s, err := t.Transport.Subscribe(ctx, config)
-	if err != nil {
-		return nil, err
-	}
-	return countingSubscription{s.(*subscription), &t.received}, nil
+func (c *receiptCounter) Subscribe(ctx context.Context, config delivery.SubscribeConfig) (delivery.Subscription, error) {
+	s, err := c.Transport.Subscribe(ctx, config)
+	return countedSubscription{s, c}, err
 }
 
-type countingSubscription struct {
-	*subscription
-	received *atomic.Int64
+type countedSubscription struct {
+	delivery.Subscription
+	counter *receiptCounter
 }
 
-func (s countingSubscription) Receive(ctx context.Context) ([]delivery.Incoming, error) {
-	incomings, err := s.subscription.Receive(ctx)
-	s.received.Add(int64(len(incomings)))
+func (s countedSubscription) Receive(ctx context.Context) ([]delivery.Incoming, error) {
+	incomings, err := s.Subscription.Receive(ctx)
+	s.counter.received.Add(int64(len(incomings)))
 	return incomings, err
 }
 
@@ -47,7 +44,7 @@ func TestPriorityAcrossQueues(t *testing.T) {
 	const each, limit, workers = 1000, 20, 4
 	for name, topology := range map[string]func(string, Version) Topology{"quorum": Quorum, "classic": Classic} {
 		t.Run(name, func(t *testing.T) {
-			transport := &countingTransport{Transport: open(t, Config{URL: shared.AMQP(t), Name: servers.Unique(t), Topology: topology})}
+			transport := &receiptCounter{Transport: open(t, Config{URL: shared.AMQP(t), Name: servers.Unique(t), Topology: topology})}
 			publisher, err := delivery.NewPublisher(transport, delivery.PublisherConfig{})
 			require.NoError(t, err)
 			for i, priority := range []delivery.Priority{delivery.Low, delivery.Normal, delivery.High, delivery.Urgent} {
@@ -74,7 +71,7 @@ func TestPriorityAcrossQueues(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			ended := make(chan error, 1)
 			go func() { ended <- consumer.Run(ctx) }()
-			require.Eventually(t, func() bool { return transport.received.Load() == 4*each }, time.Minute, 10*time.Millisecond)
+			require.Eventually(t, func() bool { return transport.received.Load() == 4*each }, time.Minute, time.Millisecond)
 			close(gate)
 			select {
 			case <-done:

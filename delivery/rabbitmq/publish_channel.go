@@ -1,27 +1,28 @@
 package rabbitmq
 
 import (
-	"context"
 	"sync"
 	"sync/atomic"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
-// publishChannel is an AMQP channel in confirm mode, the only one of its
-// connection. It is never repaired: when it has ended, whatever it left
+// publishChannel is an AMQP channel in confirm mode. It is never repaired: when it has ended, whatever it left
 // unconfirmed is sent again over the next one by the caller that waits for it.
 //
 // Callers of Send write by themselves, one after another, and each awaits the
 // confirms of its own messages.
 type publishChannel struct {
-	conn    *connection
-	amqp    *amqp.Channel
-	window  chan struct{} // holds one for each message that is sent and not confirmed
-	gone    chan struct{} // closed when the channel has ended
-	cause   error         // why it ended; to be read after gone
-	failed  atomic.Bool   // a publish failed: gone follows
-	blocked atomic.Bool   // the broker takes nothing for now
+	owner  *publishConn
+	conn   *connection
+	amqp   *amqp.Channel
+	alone  bool          // it is for a single message at a time
+	window chan struct{} // holds one for each message that is sent and not confirmed
+	gone   chan struct{} // closed when the channel has ended
+	cause  error         // why it ended; this and exception are to be read after gone
+
+	exception exception   // what that says of its messages
+	failed    atomic.Bool // a publish failed: gone follows
 
 	publishing sync.Mutex // one publish at a time
 
@@ -39,27 +40,6 @@ type publishChannel struct {
 type returnKey struct {
 	id    string
 	route Route
-}
-
-// openPublishChannel opens a channel in confirm mode. closed tells its end.
-func (t *Transport) openPublishChannel(ctx context.Context, conn *connection) (_ *publishChannel, closed <-chan *amqp.Error, err error) {
-	c := &publishChannel{
-		conn:     conn,
-		window:   make(chan struct{}, t.config.Window),
-		gone:     make(chan struct{}),
-		returned: make(map[returnKey]int),
-	}
-	err = conn.within(ctx, t.config.DialTimeout, func() error {
-		channel, err := conn.amqp.Channel()
-		if err != nil {
-			return err
-		}
-		c.amqp = channel
-		c.returns = channel.NotifyReturn(make(chan amqp.Return, t.config.Window))
-		closed = channel.NotifyClose(make(chan *amqp.Error, 1))
-		return channel.Confirm(false)
-	})
-	return c, closed, err
 }
 
 // ended says that the channel is of no more use. A confirm that the client

@@ -3,6 +3,7 @@ package rabbitmq
 import (
 	"context"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -15,11 +16,19 @@ import (
 // missingExchangeRecheck is how often a missing exchange is looked for again.
 const missingExchangeRecheck = 5 * time.Second
 
-// publishConn keeps one connection for publishing open. Each time that it is
-// made, it offers a new publishChannel.
+// publishConn keeps one connection for publishing open, with a channel that its
+// messages share, and, when it is needed, a second one for a single message at a
+// time. Each time that one of these is made, it is offered.
 type publishConn struct {
 	number  int                            // in the log
 	channel atomic.Pointer[publishChannel] // nil while there is none
+	alone   atomic.Pointer[publishChannel] // nil while there is none
+	wanted  chan struct{}                  // capacity 1: somebody waits for alone
+	missing chan int64                     // capacity 1: the topology is to be renewed, unless it has been since that round
+}
+
+func newPublishConn(number int) *publishConn {
+	return &publishConn{number: number, wanted: make(chan struct{}, 1), missing: make(chan int64, 1)}
 }
 
 // run keeps the connection open until ctx ends. It begins with conn, unless that
@@ -35,6 +44,7 @@ func (p *publishConn) run(ctx context.Context, t *Transport, conn *connection) {
 		}
 		opened := time.Now()
 		cause := p.serve(ctx, t, conn)
+		awake := t.dialer.back.listen()
 		conn.close()
 		conn = nil
 		if ctx.Err() != nil {
@@ -43,61 +53,55 @@ func (p *publishConn) run(ctx context.Context, t *Transport, conn *connection) {
 		t.topology.expire()
 		delay.endedAfter(opened)
 		wait := delay.next(isCode(cause, amqp.AccessRefused))
+		t.publishConns.fault.Store(&cause)
 		t.logLost(ctx, "publish", cause, wait)
-		retry.Wait(ctx.Done(), wait)
+		if t.dialer.wait(ctx, wait, awake) {
+			delay.reset()
+		}
 	}
 }
 
-// serve offers a channel over conn until that is gone or ctx ends, and returns
-// the cause.
+// serve offers channels over conn until that is gone or ctx ends, and returns the
+// cause.
 func (p *publishConn) serve(ctx context.Context, t *Transport, conn *connection) error {
-	if err := t.topology.renew(ctx, conn); err != nil {
-		return err
-	}
-	channel, closed, err := t.openPublishChannel(ctx, conn)
-	if err != nil {
-		return err
-	}
+	ctx, stop := context.WithCancel(ctx)
+	shared := &channelOffer{conn: p, transport: t, slot: &p.channel, window: t.config.Window}
+	alone := &channelOffer{conn: p, transport: t, slot: &p.alone, window: 1, alone: true}
+	var second sync.WaitGroup
+	defer second.Wait()
+	defer stop()
 	blocked := conn.amqp.NotifyBlocked(make(chan amqp.Blocking, 16))
-	t.config.Logger.Info("rabbitmq_connected", "purpose", "publish", "connection", p.number, "address", t.dialer.address)
-	p.channel.Store(channel)
-	t.publishConns.changed.notify()
-	defer func() {
-		p.channel.Store(nil)
-		close(channel.gone)
-		t.publishConns.changed.notify()
-	}()
-	channel.cause = p.watch(ctx, t, conn, channel, closed, blocked)
-	return channel.cause
+	second.Go(func() { p.watchBlocked(ctx, t, conn, blocked) })
+	second.Go(func() {
+		delay := newReconnectDelay(t.config.MaxReconnectDelay)
+		for {
+			select {
+			case <-p.wanted:
+				cause := alone.keep(ctx, conn)
+				if retry.Wait(ctx.Done(), delay.next(permanent(cause))) {
+					t.publishConns.changed.notify() // whoever still wants it says so again
+				}
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
+	return shared.keep(ctx, conn)
 }
 
-// watch follows what becomes of a channel, until its end, and returns the cause.
-func (p *publishConn) watch(ctx context.Context, t *Transport, conn *connection, channel *publishChannel,
-	closed <-chan *amqp.Error, blocked <-chan amqp.Blocking,
-) error {
-	recheck := time.NewTicker(missingExchangeRecheck)
-	defer recheck.Stop()
+// watchBlocked keeps an eye on whether the broker takes messages over conn.
+func (p *publishConn) watchBlocked(ctx context.Context, t *Transport, conn *connection, blocked <-chan amqp.Blocking) {
 	for {
 		select {
-		case reply := <-closed:
-			return causeOf(reply)
 		case blocking, ok := <-blocked:
 			if !ok {
-				blocked = nil // closed follows
-				continue
+				return
 			}
-			channel.blocked.Store(blocking.Active)
+			conn.blocked.Store(blocking.Active)
 			t.publishConns.changed.notify()
 			p.logBlocked(ctx, t, blocking)
-		case <-recheck.C:
-			if t.topology.incomplete() {
-				t.topology.expire()
-				if err := t.topology.renew(ctx, conn); err != nil {
-					return err
-				}
-			}
 		case <-ctx.Done():
-			return ctx.Err()
+			return
 		}
 	}
 }
@@ -111,17 +115,36 @@ func (p *publishConn) logBlocked(ctx context.Context, t *Transport, blocking amq
 		"connection", p.number, "blocked", blocking.Active, "reason", blocking.Reason)
 }
 
+// wantAlone asks for the channel for single messages.
+func (p *publishConn) wantAlone() {
+	select {
+	case p.wanted <- struct{}{}:
+	default:
+	}
+}
+
+// lacks says that the topology lacks a part, as seen after so many rounds of the
+// mender's.
+func (p *publishConn) lacks(round int64) {
+	select {
+	case p.missing <- round:
+	default: // another one has said so
+	}
+}
+
 // publishConns are the connections that publish.
 type publishConns struct {
 	all     []*publishConn
-	changed broadcast // a channel has come, gone, or been blocked or unblocked
+	fault   atomic.Pointer[error] // why a connection was lost last; nil since there is one
+	changed broadcast             // a channel has come, gone, or been blocked or unblocked
 }
 
-// await returns a channel to publish with, as soon as there is one.
-func (p *publishConns) await(ctx context.Context, closing *atomic.Bool) (*publishChannel, error) {
+// await returns a channel to publish with, as soon as there is one: for a message
+// alone, or for all.
+func (p *publishConns) await(ctx context.Context, closing *atomic.Bool, alone bool) (*publishChannel, error) {
 	for {
 		changed := p.changed.listen()
-		if channel := p.pick(); channel != nil {
+		if channel := p.pick(alone); channel != nil {
 			return channel, nil
 		}
 		if closing.Load() {
@@ -139,11 +162,16 @@ func (p *publishConns) await(ctx context.Context, closing *atomic.Bool) (*publis
 // of its window free, or else the one with most room. Messages that share a
 // connection go out in fewer, larger writes, so the next connection is used only
 // when there is more to do, or when the first one stalls.
-func (p *publishConns) pick() *publishChannel {
+func (p *publishConns) pick(alone bool) *publishChannel {
 	var emptiest *publishChannel
 	for _, conn := range p.all {
 		channel := conn.channel.Load()
-		if channel == nil || channel.ended() || channel.blocked.Load() {
+		if alone {
+			if channel = conn.alone.Load(); channel == nil {
+				conn.wantAlone()
+			}
+		}
+		if channel == nil || channel.ended() || channel.conn.blocked.Load() {
 			continue
 		}
 		if len(channel.window) <= cap(channel.window)/2 {
@@ -159,7 +187,7 @@ func (p *publishConns) pick() *publishChannel {
 // blocked says whether the broker blocks any of the connections.
 func (p *publishConns) blocked() bool {
 	for _, conn := range p.all {
-		if channel := conn.channel.Load(); channel != nil && channel.blocked.Load() {
+		if channel := conn.channel.Load(); channel != nil && channel.conn.blocked.Load() {
 			return true
 		}
 	}

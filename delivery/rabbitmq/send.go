@@ -12,15 +12,19 @@ import (
 	"github.com/esh3artech/barid/delivery"
 )
 
-// maxExceptions bounds how many channels that the broker ended with an exception
+// maxExceptions bounds how many connections that the broker ended with an exception
 // a message may have been in. After so many it is likely to be the cause itself,
-// and must not end the channels of others again and again.
+// and must not end the connections of others again and again.
 const maxExceptions = 3
 
 // send is one call of Send under way. The goroutine that called does all of it,
 // so that nothing holds the caller's bytes after Send has returned. Each message
 // is either still to be sent (next and those after it), sent and unconfirmed, or
-// unconfirmed at the end of its channel and to be sent again.
+// to be sent again.
+//
+// When the broker ends a channel because of a message, any of those on it may have
+// been the one. Each is sent again over a channel that it has for itself: the one
+// that ends that channel as well fails with the broker's words.
 type send struct {
 	transport *Transport
 	count     int
@@ -29,18 +33,30 @@ type send struct {
 
 	errs          []error // nil as long as nothing failed
 	next          int
-	resend        []int
+	resend        []upcoming
 	inFlight      []unconfirmed // over channel, oldest first
 	resolved      int           // how many of inFlight are no longer
 	channel       *publishChannel
+	alone         bool // whether the next message is to have a channel for itself
 	exceptions    int
 	exceptionFrom *publishChannel // the channel of the last exception
 	single        [1]unconfirmed  // backs inFlight when there is one message
 }
 
+// upcoming is a message that is to be sent again.
+type upcoming struct {
+	index int
+	alone bool // over a channel for itself
+	// mended says that the topology has been declared again on its behalf, or that
+	// this is to be waited for until the mender's round.
+	mended bool
+	round  int64
+	fault  error // what it fails with if that takes too long; nil: its outcome is unknown
+}
+
 // unconfirmed is a message that was sent and awaits its confirm.
 type unconfirmed struct {
-	index   int
+	upcoming
 	confirm *amqp.DeferredConfirmation
 	key     returnKey
 }
@@ -69,10 +85,16 @@ func (s *send) run(ctx context.Context) []error {
 			}
 			err = s.awaitOldest(ctx)
 		case s.channel == nil:
-			s.channel, err = s.transport.publishConns.await(ctx, &s.transport.closing)
-		case s.channel.ended() || s.channel.blocked.Load():
+			s.channel, err = s.transport.publishConns.await(ctx, &s.transport.closing, s.alone)
+		case s.channel.ended() || s.channel.conn.blocked.Load() || s.channel.alone != s.alone:
 			if err = s.awaitOldest(ctx); s.resolved == len(s.inFlight) {
 				s.channel = nil
+			}
+		case len(s.resend) > 0 && s.resend[0].round > s.transport.mender.rounds.Load():
+			if s.resolved < len(s.inFlight) {
+				err = s.awaitOldest(ctx)
+			} else {
+				err = s.transport.mender.await(ctx, s.resend[0].round)
 			}
 		default:
 			err = s.sendNext(ctx, p)
@@ -89,24 +111,34 @@ func (s *send) sendNext(ctx context.Context, p *amqp.Publishing) error {
 	if entered, err := s.enterWindow(ctx); !entered || err != nil {
 		return err
 	}
-	index, again := s.next, len(s.resend) > 0
+	message, again := upcoming{index: s.next}, len(s.resend) > 0
 	if again {
-		index = s.resend[0]
+		message = s.resend[0]
 	}
 	clear(p.Headers)
-	route, err := s.encode(index, p)
+	route, err := s.encode(message.index, p)
 	if err == nil && s.transport.topology.lacks(route.Exchange) {
 		err = fmt.Errorf("%w: exchange %q does not exist", delivery.ErrUnroutable, route.Exchange)
 	}
-	if err != nil {
-		s.fail(index, err)
+	refusal, refused := s.transport.refusals.of(route)
+	if err == nil && refused && refusal.young() {
+		err = refusal.err
+	}
+	s.alone = message.alone || refused
+	switch {
+	case err != nil:
+		s.fail(message.index, err)
 		<-s.channel.window
-	} else {
+	case s.alone != s.channel.alone:
+		<-s.channel.window
+		return nil // it is the next over another channel
+	default:
+		message.round = s.transport.mender.rounds.Load()
 		confirm, ok := s.channel.publish(route, p)
 		if !ok {
 			return nil // it has not gone out, and is the next over another channel
 		}
-		s.inFlight = append(s.inFlight, unconfirmed{index: index, confirm: confirm, key: returnKey{id: p.MessageId, route: route}})
+		s.inFlight = append(s.inFlight, unconfirmed{upcoming: message, confirm: confirm, key: returnKey{id: p.MessageId, route: route}})
 	}
 	if again {
 		s.resend = s.resend[1:]
@@ -189,11 +221,12 @@ func (s *send) resolveOldest() {
 	channel, m := s.channel, &s.inFlight[s.resolved]
 	switch acked, ended := m.confirm.Acked(), channel.ended(); {
 	case acked:
+		s.transport.refusals.remove(m.key.route)
 		if channel.wasReturned(m.key) {
-			s.fail(m.index, fmt.Errorf("%w: exchange %q, routing key %q", delivery.ErrUnroutable, m.key.route.Exchange, m.key.route.Key))
+			s.mendOrFail(m)
 		}
 	case ended:
-		s.resendOrFail(m.index)
+		s.resendOrFail(m)
 	default:
 		s.fail(m.index, delivery.ErrRefused)
 	}
@@ -203,41 +236,79 @@ func (s *send) resolveOldest() {
 	}
 }
 
-// resendOrFail is for a message whose channel ended before its confirm came. It
-// is sent again, unless it is likely to be what ends the channels.
-func (s *send) resendOrFail(index int) {
-	<-s.channel.gone
-	cause := s.channel.cause
-	if s.exceptionFrom != s.channel && s.transport.causedBySender(cause) {
-		s.exceptionFrom = s.channel
-		s.exceptions++
-	}
-	if s.exceptions >= maxExceptions {
-		s.fail(index, fmt.Errorf("%w: the broker closed %d channels in a row: %w", delivery.ErrOutcomeUnknown, s.exceptions, cause))
+// mendOrFail is for a message that the broker has returned. Somebody may have deleted
+// its queue or binding, so it is sent once more when the topology has been declared
+// again.
+func (s *send) mendOrFail(m *unconfirmed) {
+	mender := &s.transport.mender
+	fault := fmt.Errorf("%w: exchange %q, routing key %q", delivery.ErrUnroutable, m.key.route.Exchange, m.key.route.Key)
+	switch {
+	case m.mended:
+		mender.failed()
+	case s.transport.config.Passive:
+	case m.round < mender.rounds.Load() || !mender.hopeless():
+		s.channel.owner.lacks(m.round)
+		s.resend = append(s.resend, upcoming{index: m.index, alone: m.alone, mended: true, round: m.round + 1, fault: fault})
 		return
 	}
-	s.resend = append(s.resend, index)
+	s.fail(m.index, fault)
 }
 
-// causedBySender says whether the broker ended a channel because of what was
-// sent over it, and not because the broker went down or was told to. Two causes
-// do not count because they will not come again: a missing exchange is found out
-// before the next channel opens, and a message over the broker's limit makes the
-// limit known here.
+// resendOrFail is for a message whose channel ended before its confirm came. It
+// is sent again, unless it is what ends the channels, or is likely to.
+func (s *send) resendOrFail(m *unconfirmed) {
+	<-s.channel.gone
+	cause := s.channel.cause
+	again := upcoming{index: m.index, alone: m.alone, mended: m.mended}
+	switch exception := s.channel.exception; {
+	case exception == exceptionMissing && !m.mended:
+		again.mended, again.round = true, m.round+1 // comes before the next channel
+	case exception == exceptionMissing, exception == exceptionMessage:
+		if s.channel.alone {
+			s.fail(m.index, s.transport.refusals.add(m.key.route, cause))
+			return
+		}
+		again.alone = true
+	case exception == exceptionNone && s.transport.causedBySender(cause):
+		if s.exceptionFrom != s.channel {
+			s.exceptionFrom = s.channel
+			s.exceptions++
+		}
+		if s.exceptions >= maxExceptions {
+			s.fail(m.index, fmt.Errorf("%w: the broker closed %d connections in a row: %w", delivery.ErrOutcomeUnknown, s.exceptions, cause))
+			return
+		}
+	}
+	s.resend = append(s.resend, again)
+}
+
+// causedBySender says whether the broker ended a channel or connection because of
+// what was sent.
 func (t *Transport) causedBySender(cause error) bool {
 	var reply *amqp.Error
 	if !errors.As(cause, &reply) || !reply.Server {
-		return false
-	}
-	if limit, ok := sizeLimit(reply); ok && int64(limit) < t.maxBody.Load() {
-		t.config.Logger.Warn("rabbitmq_body_limit", "bytes", limit)
-		t.maxBody.Store(int64(limit))
 		return false
 	}
 	switch reply.Code {
 	case amqp.ConnectionForced, amqp.InternalError, amqp.NotFound:
 		return false
 	}
+	return true
+}
+
+// learnLimit says whether a message was over the broker's limit, which is known from
+// then on.
+func (t *Transport) learnLimit(cause error) bool {
+	var reply *amqp.Error
+	if !errors.As(cause, &reply) || !reply.Server {
+		return false
+	}
+	limit, ok := sizeLimit(reply)
+	if !ok || int64(limit) >= t.maxBody.Load() {
+		return false
+	}
+	t.config.Logger.Warn("rabbitmq_body_limit", "bytes", limit)
+	t.maxBody.Store(int64(limit))
 	return true
 }
 
@@ -259,17 +330,31 @@ func (s *send) fail(index int, err error) {
 	s.errs[index] = err
 }
 
+// publishFault is the last known reason why nothing can be published, or nil.
+func (t *Transport) publishFault() error {
+	if fault := t.dialer.fault.Load(); fault != nil {
+		return fault
+	}
+	if fault := t.publishConns.fault.Load(); fault != nil {
+		return *fault
+	}
+	return nil
+}
+
 // giveUp ends the call before all is known. What was never sent fails with the
 // cause. What was sent is unknown; its confirm may still come, and then frees its
 // place in the window.
 func (s *send) giveUp(cause error) []error {
 	unknown := delivery.ErrOutcomeUnknown
-	switch {
+	switch fault := s.transport.publishFault(); {
 	case errors.Is(cause, delivery.ErrClosed):
 		unknown = fmt.Errorf("%w: %w", unknown, delivery.ErrClosed)
 	case s.transport.publishConns.blocked():
 		unknown = fmt.Errorf("%w: %w", unknown, delivery.ErrBlocked)
 		cause = fmt.Errorf("%w: %w", delivery.ErrBlocked, cause)
+	case fault != nil && (s.channel == nil || s.channel.ended()):
+		unknown = fmt.Errorf("%w: %w", unknown, fault)
+		cause = fmt.Errorf("%w: %w", cause, fault)
 	}
 	if s.channel != nil {
 		var abandoned []unconfirmed
@@ -289,8 +374,11 @@ func (s *send) giveUp(cause error) []error {
 		}
 		s.channel.abandon(abandoned)
 	}
-	for _, index := range s.resend {
-		s.fail(index, unknown)
+	for _, message := range s.resend {
+		if message.fault == nil {
+			message.fault = unknown
+		}
+		s.fail(message.index, message.fault)
 	}
 	for ; s.next < s.count; s.next++ {
 		s.fail(s.next, cause)

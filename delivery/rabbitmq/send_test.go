@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -15,9 +16,12 @@ import (
 	"github.com/esh3artech/barid/delivery"
 )
 
+// Where the topology is managed elsewhere, nothing is mended.
 func TestUnroutable(t *testing.T) {
 	t.Parallel()
-	c := config(t, shared.AMQP(t))
+	c := light(t, shared.AMQP(t))
+	open(t, c)
+	c.Passive = true
 	transport := open(t, c)
 	raw(t, c.URL, func(channel *amqp.Channel) {
 		require.NoError(t, channel.QueueUnbind(c.Name+".high", "high", c.Name, nil))
@@ -37,6 +41,78 @@ func TestUnroutable(t *testing.T) {
 			require.NoError(t, err)
 		}
 	}
+}
+
+// A message that finds its queue or its binding deleted has the topology declared
+// again, and gets through.
+func TestReturnedMessagesMendTheTopology(t *testing.T) {
+	t.Parallel()
+	c := config(t, shared.AMQP(t))
+	transport := open(t, c)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	batch := make([]delivery.Envelope, 100)
+	for i := range batch {
+		batch[i] = message(fmt.Sprint(i))
+	}
+	for name, test := range map[string]struct {
+		remove func(*amqp.Channel) error
+		send   func() error
+	}{
+		"work queue": {
+			func(channel *amqp.Channel) error {
+				_, err := channel.QueueDelete(c.Name+".normal", false, false, false)
+				return err
+			},
+			func() error { return errors.Join(transport.Send(ctx, batch)...) },
+		},
+		"binding": {
+			func(channel *amqp.Channel) error { return channel.QueueUnbind(c.Name+".normal", "normal", c.Name, nil) },
+			func() error { return errors.Join(transport.Send(ctx, batch)...) },
+		},
+		"exchange": {
+			func(channel *amqp.Channel) error { return channel.ExchangeDelete(c.Name, false, false) },
+			func() error { return errors.Join(transport.Send(ctx, batch)...) },
+		},
+		"dead-letter queue": {
+			func(channel *amqp.Channel) error {
+				_, err := channel.QueueDelete(c.Name+".dlq", false, false, false)
+				return err
+			},
+			func() error {
+				return transport.DeadLetter(ctx, delivery.DeadLetter{ID: "1", Envelope: message("letter")})
+			},
+		},
+		"delay queue": {
+			func(channel *amqp.Channel) error {
+				_, err := channel.QueueDelete(c.Name+".delay.0", false, false, false)
+				return err
+			},
+			func() error { return errors.Join(transport.SendAfter(ctx, time.Second, batch[:1])...) },
+		},
+	} {
+		raw(t, c.URL, func(channel *amqp.Channel) { require.NoError(t, test.remove(channel), name) })
+		require.NoError(t, test.send(), name)
+	}
+}
+
+// Where declaring does not help, a message that is returned fails, and others don't
+// have the topology declared again and again.
+func TestReturnedForGood(t *testing.T) {
+	t.Parallel()
+	c := light(t, shared.AMQP(t))
+	c.Topology = func(name string, server Version) Topology {
+		topology := withoutLadder(Quorum)(name, server)
+		topology.Bindings = slices.DeleteFunc(topology.Bindings, func(b Binding) bool { return b.Destination == name+".normal" })
+		return topology
+	}
+	transport := open(t, c)
+	awaitConns(t, transport)
+	begin := time.Now()
+	for i := range 50 {
+		require.ErrorIs(t, sendWithin(t, transport, time.Minute, message(fmt.Sprint(i)))[0], delivery.ErrUnroutable)
+	}
+	assert.LessOrEqual(t, transport.mender.rounds.Load(), 1+int64(time.Since(begin)/futileFor))
 }
 
 func TestFullQueueRefuses(t *testing.T) {
@@ -99,6 +175,9 @@ func TestSendWithoutABroker(t *testing.T) {
 		return errors.Is(errs[0], context.DeadlineExceeded)
 	}, time.Minute, time.Millisecond, "what never went out has the context's own error")
 	var fault *ConnectError
+	require.Eventually(t, func() bool {
+		return errors.As(sendWithin(t, transport, 200*time.Millisecond, message("1"))[0], &fault)
+	}, time.Minute, time.Millisecond, "and the cause, as soon as it is known")
 	require.ErrorAs(t, transport.Ping(context.Background()), &fault)
 	// Pausing takes effect when there is a connection.
 	require.NoError(t, subscription.(delivery.Pauser).Pause(context.Background()))

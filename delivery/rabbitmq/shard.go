@@ -11,6 +11,10 @@ import (
 // queue costs its nodes a log.
 const maxShards = 64
 
+// singleActive is the argument of a queue that one consumer at a time gets messages
+// of (RabbitMQ: "Single Active Consumer").
+const singleActive = "x-single-active-consumer"
+
 // Shard is one of the queues that share a level's messages.
 type Shard struct {
 	// Route is where its messages are published.
@@ -104,7 +108,7 @@ func (q Queue) shard(number int) Queue {
 	if arguments == nil {
 		arguments = make(map[string]any)
 	}
-	arguments["x-single-active-consumer"] = true
+	arguments[singleActive] = true
 	return Queue{Name: numbered(q.Name, number), Arguments: arguments}
 }
 

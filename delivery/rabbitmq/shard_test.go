@@ -161,14 +161,11 @@ func TestShards(t *testing.T) {
 				}
 				return sum == 2*recipients
 			}, time.Minute, 10*time.Millisecond)
-			require.NoError(t, transport.ask(ctx, func(conn *connection) error {
-				for queue, want := range perQueue {
-					count, err := conn.messagesIn(queue)
-					require.NoError(t, err)
-					assert.Equal(t, 2*want, count, queue)
-				}
-				return nil
-			}))
+			for queue, want := range perQueue {
+				count, err := ask(ctx, transport, func(conn *connection) (int, error) { return conn.messagesIn(queue) })
+				require.NoError(t, err)
+				assert.Equal(t, 2*want, count, queue)
+			}
 			subscription := subscribe(t, transport, 100)
 			_, pauses := subscription.(delivery.Pauser)
 			assert.False(t, pauses, "others would overtake what is in hand")
@@ -289,4 +286,36 @@ func TestShardsKeepOrderOverProcesses(t *testing.T) {
 	assert.Empty(t, order.faults)
 	assert.LessOrEqual(t, order.again, 2*prefetch*c.Shards)
 	assert.Positive(t, held[2], "the last one has taken over")
+}
+
+// A process that ends in order hands its shard over with everything that it had in
+// hand: the next one gets that first, and then what comes after it.
+func TestShardsKeepOrderWhenHandedOver(t *testing.T) {
+	t.Parallel()
+	for name, topology := range map[string]func(string, Version) Topology{"quorum": Quorum, "classic": Classic} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			const n, prefetch, acked = 300, 40, 15
+			c := config(t, shared.AMQP(t))
+			c.Topology, c.Shards = withoutLadder(topology), 2
+			transport := open(t, c)
+			batch := make([]delivery.Envelope, n)
+			for i := range batch {
+				batch[i] = forRecipient("you", i+1)
+			}
+			require.Nil(t, sendWithin(t, transport, time.Minute, batch...))
+			current := subscribe(t, transport, c.Shards*prefetch)
+			for handed := 0; handed+prefetch < n; handed += acked {
+				next := subscribe(t, transport, c.Shards*prefetch)
+				for i, in := range receive(t, current, prefetch)[:acked] {
+					e, err := in.Envelope()
+					require.NoError(t, err)
+					require.Equal(t, handed+i+1, e.Attempt, "after %d hand-overs", handed/acked)
+					require.NoError(t, in.Ack())
+				}
+				require.NoError(t, current.Close())
+				current = next
+			}
+		})
+	}
 }

@@ -16,6 +16,8 @@ type source struct {
 	levels []Level // whose messages wait there, the highest first
 	// share is among how many queues of the same level the prefetch is divided.
 	share int
+	// single says that the queue has a single active consumer.
+	single bool
 	// leftover says that the queue is not in the topology, so that an administrator
 	// may delete it at any time.
 	leftover bool
@@ -33,7 +35,9 @@ func (t Topology) sources() []source {
 			for _, shard := range shards {
 				known := slices.IndexFunc(sources, func(s source) bool { return s.queue == shard.Queue })
 				if known < 0 {
-					sources = append(sources, source{queue: shard.Queue, label: shard.Address, levels: []Level{level}, share: len(shards)})
+					sources = append(sources, source{
+						queue: shard.Queue, label: shard.Address, levels: []Level{level}, share: len(shards), single: t.single(shard.Queue),
+					})
 				} else {
 					sources[known].levels = append(sources[known].levels, level)
 				}
@@ -41,6 +45,11 @@ func (t Topology) sources() []source {
 		}
 	}
 	return sources
+}
+
+// single says whether a queue has a single active consumer.
+func (t Topology) single(queue string) bool {
+	return slices.ContainsFunc(t.Queues, func(q Queue) bool { return q.Name == queue && q.Arguments[singleActive] == true })
 }
 
 // lowest is the priority that the source's messages count for where theirs is not
@@ -81,57 +90,75 @@ func (s *source) priorityOf(d *amqp.Delivery) delivery.Priority {
 
 // leftovers finds the queues that another number of shards has left behind, so
 // that what waits there is fetched. unsplit is the topology before it was split
-// into n shards. A queue counts only if it has the very arguments that it would
-// have been declared with.
+// into n shards.
+//
+// Shards are numbered without a gap. So it looks for the first number that is not
+// in use, then for the next two, the next four and so on, until it finds none.
 func leftovers(conn *connection, unsplit Topology, n int) ([]source, error) {
-	var found []source
+	defer conn.closeIdle()
+	var candidates []leftover
 	for _, s := range unsplit.sources() {
-		if len(s.levels[0].Shards) > 0 {
-			continue // the host has split it in its own way
-		}
 		at := slices.IndexFunc(unsplit.Queues, func(q Queue) bool { return q.Name == s.queue })
-		if at < 0 {
-			continue
+		if at >= 0 && len(s.levels[0].Shards) == 0 { // the host has not split it in its own way
+			candidates = append(candidates, leftover{queue: unsplit.Queues[at], levels: s.levels})
 		}
-		for i, candidate := range leftoverCandidates(unsplit.Queues[at], n) {
-			exists, err := candidate.leftBehind(conn)
-			if err != nil {
-				return nil, err
-			}
-			if exists {
-				found = append(found, source{queue: candidate.Name, label: "leftover", levels: s.levels, leftover: true})
-			} else if i > 0 || n < 2 {
-				break // shards are numbered without a gap
+	}
+	var found []source
+	first := 0
+	if n >= 2 {
+		var err error
+		if found, err = existing(conn, candidates); err != nil {
+			return nil, err
+		}
+		first = n
+	}
+	for size := 1; first < maxShards; size *= 2 {
+		var shards []leftover
+		for number := first; number < min(first+size, maxShards); number++ {
+			for _, c := range candidates {
+				shards = append(shards, leftover{queue: c.queue.shard(number), levels: c.levels})
 			}
 		}
+		more, err := existing(conn, shards)
+		if len(more) == 0 || err != nil {
+			return found, err
+		}
+		found = append(found, more...)
+		first += size
 	}
 	return found, nil
 }
 
-// leftoverCandidates are the queues that may stand in for q where it is now split
-// into n shards. The unsplit queue comes first, unless it is the one in use.
-func leftoverCandidates(q Queue, n int) []Queue {
-	var candidates []Queue
-	first := 0
-	if n >= 2 {
-		candidates, first = []Queue{q}, n
-	}
-	for number := first; number < maxShards; number++ {
-		candidates = append(candidates, q.shard(number))
-	}
-	return candidates
+// leftover is a queue that may have been left behind.
+type leftover struct {
+	queue  Queue
+	levels []Level // whose messages wait there
 }
 
-// leftBehind says whether the queue exists with these arguments. An error is one
-// of the connection.
-func (q Queue) leftBehind(conn *connection) (bool, error) {
-	_, err := conn.messagesIn(q.Name)
-	if err == nil {
-		err = q.declare(conn)
+// existing are the sources of those that exist. A queue counts only if it has the
+// very arguments that it would have been declared with.
+func existing(conn *connection, candidates []leftover) (found []source, err error) {
+	exists := make([]bool, len(candidates))
+	faults := inParallel(conn.width(), len(candidates), func(i int) error {
+		queue := candidates[i].queue
+		_, err := conn.messagesIn(queue.Name)
+		if err == nil {
+			err = conn.make(queue.request(false))
+		}
+		exists[i] = err == nil
+		var reply *amqp.Error
+		if errors.As(err, &reply) && reply.Server && !conn.amqp.IsClosed() {
+			return nil
+		}
+		return err
+	})
+	for i, c := range candidates {
+		if exists[i] {
+			found = append(found, source{
+				queue: c.queue.Name, label: "leftover", levels: c.levels, leftover: true,
+				single: c.queue.Arguments[singleActive] == true,
+			})
+		}
 	}
-	var reply *amqp.Error
-	if errors.As(err, &reply) && reply.Server && !conn.amqp.IsClosed() {
-		return false, nil
-	}
-	return err == nil, err
+	return found, errors.Join(faults...)
 }

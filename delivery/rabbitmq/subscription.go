@@ -11,7 +11,6 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/esh3artech/barid/delivery"
-	"github.com/esh3artech/barid/retry"
 )
 
 // errCancelled is how a consumer ends that the broker cancelled.
@@ -37,7 +36,8 @@ type subscription struct {
 }
 
 // Subscribe implements delivery.Transport. The prefetch is for each priority,
-// and at most 65535. With shards the subscription is no delivery.Pauser.
+// and at most 65535. Where a queue has a single active consumer, as with shards, the
+// subscription is no delivery.Pauser.
 func (t *Transport) Subscribe(ctx context.Context, config delivery.SubscribeConfig) (delivery.Subscription, error) {
 	if t == nil || t.life == nil || t.closing.Load() {
 		return nil, delivery.ErrClosed
@@ -50,14 +50,14 @@ func (t *Transport) Subscribe(ctx context.Context, config delivery.SubscribeConf
 	if err != nil {
 		return nil, err
 	}
-	if slices.ContainsFunc(t.topology.Levels, func(l Level) bool { return len(l.Shards) > 0 }) {
+	if slices.ContainsFunc(t.sources, func(s source) bool { return s.single }) {
 		return unpausable{s}, nil
 	}
 	return s, nil
 }
 
-// unpausable is a subscription that is no delivery.Pauser. If a shard's consumer
-// paused, another process would take over and overtake what is in hand here.
+// unpausable is a subscription that is no delivery.Pauser. If a single active
+// consumer paused, another process would take over and overtake what is in hand here.
 type unpausable struct{ subscription *subscription }
 
 func (u unpausable) Receive(ctx context.Context) ([]delivery.Incoming, error) {
@@ -145,7 +145,7 @@ func (s *subscription) openChannels(ctx context.Context, conn *connection) (chan
 
 // reopen opens a channel after an outage, which may have cost the queue.
 func (s *subscription) reopen(ctx context.Context, conn *connection, source *source) (*consumerChannel, error) {
-	if err := s.transport.topology.renew(ctx, conn); err != nil {
+	if err := s.transport.renew(ctx, conn, false); err != nil {
 		return nil, err
 	}
 	var c *consumerChannel
@@ -177,6 +177,7 @@ func (s *subscription) run(ctx context.Context, conn *connection, channels []*co
 		}
 		clear(channels)
 		serving.Wait()
+		awake := t.dialer.back.listen()
 		conn.close()
 		cause := conn.cause
 		conn = nil
@@ -187,7 +188,9 @@ func (s *subscription) run(ctx context.Context, conn *connection, channels []*co
 		delay.endedAfter(opened)
 		wait := delay.next(permanent(cause))
 		t.logLost(ctx, "consume", cause, wait)
-		retry.Wait(ctx.Done(), wait)
+		if t.dialer.wait(ctx, wait, awake) {
+			delay.reset()
+		}
 	}
 }
 

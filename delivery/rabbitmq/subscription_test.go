@@ -3,6 +3,7 @@ package rabbitmq
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"testing"
 	"time"
@@ -98,4 +99,61 @@ func TestSubscribeEndsWithClose(t *testing.T) {
 	case <-time.After(time.Minute):
 		require.Fail(t, "Subscribe goes on")
 	}
+}
+
+// What waits in hand when the connection is lost is handled once, by the copy that
+// comes again. Only the message that was running then is handled twice.
+func TestLostConnectionRunsNothingTwice(t *testing.T) {
+	t.Parallel()
+	const n = 40
+	network := newNetwork(t, shared.AMQP(t))
+	c := light(t, network.url)
+	lost := make(chan struct{}, 1)
+	c.Logger = slog.New(slog.NewTextHandler(signalWriter{text: "purpose=consume address", seen: lost}, nil))
+	transport := open(t, c)
+	batch := make([]delivery.Envelope, n)
+	for i := range batch {
+		batch[i] = message(fmt.Sprint(i))
+	}
+	require.Nil(t, sendWithin(t, transport, time.Minute, batch...))
+	runs := map[string]int{} // of a consumer with one worker
+	last := make(chan struct{})
+	consumer, err := delivery.NewConsumer(transport, func(ctx context.Context, m delivery.Message) error {
+		if len(runs) == 0 {
+			assert.Eventually(t, func() bool {
+				depths, err := transport.Depth(ctx)
+				return err == nil && depths[delivery.Normal].Messages == 0
+			}, time.Minute, 10*time.Millisecond)
+			for len(lost) > 0 {
+				<-lost // of rabbitmq_connected
+			}
+			network.cut()
+			<-lost
+		}
+		runs[m.ID]++
+		switch len(runs) {
+		case n: // what is lost and comes again comes before this one
+			assert.Nil(t, sendWithin(t, transport, time.Minute, message("last")))
+		case n + 1:
+			close(last)
+		}
+		return nil
+	}, delivery.ConsumerConfig{Concurrency: 1, Prefetch: n})
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error)
+	go func() { ended <- consumer.Run(ctx) }()
+	select {
+	case <-last:
+	case <-time.After(time.Minute):
+		assert.Fail(t, "messages are missing")
+	}
+	cancel()
+	require.NoError(t, <-ended)
+	twice := 0
+	for _, count := range runs {
+		twice += count - 1
+	}
+	assert.Len(t, runs, n+1)
+	assert.LessOrEqual(t, twice, 1)
 }

@@ -29,6 +29,8 @@ type Transport struct {
 	unroutable atomic.Int64 // messages that found no queue, as last seen
 
 	publishConns publishConns
+	mender       mender
+	refusals     refusals
 	controlConn  controlConn
 	publishings  sync.Pool // of *amqp.Publishing, with an empty table
 
@@ -63,6 +65,9 @@ const openTimeout = 30 * time.Second
 // permanent, it fails at once. The error is ErrConfig, a *ConnectError or a
 // *TopologyError, and never holds the password.
 //
+// It takes about a dozen round trips, however large the topology is. Beside
+// Config.DialTimeout, the declarations over one connection have 30 s.
+//
 // ctx bounds Open alone. End the Transport with Close.
 func Open(ctx context.Context, config Config) (*Transport, error) {
 	config = config.withDefaults()
@@ -93,7 +98,7 @@ func Open(ctx context.Context, config Config) (*Transport, error) {
 	}
 	t.life, t.end = context.WithCancel(context.Background())
 	for i := range config.PublishConnections {
-		p := &publishConn{number: i}
+		p := newPublishConn(i)
 		t.publishConns.all = append(t.publishConns.all, p)
 		first := conn
 		if i > 0 {
@@ -110,11 +115,10 @@ func newTransport(config Config, uri amqp.URI) *Transport {
 		dialer: &dialer{config: config, uri: uri, address: address(uri)},
 		topology: declaredTopology{
 			passive:  config.Passive,
-			timeout:  config.DialTimeout,
 			logger:   config.Logger,
 			renewing: make(chan struct{}, 1),
 		},
-		controlConn:   controlConn{inUse: make(chan struct{}, 1)},
+		controlConn:   controlConn{looking: make(chan struct{}, 1)},
 		idle:          make(chan struct{}, 1),
 		subscriptions: make(map[*subscription]struct{}),
 	}
@@ -138,7 +142,7 @@ func (t *Transport) prepare(ctx context.Context, conn *connection) error {
 	if t.config.Passive {
 		return nil
 	}
-	return conn.within(ctx, t.config.DialTimeout, func() error {
+	return conn.within(ctx, topologyTimeout, func() error {
 		left, err := leftovers(conn, unsplit, t.config.Shards)
 		for _, source := range left {
 			t.config.Logger.Warn("rabbitmq_leftover_queue", "queue", source.queue)
@@ -286,6 +290,12 @@ func (t *Transport) level(p delivery.Priority) *Level {
 }
 
 func (t *Transport) limits() limits { return limits{headers: t.headers, body: int(t.maxBody.Load())} }
+
+// logConnected tells that a connection was made, and can be used.
+func (t *Transport) logConnected(ctx context.Context, purpose string, number int) {
+	t.config.Logger.LogAttrs(ctx, slog.LevelInfo, "rabbitmq_connected",
+		slog.String("purpose", purpose), slog.Int("connection", number), slog.String("address", t.dialer.address))
+}
 
 // logLost tells that a connection or channel was lost.
 func (t *Transport) logLost(ctx context.Context, purpose string, cause error, retryIn time.Duration) {

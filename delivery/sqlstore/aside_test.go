@@ -59,13 +59,14 @@ func otherCalls(ctx context.Context, store *sqlstore.Store, n int) map[string]fu
 			return err
 		},
 		"renew": func() error {
-			renewed, err := store.Renew(ctx, "mine", time.Now().Add(time.Hour))
-			if err == nil && renewed != 1 {
-				err = fmt.Errorf("renewed %d records", renewed)
+			err := store.Renew(ctx, "queue", "mine", time.Now().Add(time.Hour))
+			records, errs := store.Get(ctx, "renewed")
+			if err = errors.Join(append(errs, err)...); err == nil && time.Until(records[0].DueAt) < time.Minute {
+				err = fmt.Errorf("renewed until %s", records[0].DueAt)
 			}
 			return err
 		},
-		"purge": func() error { _, err := store.Purge(ctx, time.Now().Add(-time.Hour), 10); return err },
+		"purge": func() error { _, err := store.Purge(ctx, "queue", time.Now().Add(-time.Hour), 10); return err },
 		"key":   func() error { _, err := store.Keys().Claim(ctx, id, "mine", 0, time.Minute); return err },
 		"letter": func() error {
 			return store.DeadLetters().Put(ctx, deadEntry(id, 0))
@@ -163,11 +164,10 @@ func TestTriesOfLockedCallsHoldNobodyElseUp(t *testing.T) {
 	<-trying
 	ctx, cancel := context.WithTimeout(t.Context(), eventuallyTimeout)
 	defer cancel()
-	renewed, err := store.Renew(ctx, "mine", time.Now().Add(time.Hour))
+	err := store.Renew(ctx, "queue", "mine", time.Now().Add(time.Hour))
 	close(release)
 	require.NoError(t, <-updated)
 	require.NoError(t, err)
-	require.Equal(t, 1, renewed)
 }
 
 // A record that is saved in a transaction of the host, which is still open, and

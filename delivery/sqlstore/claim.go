@@ -18,6 +18,9 @@ type claimCall struct {
 	taken  []claimedRecord
 	missed [][]byte // the keys of records that are due, but locked by others
 	free   bool     // of rest, only what is not locked is claimed
+	// A patient call claims nothing while more leases have ended than it could end. It
+	// has to be repeated then.
+	patient, more bool
 }
 
 // claimedRecord is a record with the time at which it was due.
@@ -39,9 +42,12 @@ func (s *Store) Claim(ctx context.Context, claim delivery.Claim) ([]delivery.Rec
 	if len(claim.Token) > maxIndexedBytes {
 		return nil, &delivery.TooLargeError{Field: "Claim.Token", Size: len(claim.Token), Limit: maxIndexedBytes}
 	}
-	first := &claimCall{claim: claim}
-	if err := s.writer.execute(ctx, s.claim, size{rows: 1}, first); err != nil {
-		return nil, err
+	var first *claimCall
+	for chunk := 1; first == nil || first.more; chunk++ {
+		first = &claimCall{claim: claim, patient: chunk < leaseChunks}
+		if err := s.writer.execute(ctx, s.claim, size{rows: 1}, first); err != nil {
+			return nil, err
+		}
 	}
 	taken := first.taken
 	if len(first.missed) > 0 {
@@ -81,7 +87,7 @@ func (t *recordTables) runFreeClaims(ctx context.Context, q querier, calls []*cl
 }
 
 func (t *recordTables) runClaim(ctx context.Context, q querier, c *claimCall) error {
-	c.taken, c.missed = nil, nil
+	c.taken, c.missed, c.more = nil, nil, false
 	queue, now, limit := []byte(c.claim.Queue), c.claim.Now.UnixMicro(), int64(c.claim.Limit)
 	at := make(map[string]int)
 	take := func(answer scanner) error {
@@ -94,6 +100,12 @@ func (t *recordTables) runClaim(ctx context.Context, q querier, c *claimCall) er
 		return err
 	}
 	var err error
+	if c.rest == nil {
+		more, err := t.endLeases(ctx, q, queue, c.claim.Status, now)
+		if c.more = more && c.patient; err != nil || c.more {
+			return err
+		}
+	}
 	if c.rest != nil {
 		// Waiting for locks is safe only in the order of IDs, and only in a
 		// transaction that holds no other lock.
@@ -187,64 +199,6 @@ func (w *watchers) claimsCommitted(calls []*claimCall) {
 	w.tell(due)
 }
 
-// renewCall is one call of Renew on its way through the writer.
-type renewCall struct {
-	token   string
-	until   time.Time
-	renewed int
-}
-
-// Renew implements delivery.Store.
-func (s *Store) Renew(ctx context.Context, token string, until time.Time) (int, error) {
-	if token == "" {
-		return 0, ctx.Err()
-	}
-	c := &renewCall{token: token, until: until}
-	if err := s.writer.execute(ctx, s.renew, size{rows: 1}, c); err != nil {
-		return 0, err
-	}
-	return c.renewed, nil
-}
-
-// runRenewals locks the records in the order of their IDs, as updates do.
-func (t *recordTables) runRenewals(ctx context.Context, q querier, calls []*renewCall) error {
-	return t.renewClaims(ctx, q, calls, t.dialect.rowLocks)
-}
-
-// runFreeRenewals leaves out records that others keep locked, so that the other
-// claims don't end because of them. Nobody can claim these while they are locked.
-func (t *recordTables) runFreeRenewals(ctx context.Context, q querier, calls []*renewCall) error {
-	return t.renewClaims(ctx, q, calls, t.dialect.skipLocked)
-}
-
-func (t *recordTables) renewClaims(ctx context.Context, q querier, calls []*renewCall, locks string) error {
-	text := fmt.Sprintf(`UPDATE %s SET due_at = %s WHERE id IN (
-		SELECT id FROM %[1]s WHERE claimed_by = %[3]s AND status IN ('pending', 'queued') ORDER BY id%[4]s)`,
-		t.progress.name, t.dialect.param(1), t.dialect.param(2), locks)
-	for _, c := range calls {
-		result, err := q.ExecContext(ctx, text, microsOf(c.until), []byte(c.token))
-		if err != nil {
-			return err
-		}
-		n, err := result.RowsAffected()
-		if err != nil {
-			return err
-		}
-		c.renewed = int(n)
-	}
-	return nil
-}
-
-func (w *watchers) renewalsCommitted(calls []*renewCall) {
-	var due time.Time
-	for _, c := range calls {
-		if c.renewed > 0 {
-			due = earliest(due, c.until)
-		}
-	}
-	w.tell(due)
-}
-
 // NextDue implements delivery.Store.
 func (s *Store) NextDue(ctx context.Context, queue string, statuses ...delivery.Status) (time.Time, error) {
 	var parts []string
@@ -253,8 +207,11 @@ func (s *Store) NextDue(ctx context.Context, queue string, statuses ...delivery.
 			continue
 		}
 		for _, priority := range delivery.Priorities() {
-			parts = append(parts, fmt.Sprintf("SELECT MIN(due_at) AS due FROM %s WHERE queue = %s AND status = '%s' AND priority = %d AND due_at IS NOT NULL",
-				s.records.progress.name, s.dialect.param(1), status, priority))
+			parts = append(parts, fmt.Sprintf("SELECT MIN(due_at) AS due FROM %s WHERE queue = %s AND status = '%s' AND priority = %d AND due_at < %d",
+				s.records.progress.name, s.dialect.param(1), status, priority, int64(underLease)))
+		}
+		if slices.Contains(leasedStatuses[:], status) {
+			parts = append(parts, s.records.firstEnd(status))
 		}
 	}
 	if len(parts) == 0 {

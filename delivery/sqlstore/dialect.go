@@ -2,6 +2,7 @@ package sqlstore
 
 import (
 	"context"
+	"database/sql"
 	"fmt"
 	"strings"
 	"time"
@@ -231,4 +232,12 @@ func arrayLiteral[V any](values []V, write func(*strings.Builder, V)) string {
 	}
 	b.WriteByte('}')
 	return b.String()
+}
+
+// affected is how many rows a statement has written.
+func affected(result sql.Result, err error) (int64, error) {
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected()
 }

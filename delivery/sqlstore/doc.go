@@ -65,7 +65,9 @@
 // keeps the jobs of bulk replays. They share the database, the transactions and
 // the life of the Store: the completion of a message's key and the update of its
 // record cost one commit together. Expired keys are deleted in small parts by
-// the transactions that write keys.
+// the transactions that write keys: they need no purge, and while nobody writes keys
+// those that have expired take up room and nothing else. Records are deleted by
+// Purge, which a delivery.RetryWorker calls, dead letters by dlq.Manager.Purge.
 //
 // Times come from the callers, and for keys from the clock of the process.
 // Processes that share a database should have clocks that agree within a

@@ -46,29 +46,96 @@ func (s *Store) SetMaxIdle(ms int) {
 // ExplainClaim is how the database finds what a claim takes, by priority and by
 // due time, in a transaction like those of claims.
 func (s *Store) ExplainClaim(ctx context.Context, claim delivery.Claim) (byPriority, dueFirst string, err error) {
+	args := []any{[]byte(claim.Queue), claim.Now.UnixMicro(), int64(claim.Limit)}
+	byPriority, err = s.explainWrite(ctx, s.records.byPriority(claim.Status, s.dialect.skipLocked), args...)
+	if err == nil {
+		dueFirst, err = s.explainWrite(ctx, s.records.dueFirst(claim.Status, s.dialect.skipLocked), args...)
+	}
+	return byPriority, dueFirst, err
+}
+
+// ExplainPurge is how the database finds what may be purged.
+func (s *Store) ExplainPurge(ctx context.Context, queue string) (string, error) {
+	return s.explainWrite(ctx, s.records.purgeable(), []byte(queue), int64(1), int64(100))
+}
+
+// ExplainLeases is how the database finds what a renewal writes, and what is under a
+// lease.
+func (s *Store) ExplainLeases(ctx context.Context, queue, token string) (plans []string, err error) {
+	for _, statement := range append(s.records.moveUnderLease(s.dialect.rowLocks), s.records.dropLease()) {
+		plan, err := s.explainWrite(ctx, statement, []byte(token), []byte(queue))
+		if err != nil {
+			return nil, err
+		}
+		plans = append(plans, plan)
+	}
+	plan, err := s.explainWrite(ctx, s.records.moveFromLease(delivery.StatusQueued), []byte(token), []byte(queue), int64(1))
+	if err != nil {
+		return nil, err
+	}
+	plans = append(plans, plan)
+	err = s.reader.read(ctx, "explain", func(q querier) error {
+		plan, err = s.explain(ctx, q, s.records.firstEnd(delivery.StatusQueued), []byte(queue))
+		return err
+	})
+	return append(plans, plan), err
+}
+
+// ExplainList is how the database finds the records of a page.
+func (s *Store) ExplainList(ctx context.Context, list delivery.RecordQuery) (plan string, err error) {
+	scan, err := list.Scan()
+	if err != nil {
+		return "", err
+	}
+	text, args := s.records.listQuery(&scan)
+	err = s.reader.read(ctx, "explain", func(q querier) error {
+		plan, err = s.explain(ctx, q, text, args...)
+		return err
+	})
+	return plan, err
+}
+
+// Leases is how many leases there are.
+func (s *Store) Leases(ctx context.Context) (n int, err error) {
+	err = s.reader.read(ctx, "leases", func(q querier) error {
+		return query(ctx, q, func(answer scanner) error { return answer.Scan(&n) }, "SELECT COUNT(*) FROM "+s.records.leases)
+	})
+	return n, err
+}
+
+// Analyze has the database learn how the records are spread.
+func (s *Store) Analyze(ctx context.Context) error {
+	for _, table := range []string{s.records.messages.name, s.records.progress.name, s.records.leases} {
+		if _, err := s.reader.db.ExecContext(ctx, "ANALYZE "+table); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// explainWrite explains a statement in a transaction that writes.
+func (s *Store) explainWrite(ctx context.Context, text string, args ...any) (plan string, err error) {
+	operation := newOperation("explain", 0, func(ctx context.Context, q querier, _ []int) error {
+		plan, err = s.explain(ctx, q, text, args...)
+		return err
+	}, nil)
+	err = s.writer.execute(ctx, operation, size{rows: 1}, 0)
+	return plan, err
+}
+
+func (s *Store) explain(ctx context.Context, q querier, text string, args ...any) (string, error) {
 	explain, into := "EXPLAIN ", func(line *string) []any { return []any{line} }
 	if s.dialect.kind == SQLite {
 		explain, into = "EXPLAIN QUERY PLAN ", func(line *string) []any { return []any{new(int), new(int), new(int), line} }
 	}
-	plan := func(ctx context.Context, q querier, text string) (string, error) {
-		var lines []string
-		err := query(ctx, q, func(answer scanner) error {
-			var line string
-			err := answer.Scan(into(&line)...)
-			lines = append(lines, line)
-			return err
-		}, explain+text, []byte(claim.Queue), claim.Now.UnixMicro(), int64(claim.Limit))
-		return strings.Join(lines, "\n"), err
-	}
-	operation := newOperation("explain", 0, func(ctx context.Context, q querier, _ []int) (err error) {
-		if byPriority, err = plan(ctx, q, s.records.byPriority(claim.Status, s.dialect.skipLocked)); err != nil {
-			return err
-		}
-		dueFirst, err = plan(ctx, q, s.records.dueFirst(claim.Status, s.dialect.skipLocked))
+	var lines []string
+	err := query(ctx, q, func(answer scanner) error {
+		var line string
+		err := answer.Scan(into(&line)...)
+		lines = append(lines, line)
 		return err
-	}, nil)
-	err = s.writer.execute(ctx, operation, size{rows: 1}, 0)
-	return byPriority, dueFirst, err
+	}, explain+text, args...)
+	return strings.Join(lines, "\n"), err
 }
 
 // Waiting is how many calls wait for the writer.

@@ -212,12 +212,12 @@ func (c *flowConfig) apply(settings *delivery.Settings) {
 	c.worker = settings.RetryWorker(c.worker)
 	for _, policy := range []*retry.Policy{&c.consumer.Retry, &c.worker.Retry} {
 		if exponential, ok := (*policy).(retry.Exponential); ok {
-			exponential.Base = time.Duration(settings.BaseRetryDelaySeconds) * time.Second / 5
+			exponential.Base = settings.BaseRetryDelay / 5
 			*policy = exponential
 		}
 	}
 	if c.consumer.AckTimeout > 0 {
-		c.consumer.AckTimeout = time.Duration(settings.AcknowledgmentTimeoutMinutes) * time.Second / 2
+		c.consumer.AckTimeout = settings.AcknowledgmentTimeout / 120
 	}
 }
 

@@ -80,11 +80,18 @@ func (s *Store) runGets(calls []*getCall) {
 	ctx, cancel := context.WithTimeout(context.Background(), s.config.Timeout)
 	defer cancel()
 	err := s.reader.tryRead(ctx, func(q querier) error {
-		return s.dialect.queryByKeys(ctx, q, s.records.whole, keysOf(ids), func(answer scanner) error {
+		clear(found)
+		all := make([]*delivery.Progress, 0, len(ids))
+		err := s.dialect.queryByKeys(ctx, q, s.records.whole, keysOf(ids), func(answer scanner) error {
 			r, err := scanWhole(answer)
 			found[r.ID] = &r
+			all = append(all, &r.Progress)
 			return err
 		})
+		if err != nil {
+			return err
+		}
+		return s.records.fillDueTimes(ctx, q, all)
 	})
 	if err != nil {
 		err = &DatabaseError{Doing: "get", Err: asNoAnswer(ctx, s.config.Timeout, err)}

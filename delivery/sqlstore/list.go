@@ -3,13 +3,19 @@ package sqlstore
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/esh3artech/barid/delivery"
 )
 
-// List implements delivery.Store.
+// List implements delivery.Store. It reads no more than about a page of records where
+// the filter has a recipient, a type, an idempotency key or statuses that are neither
+// delivered nor read, and nothing else that most of those don't fit. Otherwise it
+// reads records by their age until the page is full: with a filter that few records
+// fit, by priority or by a queue among others, that is all of them, for as long as
+// Config.Timeout on PostgreSQL. Since and Until bound what is read.
 func (s *Store) List(ctx context.Context, q delivery.RecordQuery) (delivery.RecordPage, error) {
 	scan, err := q.Scan()
 	if err != nil {
@@ -19,12 +25,20 @@ func (s *Store) List(ctx context.Context, q delivery.RecordQuery) (delivery.Reco
 	page := delivery.RecordPage{Records: make([]delivery.Record, 0, min(scan.Limit, delivery.DefaultRecordLimit))}
 	err = s.reader.read(ctx, "list", func(q querier) error {
 		page.Records = page.Records[:0]
-		return query(ctx, q, func(answer scanner) error {
+		err := query(ctx, q, func(answer scanner) error {
 			var r delivery.Record
 			err := answer.Scan(append(intoMessage(&r.Message), intoProgress(&r.Progress)...)...)
 			page.Records = append(page.Records, r)
 			return err
 		}, text, args...)
+		if err != nil {
+			return err
+		}
+		all := make([]*delivery.Progress, len(page.Records))
+		for i := range page.Records {
+			all[i] = &page.Records[i].Progress
+		}
+		return s.records.fillDueTimes(ctx, q, all)
 	})
 	if err != nil {
 		return delivery.RecordPage{}, err
@@ -37,43 +51,59 @@ func (s *Store) List(ctx context.Context, q delivery.RecordQuery) (delivery.Reco
 }
 
 // listQuery asks for one record more than the page has, to learn whether there
-// is another page.
+// is another page. Of several statuses that have an index each is asked for by
+// itself, in the index's order, so that no more is read than a page of each.
 func (t *recordTables) listQuery(scan *delivery.RecordScan) (text string, args []any) {
-	c, by := t.conditions(&scan.RecordFilter)
-	beyond, direction := "<", "DESC"
-	if scan.Order == delivery.OldestFirst {
-		beyond, direction = ">", "ASC"
+	statuses, by := scan.Statuses, "m"
+	if len(statuses) > 0 && scan.Recipient == "" && scan.IdempotencyKey == "" &&
+		!slices.ContainsFunc(statuses, func(s delivery.Status) bool { return !strings.Contains(listedStatuses, quoted(s)) }) {
+		by = "p"
 	}
+	beyond, order := "<", "created_at DESC, %[1]sid DESC"
+	if scan.Order == delivery.OldestFirst {
+		beyond, order = ">", "created_at, %[1]sid"
+	}
+	c := t.conditions(&scan.RecordFilter, by)
 	if scan.After.ID != "" {
 		c.add("("+by+".created_at, "+by+".id) "+beyond+" (%s, %s)", scan.After.At.UnixMicro(), []byte(scan.After.ID))
 	}
-	text = fmt.Sprintf("SELECT %s, %s FROM %s AS m JOIN %s AS p ON p.id = m.id%s ORDER BY %s.created_at %s, %[6]s.id %[7]s LIMIT %[8]d",
-		named("m", messageColumns[:len(messageColumns)-1]), named("p", progressColumns[1:]),
-		t.messages.name, t.progress.name, c.where(), by, direction, scan.Limit+1)
-	return text, c.args
+	ordered := func(text, alias string) string {
+		return text + fmt.Sprintf(" ORDER BY %[1]s"+order+" LIMIT %[2]d", alias, scan.Limit+1)
+	}
+	text = fmt.Sprintf("SELECT %s, %s FROM %s AS m JOIN %s AS p ON p.id = m.id",
+		named("m", messageColumns[:len(messageColumns)-1]), named("p", progressColumns[1:]), t.messages.name, t.progress.name)
+	if by == "m" {
+		if len(statuses) > 0 {
+			all := make([]string, len(statuses))
+			for i, status := range statuses {
+				all[i] = quoted(status)
+			}
+			c.add("p.status IN (" + strings.Join(all, ", ") + ")")
+		}
+		return ordered(text+c.where(), "m."), c.args
+	}
+	statuses = slices.Compact(slices.Sorted(slices.Values(statuses)))
+	parts := make([]string, len(statuses))
+	c.add("p.status IN (" + listedStatuses + ")") // as the index says it
+	for i, status := range statuses {
+		parts[i] = fmt.Sprintf("SELECT * FROM (%s) AS p%d", ordered(text+c.where()+" AND p.status = "+quoted(status), "p."), i)
+	}
+	if len(parts) == 1 {
+		return parts[0], c.args
+	}
+	return ordered("SELECT * FROM ("+strings.Join(parts, " UNION ALL ")+") AS each", ""), c.args
 }
 
-// conditions are the conditions of a filter on the messages, whose alias is m,
-// and the progress, whose alias is p. by is the alias that has the order of the
-// list: that of the messages' index, or of the index of rare statuses.
-func (t *recordTables) conditions(filter *delivery.RecordFilter) (c *conditions, by string) {
-	c = &conditions{dialect: t.dialect}
-	by = "m"
+// quoted is a status, which has been checked to be one, in SQL.
+func quoted(status delivery.Status) string { return "'" + string(status) + "'" }
+
+// conditions are the conditions of a filter, but for the statuses, on the messages,
+// whose alias is m, and the progress, whose alias is p. by is the alias that has the
+// order of the list: that of the messages' indexes, or of the index of statuses.
+func (t *recordTables) conditions(filter *delivery.RecordFilter, by string) *conditions {
+	c := &conditions{dialect: t.dialect}
 	if filter.Queue != "" {
 		c.add("p.queue = %s", []byte(filter.Queue))
-	}
-	if len(filter.Statuses) > 0 {
-		quoted := make([]string, len(filter.Statuses))
-		rare := true
-		for i, status := range filter.Statuses {
-			quoted[i] = "'" + string(status) + "'" // Scan has checked that it is one of the statuses
-			rare = rare && strings.Contains(rareStatuses, quoted[i])
-		}
-		c.add("p.status IN (" + strings.Join(quoted, ", ") + ")")
-		if rare && filter.Recipient == "" && filter.IdempotencyKey == "" {
-			by = "p"
-			c.add("p.status IN (" + rareStatuses + ")")
-		}
 	}
 	if filter.Recipient != "" {
 		c.add("m.recipient = %s", []byte(filter.Recipient))
@@ -98,5 +128,5 @@ func (t *recordTables) conditions(filter *delivery.RecordFilter) (c *conditions,
 	if !filter.Until.IsZero() {
 		c.add(by+".created_at < %s", microsUp(filter.Until))
 	}
-	return c, by
+	return c
 }

@@ -23,8 +23,11 @@ type recordTables struct {
 	changes  *table // those that an update changes
 	claims   *table // those that a claim changes
 
+	leases string // the name of the table of leases
+
 	whole       lookup // message and progress
 	lockedState lookup // progress, locked
+	leasesOf    lookup // of tokens
 }
 
 var messageColumns = []column{ //nolint:gochecknoglobals // a constant
@@ -52,8 +55,10 @@ func newRecordTables(d *dialect, prefix string) *recordTables {
 		progress:    newTable(d, progress, append(progressColumns[:len(progressColumns):len(progressColumns)], listedColumns...)...),
 		changes:     newTable(d, progress, progressColumns...),
 		claims:      newTable(d, progress, column{"id", blob}, column{"claimed_by", blob}, column{"due_at", integer}),
+		leases:      prefix + "leases",
 		whole:       d.lookup(named("m", messageColumns)+", "+named("p", progressColumns[1:]), joined, "m.id", ""),
 		lockedState: d.lookup(named("p", progressColumns), progress+" AS p", "p.id", "p"),
+		leasesOf:    d.lookup("token, queue, until", prefix+"leases", "token", ""),
 	}
 }
 

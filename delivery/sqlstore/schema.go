@@ -127,12 +127,35 @@ var steps = []struct { //nolint:gochecknoglobals // a constant
 		`DROP INDEX {p}progress_due`,
 		`CREATE INDEX {p}progress_due ON {p}progress (queue, status, priority, due_at) WHERE due_at IS NOT NULL`,
 	}},
+	{"purge by queue", []string{
+		`DROP INDEX {p}progress_ended`,
+		`CREATE INDEX {p}progress_ended ON {p}progress (queue, updated_at) WHERE status IN (` + endedStatuses + `)`,
+	}},
+	{"leases", []string{
+		`CREATE TABLE {p}leases (
+			token {bytes} NOT NULL,
+			queue {bytes} NOT NULL,
+			until {int} NOT NULL,
+			PRIMARY KEY (token, queue)
+		){keyed}`,
+		`CREATE INDEX {p}leases_until ON {p}leases (queue, until)`,
+		`DROP INDEX {p}progress_claimed`,
+		`CREATE INDEX {p}progress_claimed ON {p}progress (claimed_by, queue, status, due_at) WHERE claimed_by IS NOT NULL`,
+	}},
+	{"lists", []string{
+		`DROP INDEX {p}progress_rare`,
+		`CREATE INDEX {p}progress_listed ON {p}progress (status, created_at, id) WHERE status IN (` + listedStatuses + `)`,
+		`CREATE INDEX {p}messages_type ON {p}messages (type, created_at, id) WHERE type IS NOT NULL`,
+	}},
 }
 
 // These predicates of partial indexes are repeated in queries word by word.
 const (
 	endedStatuses = "'delivered', 'read', 'failed', 'cancelled', 'duplicate'"
 	rareStatuses  = "'retrying', 'failed', 'cancelled'"
+	// listedStatuses are all but those that most records are in: of these a list need
+	// not look far for a page.
+	listedStatuses = "'pending', 'queued', 'retrying', 'sent', 'failed', 'cancelled', 'duplicate'"
 )
 
 // Migrations returns the whole schema in steps, oldest first, for tables whose

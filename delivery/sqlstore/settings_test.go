@@ -37,9 +37,9 @@ func TestSettingsOverALiveStore(t *testing.T) {
 func quickSettings() delivery.Settings {
 	settings := delivery.DefaultSettings()
 	settings.MaxRetries = 2
-	settings.BaseRetryDelaySeconds = 1
-	settings.AcknowledgmentTimeoutMinutes = 1
-	settings.CircuitBreakerTimeoutSeconds = 1
+	settings.BaseRetryDelay = time.Second
+	settings.AcknowledgmentTimeout = time.Minute
+	settings.CircuitBreakerTimeout = time.Second
 	return settings
 }
 

@@ -156,7 +156,7 @@ func TestLargeCalls(t *testing.T) {
 		require.Len(t, errs, 50)
 		require.ErrorIs(t, errs[40], delivery.ErrNotFound)
 		require.Equal(t, "49", got[49].ID)
-		n, err := store.Purge(ctx, time.Now().Add(time.Hour), 2000)
+		n, err := store.Purge(ctx, "queue", time.Now().Add(time.Hour), 2000)
 		require.NoError(t, err)
 		require.Equal(t, 48, n)
 	})

@@ -102,7 +102,8 @@ func (t *recordTables) runUpdates(ctx context.Context, q querier, calls []*updat
 }
 
 func (t *recordTables) lockStates(ctx context.Context, q querier, ids []string, states map[string]*recordState) error {
-	return t.dialect.queryByKeys(ctx, q, t.lockedState, keysOf(ids), func(answer scanner) error {
+	all := make([]*delivery.Progress, 0, len(ids))
+	err := t.dialect.queryByKeys(ctx, q, t.lockedState, keysOf(ids), func(answer scanner) error {
 		var id intoBytes
 		var p delivery.Progress
 		if err := answer.Scan(append([]any{&id}, intoProgress(&p)...)...); err != nil {
@@ -110,8 +111,13 @@ func (t *recordTables) lockStates(ctx context.Context, q querier, ids []string, 
 		}
 		st := states[string(id)]
 		st.found, st.record.Progress = true, p
+		all = append(all, &st.record.Progress)
 		return nil
 	})
+	if err != nil {
+		return err
+	}
+	return t.fillDueTimes(ctx, q, all)
 }
 
 func keysOf(ids []string) [][]byte {

@@ -69,6 +69,9 @@
 // must not read from replicas (ReadOnly, RouteByLatency, RouteRandomly),
 // because their data is older.
 //
+// What go-redis itself prints to stderr, ClientLog of idempotency/redisstore takes to a
+// *slog.Logger. One of them serves all clients of the process.
+//
 // If an ACL limits the user, it needs the hash, sorted-set, scripting and
 // connection commands, DEL, and CONFIG GET or INFO.
 //

@@ -17,6 +17,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+
 	"github.com/esh3artech/barid/delivery/deliverytest/servers"
 	"github.com/esh3artech/barid/delivery/rabbitmq"
 	letters "github.com/esh3artech/barid/dlq/redisstore"
@@ -77,6 +79,7 @@ func host(ctx context.Context, o options, logger *slog.Logger) (err error) {
 	}
 	defer func() { err = errors.Join(err, transport.Close()) }()
 
+	redis.SetLogger(keys.ClientLog{Logger: logger})
 	client, err := keys.NewClient(o.redis)
 	if err != nil {
 		return err
@@ -108,12 +111,12 @@ func start(ctx context.Context, o *options) (stop func(), err error) {
 		return nil, err
 	}
 	// Dead letters are as durable as Redis: every write is on its disk before it answers.
-	redis, err := servers.NewRedis(ctx, servers.RedisConfig{AppendOnly: true, Args: []string{"--appendfsync", "always"}})
+	keyServer, err := servers.NewRedis(ctx, servers.RedisConfig{AppendOnly: true, Args: []string{"--appendfsync", "always"}})
 	if err != nil {
 		return nil, errors.Join(err, broker.Close())
 	}
-	o.amqp, o.redis = broker.URL(), redis.URL()
-	fmt.Printf("RabbitMQ has process %d, Redis %d\n", broker.PID(), redis.PID())
+	o.amqp, o.redis = broker.URL(), keyServer.URL()
+	fmt.Printf("RabbitMQ has process %d, Redis %d\n", broker.PID(), keyServer.PID())
 
 	ctx, cancel := context.WithCancel(ctx)
 	var watching sync.WaitGroup
@@ -121,7 +124,7 @@ func start(ctx context.Context, o *options) (stop func(), err error) {
 		for tick := time.Tick(500 * time.Millisecond); ctx.Err() == nil; {
 			select {
 			case <-tick:
-				_ = errors.Join(broker.Start(ctx), redis.Start(ctx)) // those that run are left alone
+				_ = errors.Join(broker.Start(ctx), keyServer.Start(ctx)) // those that run are left alone
 			case <-ctx.Done():
 			}
 		}
@@ -129,6 +132,6 @@ func start(ctx context.Context, o *options) (stop func(), err error) {
 	return func() {
 		cancel()
 		watching.Wait()
-		_ = errors.Join(broker.Close(), redis.Close())
+		_ = errors.Join(broker.Close(), keyServer.Close())
 	}, nil
 }

@@ -1,8 +1,10 @@
 package redisstore
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/url"
 	"strings"
 	"time"
@@ -42,6 +44,26 @@ func NewClient(rawURL string) (*redis.Client, error) {
 		return nil, err
 	}
 	return redis.NewClient(options), nil
+}
+
+// ClientLog gives what go-redis itself has to say, such as that it could not dial, to
+// Logger, as Warn events named "redis client" with the attribute text. Otherwise
+// go-redis prints it to stderr. It has one log for all clients of the process, so no
+// package of barid sets it. The host does, once, before it makes clients:
+//
+//	redis.SetLogger(redisstore.ClientLog{Logger: logger})
+//
+// The zero ClientLog discards: what keeps a Store from working is in its errors anyway.
+type ClientLog struct {
+	// Logger: nil discards.
+	Logger *slog.Logger
+}
+
+// Printf is what go-redis calls.
+func (l ClientLog) Printf(ctx context.Context, format string, args ...any) {
+	if l.Logger != nil && l.Logger.Enabled(ctx, slog.LevelWarn) {
+		l.Logger.LogAttrs(ctx, slog.LevelWarn, "redis client", slog.String("text", fmt.Sprintf(format, args...)))
+	}
 }
 
 func orDefault[T comparable](setting *T, value T) {

@@ -1,10 +1,14 @@
 package redisstore_test
 
 import (
+	"bytes"
+	"encoding/json"
+	"log/slog"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -55,6 +59,23 @@ func TestURLErrorsShowNoPassword(t *testing.T) {
 		require.NotContains(t, err.Error(), "s3cret", test.url)
 		require.Nil(t, client)
 	}
+}
+
+// What go-redis has to say of a server that is not there goes to the host's logger.
+func TestClientLog(t *testing.T) {
+	redis.SetLogger(redisstore.ClientLog{})
+	var log bytes.Buffer
+	redis.SetLogger(redisstore.ClientLog{Logger: slog.New(slog.NewJSONHandler(&log, nil))})
+	client, err := redisstore.NewClient("redis://user:s3cret@127.0.0.1:1")
+	require.NoError(t, err)
+	require.Error(t, client.Ping(t.Context()).Err())
+	redis.SetLogger(redisstore.ClientLog{})
+	require.NoError(t, client.Close())
+	var event struct{ Level, Msg, Text string }
+	require.NoError(t, json.NewDecoder(&log).Decode(&event))
+	assert.Equal(t, "WARN redis client", event.Level+" "+event.Msg)
+	assert.Contains(t, event.Text, "connection refused")
+	assert.NotContains(t, log.String(), "s3cret")
 }
 
 func FuzzOptions(f *testing.F) {

@@ -50,6 +50,9 @@
 // multiplies its timeouts by them. The store's Timeout bounds what callers see in
 // any case.
 //
+// go-redis prints what goes wrong with its connections to stderr, for all clients of
+// the process. A ClientLog takes that to a *slog.Logger; to set it is up to the host.
+//
 // # Errors
 //
 // Steps fail with idempotency.ErrUnavailable and idempotency.ErrLost, as the

@@ -38,8 +38,8 @@ type logHandler struct {
 func (h logHandler) Enabled(_ context.Context, level slog.Level) bool { return level >= slog.LevelInfo }
 
 func (h logHandler) Handle(_ context.Context, record slog.Record) error {
-	if record.Message == "delivered" {
-		return nil // one a message
+	if record.Message == "message queued" || record.Message == "message delivered" {
+		return nil // some for each message
 	}
 	var text strings.Builder
 	text.WriteString(record.Message + h.attrs)

@@ -1,0 +1,131 @@
+package rabbitmq
+
+import (
+	"context"
+	"sync/atomic"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+)
+
+// channelOffer keeps one channel of a publishConn open, and offers it.
+type channelOffer struct {
+	conn      *publishConn
+	transport *Transport
+	slot      *atomic.Pointer[publishChannel] // where it is offered
+	window    int
+	alone     bool // it is for a single message at a time
+}
+
+// keep offers a channel over conn until that is gone or ctx ends, and returns the
+// cause. A channel that the broker has ended because of a message is replaced at
+// once: only its senders have to do with that.
+func (o *channelOffer) keep(ctx context.Context, conn *connection) error {
+	t := o.transport
+	for last := exceptionNone; ; {
+		if err := t.renew(ctx, conn, last == exceptionMissing); err != nil {
+			return err
+		}
+		channel, closed, err := o.open(ctx, conn)
+		if err != nil {
+			return err
+		}
+		if last == exceptionNone && !o.alone {
+			t.logConnected(ctx, "publish", o.conn.number)
+		}
+		o.slot.Store(channel)
+		t.publishConns.fault.Store(nil)
+		t.publishConns.changed.notify()
+		cause := o.watch(ctx, conn, closed)
+		last = t.exception(conn, cause)
+		o.slot.Store(nil)
+		channel.cause, channel.exception = cause, last
+		close(channel.gone)
+		t.publishConns.changed.notify()
+		if last == exceptionNone || ctx.Err() != nil {
+			return cause
+		}
+		t.logLost(ctx, "publish channel", cause, 0)
+	}
+}
+
+// open opens a channel in confirm mode. closed tells its end.
+func (o *channelOffer) open(ctx context.Context, conn *connection) (_ *publishChannel, closed <-chan *amqp.Error, err error) {
+	c := &publishChannel{
+		owner:    o.conn,
+		conn:     conn,
+		alone:    o.alone,
+		window:   make(chan struct{}, o.window),
+		gone:     make(chan struct{}),
+		returned: make(map[returnKey]int),
+	}
+	err = conn.within(ctx, o.transport.config.DialTimeout, func() error {
+		channel, err := conn.amqp.Channel()
+		if err != nil {
+			return err
+		}
+		c.amqp = channel
+		c.returns = channel.NotifyReturn(make(chan amqp.Return, o.window))
+		closed = channel.NotifyClose(make(chan *amqp.Error, 1))
+		return channel.Confirm(false)
+	})
+	return c, closed, err
+}
+
+// watch follows what becomes of a channel, until its end, and returns the cause. The
+// one that messages share renews the topology meanwhile.
+func (o *channelOffer) watch(ctx context.Context, conn *connection, closed <-chan *amqp.Error) error {
+	t := o.transport
+	recheck := time.NewTicker(missingExchangeRecheck)
+	defer recheck.Stop()
+	missing := o.conn.missing
+	if o.alone {
+		recheck.Stop()
+		missing = nil
+	}
+	for {
+		select {
+		case reply := <-closed:
+			return causeOf(reply)
+		case round := <-missing:
+			if round < t.mender.rounds.Load() {
+				continue
+			}
+		case <-recheck.C:
+			if !t.topology.incomplete() {
+				continue
+			}
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if err := t.renew(ctx, conn, true); err != nil {
+			return err
+		}
+	}
+}
+
+// exception is what the end of a channel says of the messages on it.
+type exception int
+
+const (
+	exceptionNone    exception = iota // nothing
+	exceptionMissing                  // one of them was for an exchange that does not exist
+	exceptionMessage                  // the broker refuses one of them
+	exceptionSize                     // one of them is over the broker's limit, which is known now
+)
+
+// exception reads the cause of a channel's end. It says nothing where the whole
+// connection has ended.
+func (t *Transport) exception(conn *connection, cause error) exception {
+	switch {
+	case conn.amqp.IsClosed():
+		return exceptionNone
+	case isCode(cause, amqp.NotFound):
+		return exceptionMissing
+	case t.learnLimit(cause):
+		return exceptionSize
+	case t.causedBySender(cause):
+		return exceptionMessage
+	}
+	return exceptionNone
+}

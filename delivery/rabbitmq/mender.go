@@ -1,0 +1,54 @@
+package rabbitmq
+
+import (
+	"context"
+	"sync/atomic"
+	"time"
+)
+
+// futileFor is for how long returned messages are no reason to declare the topology
+// again, after that has not helped.
+const futileFor = 5 * time.Second
+
+// mender has the topology declared again when the broker returns a message, because
+// somebody has deleted its queue or binding.
+type mender struct {
+	rounds  atomic.Int64 // how often the topology was declared again, or looked at
+	renewed broadcast    // rounds has grown
+	futile  atomic.Int64 // until then it does not help, in Unix nanoseconds
+}
+
+// hopeless says whether it has not helped lately.
+func (m *mender) hopeless() bool { return time.Now().UnixNano() < m.futile.Load() }
+
+// failed says that it has not helped.
+func (m *mender) failed() { m.futile.Store(time.Now().Add(futileFor).UnixNano()) }
+
+// await waits for that round, or until ctx ends.
+func (m *mender) await(ctx context.Context, round int64) error {
+	for {
+		renewed := m.renewed.listen()
+		if m.rounds.Load() >= round {
+			return nil
+		}
+		select {
+		case <-renewed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// renew declares the topology again if it has expired, or if there is a need.
+func (t *Transport) renew(ctx context.Context, conn *connection, needed bool) error {
+	if needed {
+		t.topology.expire()
+	}
+	needed = needed || t.topology.expired.Load()
+	err := t.topology.renew(ctx, conn)
+	if err == nil && needed {
+		t.mender.rounds.Add(1)
+		t.mender.renewed.notify()
+	}
+	return err
+}
