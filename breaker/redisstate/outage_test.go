@@ -127,7 +127,7 @@ func TestRedisPaused(t *testing.T) {
 	}, patience, 10*time.Millisecond)
 	reaches(t, breaker.Open, a, b)
 	require.Eventually(t, func() bool {
-		return strings.Contains(log.String(), "Redis is away") && strings.Contains(log.String(), "Redis is back")
+		return strings.Contains(log.String(), "breakers not shared") && strings.Contains(log.String(), "breakers shared again")
 	}, patience, time.Millisecond)
 }
 

@@ -53,8 +53,9 @@ type Config struct {
 	// "Shards" in the package comment. Default 1, which splits nothing; at most 64.
 	Shards int
 	// Passive is for hosts that manage the topology elsewhere: it is only checked
-	// that the exchanges and queues exist. Default false: what is missing is
-	// declared. Nothing is ever deleted or changed.
+	// that the exchanges and queues exist. What the user may not look at counts as
+	// there (from RabbitMQ 4.3 on that takes a permission). Default false: what is
+	// missing is declared. Nothing is ever deleted or changed.
 	Passive bool
 
 	// PublishConnections is how many connections publish. The second is used when

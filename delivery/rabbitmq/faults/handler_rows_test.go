@@ -129,7 +129,7 @@ func panics(r *rowTest) {
 	assert.Positive(r, panicked.Load())
 	assert.Positive(r, exited.Load())
 	assert.Equal(r, int(panicked.Load()+exited.Load()), p.outcome(metrics.OutcomeRetried), "each counts as a failed attempt")
-	assert.Equal(r, int(panicked.Load()), p.log.count("panic message_id="), "panics logged")
+	assert.Equal(r, int(panicked.Load()), p.log.count("host function panicked message_id="), "panics logged")
 	r.note("%d panics, %d exits", panicked.Load(), exited.Load())
 	p.checkWorkers()
 	p.setHandler(nil)

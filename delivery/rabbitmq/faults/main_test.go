@@ -4,6 +4,7 @@ import (
 	"context"
 	"flag"
 	"os"
+	"runtime"
 	"testing"
 	"time"
 
@@ -16,10 +17,11 @@ import (
 
 // flagValues are the flags of the command line.
 type flagValues struct {
-	all  bool
-	out  string
-	soak time.Duration
-	seed uint64
+	all      bool
+	out      string
+	soak     time.Duration
+	seed     uint64
+	profiles string
 }
 
 var (
@@ -38,7 +40,11 @@ func TestMain(m *testing.M) {
 	flag.StringVar(&flags.out, "faults.out", "", "write the table as Markdown to this `file`")
 	flag.DurationVar(&flags.soak, "faults.soak", 0, "instead of the rows, run with random faults for so long")
 	flag.Uint64Var(&flags.seed, "faults.seed", 0, "of the soak's faults; 0 takes one from the clock")
+	flag.StringVar(&flags.profiles, "faults.profiles", "", "write the heap's profiles at the soak's two measures to this `folder`")
 	flag.Parse()
+	if flags.profiles != "" {
+		runtime.MemProfileRate = 1024 // the default would miss what a soak looks for
+	}
 	goleak.VerifyTestMain(reportingRunner{shared.Main(m)},
 		goleak.IgnoreAnyFunction("github.com/Shopify/toxiproxy/v2/toxics.(*ToxicStub).Run"))
 }

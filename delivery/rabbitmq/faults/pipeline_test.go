@@ -72,6 +72,7 @@ func (r *rowTest) pipeline(s pipelineConfig) *pipeline {
 	}
 	if s.lean {
 		p.log.limit = soakLogEntries
+		p.metrics = metrics.NewCollector(metrics.CollectorConfig{Window: soakWindow})
 	}
 	if p.config.amqp == "" {
 		p.config.amqp = r.broker.URL()

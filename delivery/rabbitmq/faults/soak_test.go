@@ -4,7 +4,10 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"runtime"
+	"runtime/pprof"
 	"strconv"
 	"strings"
 	"sync"
@@ -30,8 +33,14 @@ const (
 	// warmUp is after how long memory and goroutines are measured, to compare with.
 	warmUp = time.Minute
 	// steadyPool has the Redis client open all of its connections at the beginning,
-	// with buffers of 64 KiB each, so that those opened after faults are no growth.
-	steadyPool = "?pool_size=10&min_idle_conns=10"
+	// with buffers of 64 KiB each, so that those opened after faults are no growth. Its
+	// connections for pipelines, which would have 256 KiB each, are opened when more
+	// pipelines run at once than before, so they get small buffers.
+	steadyPool = "?pool_size=10&min_idle_conns=10&pipeline_pool_size=10" +
+		"&pipeline_read_buffer_size=4096&pipeline_write_buffer_size=4096"
+	// soakWindow is that of the metrics, and well below warmUp: a Collector allocates
+	// its histograms, 40 KB for each sixth of the window, when the first values come.
+	soakWindow = 15 * time.Second
 	// growth is the factor by which both may be higher at the end.
 	growth = 1.10
 )
@@ -175,9 +184,9 @@ func (s *soak) run(random *rand.Rand) {
 
 	settle := min(warmUp, flags.soak/4)
 	s.runUntil(s.begin.Add(settle), random)
-	heap, goroutines := s.measure()
+	heap, goroutines := s.measure("warm")
 	s.runUntil(s.begin.Add(flags.soak), random)
-	heapNow, goroutinesNow := s.measure()
+	heapNow, goroutinesNow := s.measure("end")
 	fmt.Printf("soak: heap %.2f MB after %s, %.2f MB at the end; goroutines %d, %d\n",
 		heap, settle, heapNow, goroutines, goroutinesNow)
 	assert.LessOrEqual(s, heapNow, heap*growth, "the heap has grown")
@@ -222,14 +231,25 @@ func (s *soak) runUntil(end time.Time, random *rand.Rand) {
 	s.fault.Store("none")
 }
 
-// measure is the heap in MB and the number of goroutines, while nothing happens.
-func (s *soak) measure() (heap float64, goroutines int) {
+// measure is the heap in MB and the number of goroutines, while nothing happens. Its
+// profile is written if that was asked for.
+func (s *soak) measure(moment string) (heap float64, goroutines int) {
 	s.wait(5 * time.Second) // until acks are sent and connections closed
 	runtime.GC()
 	runtime.GC() // the second frees what was pooled
 	var memory runtime.MemStats
 	runtime.ReadMemStats(&memory)
+	if flags.profiles != "" {
+		s.writeProfile(filepath.Join(flags.profiles, "heap-"+moment+".pprof"))
+	}
 	return float64(memory.HeapAlloc) / 1e6, ownGoroutines()
+}
+
+func (s *soak) writeProfile(path string) {
+	file, err := os.Create(path)
+	require.NoError(s, err)
+	require.NoError(s, pprof.Lookup("heap").WriteTo(file, 0))
+	require.NoError(s, file.Close())
 }
 
 func (s *soak) printLines(ctx context.Context) {

@@ -38,8 +38,11 @@ func main() {
 	os.Exit(1)
 }
 
-// errTold says that the process in the sandbox has failed, and has told why.
-var errTold = errors.New("failed")
+var (
+	// errTold says that the process in the sandbox has failed, and has told why.
+	errTold        = errors.New("failed")
+	errInterrupted = errors.New("interrupted")
+)
 
 type options struct {
 	rows           *regexp.Regexp
@@ -78,6 +81,9 @@ func run() error {
 		return runInSandbox(ctx)
 	}
 	m, err := newMatrix(ctx, o)
+	if ctx.Err() != nil {
+		return errInterrupted
+	}
 	if err != nil {
 		return err
 	}

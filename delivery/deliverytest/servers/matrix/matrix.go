@@ -103,7 +103,7 @@ func (m *matrix) runAll(ctx context.Context) ([]result, error) {
 		results = append(results, r)
 		fmt.Println("matrix:", strings.Join(r.cells(), "  "))
 		if ctx.Err() != nil {
-			return results, errors.New("interrupted")
+			return results, errInterrupted
 		}
 	}
 	return results, nil
@@ -144,7 +144,7 @@ func (m *matrix) environment(ctx context.Context, row row, release *release) (en
 			env = append(env, entry)
 		}
 	}
-	env = append(env, "TMPDIR="+m.data(), "CI=")
+	env = append(env, "TMPDIR="+m.data())
 	if row.release != machine {
 		found, err := programs(release.root, filepath.Join(m.temporary, "bin", row.release))
 		if err != nil {

@@ -10,6 +10,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/esh3artech/barid/delivery/deliverytest/servers"
 )
 
 func TestVersions(t *testing.T) {
@@ -85,4 +87,22 @@ func TestTableReplacesTheLastOne(t *testing.T) {
 	assert.NotContains(t, string(text), "old")
 	require.NoError(t, os.WriteFile(path, []byte("# Something else\n"), 0o600))
 	require.Error(t, writeTable(path, nil))
+}
+
+// A server that a release lacks is the machine's own.
+func TestPrograms(t *testing.T) {
+	root, folder := t.TempDir(), t.TempDir()
+	for _, path := range []string{"usr/bin/valkey-server", "usr/lib/postgresql/18/bin/postgres", "usr/lib/postgresql/18/bin/initdb"} {
+		require.NoError(t, os.MkdirAll(filepath.Dir(filepath.Join(root, path)), 0o700))
+		require.NoError(t, os.WriteFile(filepath.Join(root, path), nil, 0o600))
+	}
+	env, err := programs(root, folder)
+	require.NoError(t, err)
+	assert.Equal(t, []string{servers.EnvPostgresServer + "=" + filepath.Join(folder, "postgres")}, env)
+	script, err := os.ReadFile(filepath.Join(folder, "initdb"))
+	require.NoError(t, err)
+	assert.Contains(t, string(script), `--wd="$PWD" /usr/lib/postgresql/18/bin/initdb "$@"`)
+	script, err = os.ReadFile(filepath.Join(folder, "valkey-server"))
+	require.NoError(t, err)
+	assert.Contains(t, string(script), `exec chroot "`+root+`" /usr/bin/valkey-server "$@"`)
 }

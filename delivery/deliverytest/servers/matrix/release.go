@@ -14,8 +14,8 @@ import (
 	"strings"
 )
 
-// errMirror says that the mirror gave no list of packages, or not all packages.
-var errMirror = errors.New("the Debian mirror can't be reached")
+// errMirror says that the mirror could not be reached, or has not all packages.
+var errMirror = errors.New("the Debian mirror did not give the packages")
 
 // keyring holds the keys that Debian signs its releases with.
 const keyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
@@ -60,7 +60,7 @@ func provision(ctx context.Context, name, cache string, packages []string) (*rel
 		return r, nil
 	}
 	if err := a.run(ctx, slices.Concat([]string{"-y", "--download-only", "install"}, wanted)...); err != nil {
-		return nil, err
+		return r.recall(cache, err)
 	}
 	return r, r.unpack(ctx, a)
 }
@@ -80,7 +80,7 @@ func (r *release) resolve(ctx context.Context, a apt, packages []string) error {
 	command := a.command(ctx, slices.Concat([]string{"--simulate", "install"}, packages)...)
 	out, err := command.Output()
 	if err != nil {
-		return fmt.Errorf("%s has not all of %s: %w", r.name, packages, err)
+		return fmt.Errorf("%w: %s has not all of %s: %w", errMirror, r.name, packages, err)
 	}
 	r.packages = map[string]string{}
 	for _, match := range regexp.MustCompile(`(?m)^Inst (\S+) \((\S+) `).FindAllStringSubmatch(string(out), -1) {
@@ -190,8 +190,12 @@ func (r *release) complete(root string) error {
 // and changes nothing on the machine.
 type apt struct{ folder string }
 
-// prepare makes the state's folders, and names the mirror.
+// prepare makes the state's folders, and names the mirror. What an earlier run has
+// downloaded and not unpacked may be of other versions, and is removed.
 func (a apt) prepare(release string) error {
+	if err := os.RemoveAll(filepath.Join(a.folder, "archives")); err != nil {
+		return err
+	}
 	for _, folder := range []string{"lists/partial", "archives/partial"} {
 		if err := os.MkdirAll(filepath.Join(a.folder, folder), 0o755); err != nil {
 			return err

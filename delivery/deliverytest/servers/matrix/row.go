@@ -12,18 +12,24 @@ type suite struct {
 	skip     string // tests that are left out, as go test -skip
 }
 
+// sqliteTests are those that need no server.
+const sqliteTests = "^TestSQLite|./^SQLite"
+
 var (
 	rabbitMQSuite = suite{name: "transport", packages: []string{"./delivery/rabbitmq"}}
 	faultsSuite   = suite{name: "quick fault rows", packages: []string{"./delivery/rabbitmq/faults"}}
 	redisSuite    = suite{name: "keys, dead letters, breakers", packages: []string{
 		"./idempotency/redisstore", "./idempotency/redisstore/eviction", "./dlq/redisstore", "./breaker/redisstate",
 	}}
-	sqlSuite = suite{name: "store, keys, dead letters", packages: []string{"./delivery/sqlstore"}}
+	sqlSuite = suite{
+		name: "store, keys, dead letters", packages: []string{"./delivery/sqlstore"},
+		skip: sqliteTests,
+	}
 	// Left out are tests whose connections have settings or users of their own, which
 	// a pooler keeps from them, and one that watches the server's own connections.
 	pooledSuite = suite{
 		name: "store, keys, dead letters, pooled", packages: sqlSuite.packages,
-		skip: "TestByteaOutputEscape|TestStatementTimeout|TestPermanentFailureToOpen|TestKeysAreClaimedCrosswise",
+		skip: sqliteTests + "|TestByteaOutputEscape|TestStatementTimeout|TestPermanentFailureToOpen|TestKeysAreClaimedCrosswise",
 	}
 )
 

@@ -40,10 +40,10 @@ func (m *matrix) test(ctx context.Context, pkg string, suite suite, env []string
 	}
 	counted := r.count(events)
 	failed := errors.Join(convert.Wait(), tests.Wait())
-	if ctx.Err() != nil {
-		return errors.New("interrupted")
-	}
-	if failed != nil {
+	switch {
+	case ctx.Err() != nil:
+		failed = nil // runAll tells of the interruption
+	case failed != nil:
 		failed = fmt.Errorf("%s: %w", pkg, failed)
 	}
 	return errors.Join(counted, failed)
