@@ -42,7 +42,7 @@ func (m *matrix) test(ctx context.Context, pkg string, suite suite, env []string
 	failed := errors.Join(convert.Wait(), tests.Wait())
 	switch {
 	case ctx.Err() != nil:
-		failed = nil // runAll tells of the interruption
+		failed = errInterrupted
 	case failed != nil:
 		failed = fmt.Errorf("%s: %w", pkg, failed)
 	}
