@@ -41,7 +41,7 @@ func (f *fixture) counted(name string, labels ...string) int {
 func TestRecordsArePurged(t *testing.T) {
 	for name, test := range map[string]struct {
 		retention time.Duration
-		lives     time.Duration // of what ended now
+		lives     time.Duration // of what ended
 	}{
 		"by default": {0, retention},
 		"sooner":     {time.Hour, time.Hour},
@@ -49,7 +49,8 @@ func TestRecordsArePurged(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(f *fixture) {
-				begin := time.Now()
+				soon := 10 * time.Minute // until they have been kept for long enough
+				begin := time.Now().Add(soon - max(test.lives, retention))
 				purged := 0
 				for _, status := range delivery.Statuses() {
 					f.save(ended(string(status), status, begin))
@@ -63,11 +64,11 @@ func TestRecordsArePurged(t *testing.T) {
 				config := f.workerConfig()
 				config.RecordRetention = test.retention
 				stop := f.work(config)
-				wait(max(test.lives, retention) - time.Minute)
+				wait(soon - time.Minute)
 				if test.lives == retention {
 					assert.Equal(t, 10, f.kept())
 				}
-				wait(10 * time.Minute)
+				wait(soon)
 				stop()
 				if test.lives == 0 {
 					assert.Equal(t, 10, f.kept())
