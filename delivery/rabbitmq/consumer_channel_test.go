@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	amqp "github.com/rabbitmq/amqp091-go"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -52,6 +53,35 @@ func TestCloseKeepsAcks(t *testing.T) {
 			assert.LessOrEqual(t, depths[delivery.Normal].Messages, most)
 		})
 	}
+}
+
+// A queue that is there again before the consumer has learned that it was deleted has
+// no consumer, and nobody tells. It gets one all the same, if a little later.
+func TestStrandedConsumer(t *testing.T) {
+	t.Parallel()
+	const method, basicCancel = 1, 60<<16 + 30
+	cancelled := make(chan struct{}, 1)
+	network := newLossyNetwork(t, shared.AMQP(t), func(frame []byte) bool {
+		if frame[0] != method || binary.BigEndian.Uint32(frame[7:]) != basicCancel {
+			return false
+		}
+		cancelled <- struct{}{}
+		return true
+	})
+	far, near := light(t, network.url), light(t, shared.AMQP(t))
+	near.Name = far.Name
+	transport := open(t, far)
+	subscription := subscribe(t, transport, 10)
+	raw(t, near.URL, func(channel *amqp.Channel) {
+		_, err := channel.QueueDelete(far.Name+".normal", false, false, false)
+		require.NoError(t, err)
+	})
+	<-cancelled
+	other := open(t, near) // declares the queue again
+	require.Nil(t, sendWithin(t, other, time.Minute, message("1")))
+	e, err := receive(t, subscription, 1)[0].Envelope()
+	require.NoError(t, err)
+	assert.Equal(t, "1", e.ID)
 }
 
 // A delivery that gets lost on the way, its tag with it, must not be acked with

@@ -13,8 +13,8 @@ import (
 const futileFor = 5 * time.Second
 
 // mendDelay leaves the broker the time to cancel the consumers of a deleted queue. If
-// the queue is there again before that, a consumer may be left on neither of the two
-// (seen with 3.10 on a machine that was overloaded): nothing comes, and nothing tells.
+// the queue is there again before that, a consumer may be left on neither of the two,
+// until the next strandedCheck.
 const mendDelay = 250 * time.Millisecond
 
 // mender has the topology declared again when the broker returns a message, because

@@ -13,6 +13,13 @@ import (
 	"github.com/esh3artech/barid/delivery"
 )
 
+// strandedCheck is how often a subscription looks whether its queues know of their
+// consumers. A queue that was deleted and at once declared again may not (seen with 3.10
+// on a machine that was overloaded): then nothing comes, and the broker tells nobody.
+const strandedCheck = 30 * time.Second
+
+var errStranded = errors.New("rabbitmq: the queue does not know of its consumer any longer")
+
 // errCancelled is how a consumer ends that the broker cancelled.
 var errCancelled = errors.New("rabbitmq: consumer cancelled by the broker: the queue was deleted or moved, " +
 	"or a message was in hand for longer than consumer_timeout (from 4.3 on)")
@@ -245,6 +252,8 @@ func (s *subscription) follow(ctx context.Context, conn *connection, source *sou
 	defer c.markStale()
 	s.pausing.opened(source)
 	defer s.pausing.closed(source)
+	look := time.NewTicker(strandedCheck)
+	defer look.Stop()
 	for {
 		changed := s.pausing.changed.listen()
 		if paused := s.pausing.wanted(); paused != (c.consumerEnded == nil) {
@@ -265,11 +274,29 @@ func (s *subscription) follow(ctx context.Context, conn *connection, source *sou
 			// The channel lives: the broker has cancelled the consumer.
 			c.close(conn)
 			return errCancelled
+		case <-look.C:
+			if c.consumerEnded != nil && s.stranded(ctx, conn, source) {
+				c.close(conn)
+				return errStranded
+			}
 		case <-ctx.Done():
 			c.close(conn)
 			return ctx.Err()
 		}
 	}
+}
+
+// stranded says whether the queue has no consumer, although there is one of ours.
+func (s *subscription) stranded(ctx context.Context, conn *connection, source *source) bool {
+	consumers := 1
+	err := conn.within(ctx, s.transport.config.DialTimeout, func() error {
+		return conn.inChannel(func(channel *amqp.Channel) error {
+			state, err := channel.QueueDeclarePassive(source.queue, true, false, false, false, nil)
+			consumers = state.Consumers
+			return err
+		})
+	})
+	return err == nil && consumers == 0
 }
 
 // Receive implements delivery.Subscription. It returns all that is ready, the
