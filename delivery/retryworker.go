@@ -240,6 +240,9 @@ func (w *RetryWorker) Run(ctx context.Context) error {
 	if pinger, able := abilityOf[Pinger](w.store); able {
 		beside.Go(func() { r.health.store.watch(ctx, pinger) })
 	}
+	if pinger, able := w.config.DeadLetters.(Pinger); able {
+		beside.Go(func() { r.health.deadLetters.watch(ctx, pinger) })
+	}
 	if w.config.Metrics != metrics.Discard {
 		beside.Go(func() { w.watchRecords(ctx, r.health.store) })
 	}

@@ -93,6 +93,37 @@ func TestAStoreThatNobodyAsksIsWatched(t *testing.T) {
 	})
 }
 
+// pingableLetters is a store of dead letters that can be asked whether it is there.
+type pingableLetters struct {
+	*deadLetters
+	down atomic.Bool
+}
+
+func (p *pingableLetters) Ping(context.Context) error {
+	if p.down.Load() {
+		return errDown
+	}
+	return nil
+}
+
+func TestDeadLettersThatNobodyAsksForAreWatched(t *testing.T) {
+	bubble(t, func(f *fixture) {
+		letters := &pingableLetters{deadLetters: f.sink}
+		config := f.workerConfig()
+		config.DeadLetters = letters
+		stop := f.work(config)
+		defer stop()
+		wait(time.Minute)
+		require.True(t, f.up("dead_letters"))
+		letters.down.Store(true)
+		wait(20 * time.Second)
+		assert.False(t, f.up("dead_letters"))
+		letters.down.Store(false)
+		wait(time.Minute)
+		assert.True(t, f.up("dead_letters"))
+	})
+}
+
 // pingable is an idempotency store that can be asked whether it is there.
 type pingable struct {
 	idempotency.Store

@@ -34,6 +34,7 @@ var (
 	_ delivery.DeadLetterer = (*Manager)(nil)
 	_ delivery.Resolver     = (*Manager)(nil)
 	_ delivery.Purger       = (*Manager)(nil)
+	_ delivery.Pinger       = (*Manager)(nil)
 )
 
 // NewManager returns a Manager of store. Without a sender Requeue and RunJobs
@@ -222,6 +223,18 @@ func (m *Manager) Resolve(ctx context.Context, ids ...string) error {
 		}
 	}
 	return delivery.NewResultsError(ids, errs)
+}
+
+// Ping implements delivery.Pinger: it asks the store whether it is there. A store that
+// can't be asked counts as there.
+func (m *Manager) Ping(ctx context.Context) error {
+	if err := m.Err(); err != nil {
+		return err
+	}
+	if pinger, able := m.store.(delivery.Pinger); able {
+		return pinger.Ping(ctx)
+	}
+	return nil
 }
 
 // Stats counts the entries, and returns the ten most frequent fingerprints. It
