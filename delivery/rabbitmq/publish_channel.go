@@ -7,8 +7,9 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
-// publishChannel is an AMQP channel in confirm mode. It is never repaired: when it has ended, whatever it left
-// unconfirmed is sent again over the next one by the caller that waits for it.
+// publishChannel is an AMQP channel in confirm mode. It is never repaired: when it
+// has ended, whatever it left unconfirmed is sent again over the next one by the
+// caller that waits for it.
 //
 // Callers of Send write by themselves, one after another, and each awaits the
 // confirms of its own messages.
