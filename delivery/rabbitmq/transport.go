@@ -172,7 +172,8 @@ func (t *Transport) connect(ctx context.Context, purpose string, prepare func(*c
 		}
 		conn.close()
 		fault := &ConnectError{Address: t.dialer.address, Permanent: permanent(err), Cause: err}
-		if fault.Permanent || errors.Is(err, ErrConfig) {
+		var named *TopologyError
+		if fault.Permanent && (errors.As(err, &named) || !t.topology.oneByOne) { // else the next try finds out which part it is
 			return nil, err
 		}
 		retry.Wait(ctx.Done(), delay.next(false))
