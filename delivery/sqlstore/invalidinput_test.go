@@ -202,9 +202,10 @@ func repeatedIDs(f *fixture) {
 	p := f.run(quickConfig())
 	p.publish(testMessage("a"), testMessage("a"))
 	first := f.await("a", delivery.StatusDelivered)
-	again := testMessage("a")
-	again.Subject = "another"
-	p.publish(again)
+	another := testMessage("a")
+	another.Subject = "another"
+	require.ErrorIs(f.t, p.publisher.Publish(f.t.Context(), another), delivery.ErrConflict)
+	p.publish(testMessage("a"))
 	p.publish(testMessage("b"))
 	f.await("b", delivery.StatusDelivered)
 	assert.Equal(f.t, first, f.record("a"), "it stays as it is")
