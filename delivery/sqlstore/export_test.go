@@ -60,16 +60,17 @@ func (s *Store) ExplainPurge(ctx context.Context, queue string) (string, error) 
 }
 
 // ExplainLeases is how the database finds what a renewal writes, and what is under a
-// lease.
+// lease. Where every record is under it, PostgreSQL may rightly read them as they come,
+// depending on its version, so it is told to prefer an index.
 func (s *Store) ExplainLeases(ctx context.Context, queue, token string) (plans []string, err error) {
 	for _, statement := range append(s.records.moveUnderLease(s.dialect.rowLocks), s.records.dropLease()) {
-		plan, err := s.explainWrite(ctx, statement, []byte(token), []byte(queue))
+		plan, err := s.explainIndexed(ctx, statement, []byte(token), []byte(queue))
 		if err != nil {
 			return nil, err
 		}
 		plans = append(plans, plan)
 	}
-	plan, err := s.explainWrite(ctx, s.records.moveFromLease(delivery.StatusQueued), []byte(token), []byte(queue), int64(1))
+	plan, err := s.explainIndexed(ctx, s.records.moveFromLease(delivery.StatusQueued), []byte(token), []byte(queue), int64(1))
 	if err != nil {
 		return nil, err
 	}
@@ -121,7 +122,25 @@ func (s *Store) Analyze(ctx context.Context) error {
 
 // explainWrite explains a statement in a transaction that writes.
 func (s *Store) explainWrite(ctx context.Context, text string, args ...any) (plan string, err error) {
+	return s.explainAfter(ctx, "", text, args...)
+}
+
+// explainIndexed is explainWrite for a database that prefers an index to reading all.
+func (s *Store) explainIndexed(ctx context.Context, text string, args ...any) (plan string, err error) {
+	setting := "SET LOCAL enable_seqscan TO off"
+	if s.dialect.kind == SQLite {
+		setting = ""
+	}
+	return s.explainAfter(ctx, setting, text, args...)
+}
+
+func (s *Store) explainAfter(ctx context.Context, setting, text string, args ...any) (plan string, err error) {
 	operation := newOperation("explain", 0, func(ctx context.Context, q querier, _ []int) error {
+		if setting != "" {
+			if _, err := q.ExecContext(ctx, setting); err != nil {
+				return err
+			}
+		}
 		plan, err = s.explain(ctx, q, text, args...)
 		return err
 	}, nil)
