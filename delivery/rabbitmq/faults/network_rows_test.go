@@ -33,6 +33,10 @@ func networkRows() []row {
 			number: 12, fault: "latency, slicing", how: "proxy adds 30±20 ms and cuts everything to pieces",
 			promise: "slower only: no connection lost", quick: true, run: slowLink,
 		},
+		{
+			number: 47, fault: "far broker", how: "proxy adds 50 ms each way from the first connection on, stopped for 1 s",
+			promise: "opens, delivers and recovers all the same", run: farBroker,
+		},
 	}
 }
 
@@ -96,6 +100,22 @@ func connectionsEnded(r *rowTest) {
 	p.awaitMore(300)
 	p.finish()
 	p.checkCopies(2)
+}
+
+func farBroker(r *rowTest) {
+	n := r.network(r.broker.URL())
+	for _, stream := range []string{"upstream", "downstream"} {
+		n.add("latency", stream, 1, attributes{"latency": 50})
+	}
+	p := r.pipeline(pipelineConfig{amqp: n.url})
+	p.startTraffic()
+	p.awaitMore(300)
+	n.down()
+	r.wait(time.Second)
+	n.up()
+	p.awaitMore(300)
+	p.finish()
+	p.checkCopies(1)
 }
 
 const (

@@ -39,7 +39,7 @@ func processRows() []row {
 			promise: "0 duplicates", run: func(r *rowTest) { crash(r, nil, afterMark) },
 		},
 		{
-			number: 50, fault: "message that kills its process", how: "its handler kills its process, each time, with 16 busy workers",
+			number: 46, fault: "message that kills its process", how: "its handler kills its process, each time, with 16 busy workers",
 			promise: "it becomes a dead letter, what runs beside it does not; at most 16 duplicates a kill", quick: true, run: killedByMessage,
 		},
 		{
