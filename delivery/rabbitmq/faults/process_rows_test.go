@@ -145,7 +145,7 @@ func killedByMessage(r *rowTest) {
 		dead := false
 		p.within(2*time.Minute, func() bool {
 			dead = child.hasEnded()
-			return dead || len(p.readChildLog(config.LogFile)[effectLine]) >= int(p.accepted.Load())-1 && p.isEmpty()
+			return dead || len(p.readChildLog(config.LogFile)[effectLine]) >= int(p.accepted.Load())-1 && p.isEmpty() && p.waitingLetters() > 0
 		}, "neither is all done, nor is the process killed")
 		if !dead {
 			child.terminate(patience)
@@ -158,10 +158,16 @@ func killedByMessage(r *rowTest) {
 	}
 	r.note("%d processes killed", kills)
 	p.countEffects(config.LogFile)
-	waiting, err := p.transport.Waiting(p.ctx)
-	require.NoError(r, err)
-	assert.EqualValues(r, 1, waiting.DeadLetters)
+	assert.EqualValues(r, 1, p.waitingLetters())
 	p.ledger.DeadLetter(config.Poison)
+}
+
+// waitingLetters is how many dead letters wait in the broker.
+func (p *pipeline) waitingLetters() int64 {
+	p.Helper()
+	waiting, err := p.transport.Waiting(p.ctx)
+	require.NoError(p, err)
+	return waiting.DeadLetters
 }
 
 // checkUnrecorded checks that a crash after the mark left a record behind that is not
