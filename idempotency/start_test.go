@@ -24,7 +24,7 @@ func TestGuardKeepsStarts(t *testing.T) {
 		_, claim := mustClaim(t, guard, 0) // starts are no claims
 		require.NoError(t, claim.Release(t.Context()))
 		for range 2 {
-			time.Sleep(11 * time.Hour) // longer than any lease
+			<-time.After(11 * time.Hour) // longer than any lease
 			assert.Equal(t, idempotency.ErrBusy, start(guard, 0, 1))
 		}
 		require.NoError(t, start(guard, 0, 2))
@@ -40,7 +40,7 @@ func TestGuardKeepsStarts(t *testing.T) {
 		require.NoError(t, third.Release(t.Context()), "again")
 		require.NoError(t, start(dead, 0, 3), "as if it had not been")
 
-		time.Sleep(24 * time.Hour) // the window
+		<-time.After(24 * time.Hour) // the window
 		require.NoError(t, start(guard, 0, 1))
 	})
 }

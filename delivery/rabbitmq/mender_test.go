@@ -18,7 +18,7 @@ func TestMenderWaitsNoLongerThanItCan(t *testing.T) {
 		life, end := context.WithCancel(t.Context())
 		require.NoError(t, m.await(t.Context(), life, 0))
 		go func() {
-			time.Sleep(time.Second)
+			<-time.After(time.Second)
 			m.rounds.Add(1)
 			m.renewed.notify()
 		}()
@@ -32,7 +32,7 @@ func TestMenderWaitsNoLongerThanItCan(t *testing.T) {
 		assert.False(t, m.hopeless())
 		m.failed()
 		assert.True(t, m.hopeless())
-		time.Sleep(futileFor)
+		<-time.After(futileFor)
 		assert.False(t, m.hopeless())
 	})
 }

@@ -158,7 +158,7 @@ func (n *network) carry(to, from net.Conn) {
 		if err != nil {
 			continue // until the other goroutine has ended
 		}
-		time.Sleep(time.Until(p.due))
+		<-time.After(time.Until(p.due))
 		if _, err = (gate{to, &n.flow}).Write(p.bytes); err != nil {
 			from.Close() //nolint:errcheck // nothing can be carried any more
 		}

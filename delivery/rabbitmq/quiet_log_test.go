@@ -25,7 +25,7 @@ func TestErrorsThatStayAreLoggedAtDoublingIntervals(t *testing.T) {
 				for connection := range 10 {
 					logger.Error("rabbitmq_disconnected", "purpose", fmt.Sprint("consume ", connection), "retry_in", i, "error", errors.New("403"))
 				}
-				time.Sleep(100 * time.Millisecond)
+				<-time.After(100 * time.Millisecond)
 			}
 		}
 		fail(300)
@@ -36,7 +36,7 @@ func TestErrorsThatStayAreLoggedAtDoublingIntervals(t *testing.T) {
 		logger.Warn("rabbitmq_disconnected", "error", errors.New("404"))
 		logger.Warn("rabbitmq_disconnected", "error", errors.New("404"))
 		assert.Equal(t, 3, lines(), "others are not held back")
-		time.Sleep(20 * time.Second)
+		<-time.After(20 * time.Second)
 		text.Reset()
 		fail(1)
 		assert.Equal(t, 1, lines(), "what was mended in between is new")
