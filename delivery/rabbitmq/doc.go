@@ -1,6 +1,6 @@
 // Package rabbitmq is a delivery.Transport on RabbitMQ, from version 3.10 on. It
-// is tested on 3.10, 4.0 and 4.3; VERSIONS.md has the results, and what to know
-// when a broker is upgraded.
+// is tested on 3.10, and by make matrix on 4.0 and 4.3; VERSIONS.md says what they do
+// differently, and what to know when a broker is upgraded.
 //
 //	transport, err := rabbitmq.Open(ctx, rabbitmq.Config{URL: url, Name: "orders"})
 //	publisher, err := delivery.NewPublisher(transport, delivery.PublisherConfig{})
