@@ -27,14 +27,19 @@ type declaredTopology struct {
 	missing  atomic.Pointer[map[string]bool] // exchanges that are known not to exist
 }
 
-// topologyTimeout bounds the declarations over one connection. They take a few
-// round trips, and whatever the broker needs to make the queues.
-const topologyTimeout = 30 * time.Second
+const (
+	// topologyTimeout bounds the first declarations. They take a few round trips, and
+	// whatever the broker needs to make the queues.
+	topologyTimeout = 30 * time.Second
+	// renewTimeout bounds later ones, which find nearly everything there. A node that
+	// is cut off from the others answers none, and meanwhile nobody else has a turn.
+	renewTimeout = 10 * time.Second
+)
 
 // establish declares or checks the topology over c. A fault of the topology is a
 // *TopologyError; a lost connection has its own error.
-func (t *declaredTopology) establish(ctx context.Context, c *connection) error {
-	return c.within(ctx, topologyTimeout, func() error {
+func (t *declaredTopology) establish(ctx context.Context, c *connection, timeout time.Duration) error {
+	return c.within(ctx, timeout, func() error {
 		var err error
 		for _, requests := range t.requests(t.passive) {
 			if t.oneByOne {
@@ -73,9 +78,9 @@ func (t *declaredTopology) renew(ctx context.Context, c *connection) (err error)
 			t.expired.Store(true)
 		}
 	}()
-	defer c.within(ctx, topologyTimeout, c.closeIdle) //nolint:errcheck // then the connection is lost, which is noticed
+	defer c.within(ctx, renewTimeout, c.closeIdle) //nolint:errcheck // then the connection is lost, which is noticed
 	if !t.passive {
-		err := t.establish(ctx, c)
+		err := t.establish(ctx, c, renewTimeout)
 		var fault *TopologyError
 		switch {
 		case err == nil:
@@ -87,7 +92,7 @@ func (t *declaredTopology) renew(ctx context.Context, c *connection) (err error)
 			return err
 		}
 	}
-	return c.within(ctx, topologyTimeout, func() error {
+	return c.within(ctx, renewTimeout, func() error {
 		missing, err := t.missingExchanges(c)
 		if err != nil {
 			return err

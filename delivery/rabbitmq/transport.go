@@ -138,7 +138,7 @@ func (t *Transport) prepare(ctx context.Context, conn *connection) error {
 	if err := t.topology.validate(); err != nil {
 		return err
 	}
-	if err := t.topology.establish(ctx, conn); err != nil {
+	if err := t.topology.establish(ctx, conn, topologyTimeout); err != nil {
 		return err
 	}
 	t.sources = t.topology.sources()
