@@ -100,8 +100,12 @@ func (w *writer) waitForLocks(c *call, began time.Time) {
 			w.answer([]*call{c}, &lockedError{waited: waited, err: c.lastLocked})
 			return
 		}
-		if !retry.Wait(c.ctx.Done(), delay) || w.aside.again.submit(c.ctx, c) != nil {
+		if !retry.Wait(c.ctx.Done(), delay) {
 			c.done <- c.ctx.Err()
+			return
+		}
+		if err := w.aside.again.submit(c.ctx, c); err != nil {
+			c.done <- err
 			return
 		}
 		<-c.tried
