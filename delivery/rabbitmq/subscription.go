@@ -16,7 +16,10 @@ import (
 // strandedCheck is how often a subscription looks whether its queues know of their
 // consumers. A queue that was deleted and at once declared again may not (seen with 3.10
 // on a machine that was overloaded): then nothing comes, and the broker tells nobody.
-const strandedCheck = 30 * time.Second
+const (
+	strandedCheck   = 30 * time.Second
+	strandedTimeout = 5 * time.Second
+)
 
 var errStranded = errors.New("rabbitmq: the queue does not know of its consumer any longer")
 
@@ -275,7 +278,7 @@ func (s *subscription) follow(ctx context.Context, conn *connection, source *sou
 			c.close(conn)
 			return errCancelled
 		case <-look.C:
-			if c.consumerEnded != nil && s.stranded(ctx, conn, source) {
+			if c.consumerEnded != nil && s.stranded(ctx, source) {
 				c.close(conn)
 				return errStranded
 			}
@@ -286,15 +289,19 @@ func (s *subscription) follow(ctx context.Context, conn *connection, source *sou
 	}
 }
 
-// stranded says whether the queue has no consumer, although there is one of ours.
-func (s *subscription) stranded(ctx context.Context, conn *connection, source *source) bool {
-	consumers := 1
-	err := conn.within(ctx, s.transport.config.DialTimeout, func() error {
-		return conn.inChannel(func(channel *amqp.Channel) error {
+// stranded says whether the queue has no consumer, although there is one of ours. It
+// asks over the control connection: a queue that does not answer is no reason to end
+// the one with all that is in hand.
+func (s *subscription) stranded(ctx context.Context, source *source) bool {
+	ctx, cancel := context.WithTimeout(ctx, strandedTimeout)
+	defer cancel()
+	consumers, err := ask(ctx, s.transport, func(conn *connection) (consumers int, err error) {
+		err = conn.inChannel(func(channel *amqp.Channel) error {
 			state, err := channel.QueueDeclarePassive(source.queue, true, false, false, false, nil)
 			consumers = state.Consumers
 			return err
 		})
+		return consumers, err
 	})
 	return err == nil && consumers == 0
 }
