@@ -168,14 +168,17 @@ func (t *Transport) depth(conn *connection) (map[delivery.Priority]delivery.Dept
 		depth.Messages += int64(counts[i])
 		depths[source.lowest()] = depth
 	}
-	t.logUnroutable(queues[len(t.sources):], counts[len(t.sources):])
+	t.logUnroutable(queues[len(t.sources):], counts[len(t.sources):], faults[len(t.sources):])
 	return depths, nil
 }
 
 // logUnroutable logs how many messages wait that found no queue, whenever that
 // has changed. They wait for good where no Collector runs.
-func (t *Transport) logUnroutable(queues []string, counts []int) {
+func (t *Transport) logUnroutable(queues []string, counts []int, faults []error) {
 	for i, queue := range queues {
+		if faults[i] != nil {
+			continue // depths are known without it
+		}
 		count := int64(counts[i])
 		if before := t.unroutable[i].Swap(count); count > 0 && before != count {
 			t.config.Logger.Warn("rabbitmq_unroutable", "queue", queue, "messages", count)
