@@ -25,7 +25,8 @@ type ConsumerConfig struct {
 	// Name is the queue's: it scopes idempotency keys, signs dead letters, and the
 	// records of what the consumer has handled belong to it. All processes that
 	// share a queue share the name; consumers of different queues have different
-	// ones. A RetryWorker of the same queue has to run, see RetryWorkerConfig.Queue. Default: the transport's name, if it is a Namer.
+	// ones. A RetryWorker of the same queue has to run, see RetryWorkerConfig.Queue.
+	// Default: the transport's name, if it is a Namer.
 	Name string
 	// Concurrency is how many handlers run at once. Default 16.
 	Concurrency int

@@ -243,16 +243,15 @@ func (s *stages) lookUp(ctx context.Context, m *inflight) outcome {
 	}
 	limited := within(ctx, m.tick(), lookUpTimeout)
 	defer limited.end()
-	var records []Record
+	var known Record
 	err := guarded(func() error {
-		var errs []error
-		records, errs = s.config.Store.Get(limited, m.envelope.ID)
-		return first(errs)
+		records, errs := getEach(limited, s.config.Store, m.envelope.ID)
+		known = records[0]
+		return errs[0]
 	})
-	if err != nil || len(records) != 1 || !records[0].Status.Final() {
+	if err != nil || !known.Status.Final() {
 		return outcome{}
 	}
-	known := &records[0]
 	return outcome{kind: outcomeOvertaken, final: true, err: &LateError{
 		ID: known.ID, Status: known.Status, Generation: known.Generation, RetryCount: known.RetryCount,
 	}}

@@ -37,10 +37,10 @@ var (
 	_ delivery.Pinger       = (*Manager)(nil)
 )
 
-// NewManager returns a Manager of store. Without a sender Requeue and RunJobs
-// are ErrNoSender, Config.Lease has no effect, which is a warning to Config.Logger, and
-// everything else works. If store or config can't be used,
-// Err and every method return what is wrong.
+// NewManager returns a Manager of store. Without a sender Requeue and RunJobs are
+// ErrNoSender, Config.Lease has no effect, which is a warning to Config.Logger, and
+// everything else works. If store or config can't be used, Err and every method
+// return what is wrong.
 func NewManager(store Store, sender Sender, config Config) *Manager {
 	idleLease := config.Lease != 0 && sender == nil
 	config = config.withDefaults()
