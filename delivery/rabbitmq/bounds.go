@@ -35,10 +35,8 @@ const (
 const (
 	// minFrameBytes leaves room for the headers of small messages.
 	minFrameBytes = 8 << 10
-	// minChannels is how many channels are used at once to publish and to declare. A
-	// subscription uses one for each queue, and as many to declare.
-	minChannels     = 8
-	declareChannels = 6
+	// minChannels is how many channels are used at once to publish and to declare.
+	minChannels = 8
 )
 
 // checkNegotiated reports what the broker, or the URL, allows a connection too little

@@ -138,7 +138,7 @@ func (s *subscription) open(ctx context.Context) (conn *connection, channels []*
 // that is gone has nil. It opens those of a level together, the highest level first, so
 // that what is urgent comes first.
 func (s *subscription) openChannels(ctx context.Context, conn *connection) ([]*consumerChannel, error) {
-	if err := conn.checkNegotiated(len(s.sources) + declareChannels); err != nil {
+	if err := conn.checkNegotiated(len(s.sources) + conn.width()); err != nil { // what declares again has as many
 		return nil, err
 	}
 	channels := make([]*consumerChannel, len(s.sources))
