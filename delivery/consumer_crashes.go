@@ -50,7 +50,7 @@ type crashes struct {
 
 func newCrashes(c *Consumer, suspects *suspects) *crashes {
 	guard := c.guard
-	if _, local := c.config.Idempotency.(*idempotency.Memory); local {
+	if _, local := abilityOf[*idempotency.Memory](c.config.Idempotency); local {
 		guard = nil
 	}
 	return &crashes{

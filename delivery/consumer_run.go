@@ -83,7 +83,7 @@ func (r *consumerRun) until(ctx context.Context) error {
 		transport := newDependency("transport", r.metrics.recorder, r.config.Logger)
 		watchers.Go(func() { r.metrics.watchDepth(watching, depther, transport) })
 	}
-	if pinger, able := r.config.Idempotency.(Pinger); able {
+	if pinger, able := abilityOf[Pinger](r.config.Idempotency); able {
 		watchers.Go(func() { r.stages.keys.watch(watching, pinger) })
 	}
 	unwatch := watchBreakers(r.config, r.metrics)

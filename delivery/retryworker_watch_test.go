@@ -141,7 +141,7 @@ func TestAConsumersKeysAreWatched(t *testing.T) {
 	bubble(t, func(f *fixture) {
 		keys := &pingable{Store: f.store}
 		config := f.config()
-		config.Idempotency = keys
+		config.Idempotency = &tracedKeys{Store: keys}
 		_, stop := f.consume(fine, config)
 		wait(20 * time.Second)
 		assert.True(t, f.up("idempotency"), "known before the first message")
