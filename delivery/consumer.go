@@ -77,10 +77,11 @@ type ConsumerConfig struct {
 	MaxRetryAfter time.Duration
 
 	// MaxCrashes is how often a message may be started without coming to an end,
-	// because its process died or was killed, before it becomes a dead letter with ReasonCrashed. First deliveries are not counted: what ends them
-	// may as well be a lost connection. The last start before the limit is made while
-	// no other suspect runs in the process, so that none is given up for what another
-	// one did.
+	// because its process died or was killed, before it becomes a dead letter with
+	// ReasonCrashed. First deliveries are not counted: what ends them may as well be a
+	// lost connection. The last start before the limit is made while no other suspect
+	// runs in the process, so that a message is not given up for what another suspect
+	// did.
 	//
 	// With Idempotency on a store that outlives the process, starts of what was
 	// delivered before are kept there, for IdempotencyWindow. Without, the transport

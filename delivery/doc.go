@@ -55,9 +55,10 @@
 //
 // Publish returns when a message is saved, as pending, and sends it in the
 // background. PublishIn saves it within a transaction of the host. To publish an
-// ID again that has a record adds nothing, and is ErrConflict if it is another message. A Consumer records what became of the
-// message before it acks. Retries and scheduled messages wait in the store, and
-// not in the transport, until a RetryWorker sends them, which any number of
+// ID again that has a record adds nothing, and is ErrConflict if it is another
+// message. A Consumer records what became of the message before it acks. Retries and
+// scheduled messages wait in the store, and not in the transport, until a RetryWorker
+// sends them, which any number of
 // processes may run. Give publishers, consumers and workers the same Store. Where
 // nobody runs a RetryWorker, make it one of RecordsOnly: then the store keeps
 // records, and what waits does so in the transport.

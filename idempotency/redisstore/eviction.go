@@ -39,8 +39,9 @@ func (e *EvictionError) Unwrap() error { return e.Err }
 
 // Check asks every master for its maxmemory-policy, and claims and releases a key of
 // its own under the prefix, as a user may be allowed to ask but not to have keys. It
-// returns nil when no master evicts keys and that went well, and otherwise an error that matches idempotency.ErrUnavailable: an
-// *EvictionError, or what kept it from asking. The first step of a Store asks for the
+// returns nil when no master evicts keys and that went well, and otherwise an error
+// that matches idempotency.ErrUnavailable: an *EvictionError, or what kept it from
+// asking. The first step of a Store asks for the
 // policy, too, until it has succeeded once. Masters that join a cluster after that are
 // not asked, so a host may want to Check now and then. Where CONFIG is forbidden,
 // as managed servers do, INFO is asked; where that is forbidden too, the policy
