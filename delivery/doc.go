@@ -58,10 +58,9 @@
 // ID again that has a record adds nothing, and is ErrConflict if it is another
 // message. A Consumer records what became of the message before it acks. Retries and
 // scheduled messages wait in the store, and not in the transport, until a RetryWorker
-// sends them, which any number of
-// processes may run. Give publishers, consumers and workers the same Store. Where
-// nobody runs a RetryWorker, make it one of RecordsOnly: then the store keeps
-// records, and what waits does so in the transport.
+// sends them, which any number of processes may run. Give publishers, consumers and
+// workers the same Store. Where nobody runs a RetryWorker, make it one of RecordsOnly:
+// then the store keeps records, and what waits does so in the transport.
 //
 // A message that a publisher or worker is about to send is claimed by it until a
 // time: a publisher's claim lasts for PublisherConfig.PendingGrace, a worker's for
