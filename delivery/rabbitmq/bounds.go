@@ -35,7 +35,7 @@ const (
 const (
 	// minFrameBytes leaves room for the headers of small messages.
 	minFrameBytes = 8 << 10
-	// minChannels is how many channels are used at once to publish and to declare.
+	// minChannels is how many channels a transport uses at once to publish or to declare.
 	minChannels = 8
 )
 

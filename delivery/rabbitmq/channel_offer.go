@@ -20,31 +20,27 @@ type channelOffer struct {
 }
 
 // keep offers a channel over conn until that is gone or ctx ends, and returns the
-// cause. A channel that the broker has ended because of a message is replaced at
+// cause. It leaves no channel behind. A channel that the broker has ended because of a message is replaced at
 // once: only its senders have to do with that.
 func (o *channelOffer) keep(ctx context.Context, conn *connection) error {
 	t := o.transport
 	for last := exceptionNone; ; {
-		if err := t.renew(ctx, conn, last == exceptionMissing); err != nil {
-			return err
-		}
+		t.renew(ctx, last == exceptionMissing)
 		channel, closed, err := o.open(ctx, conn)
 		if err != nil {
 			return err
 		}
-		if last == exceptionNone && !o.alone {
-			t.logConnected(ctx, "publish", o.conn.number)
-		}
 		o.slot.Store(channel)
 		t.publishConns.fault.Store(nil)
 		t.publishConns.changed.notify()
-		cause := o.watch(ctx, conn, closed)
+		cause := o.watch(ctx, closed)
 		last = t.exception(conn, cause)
 		o.slot.Store(nil)
 		channel.cause, channel.exception = cause, last
 		close(channel.gone)
 		t.publishConns.changed.notify()
 		if last == exceptionNone || ctx.Err() != nil {
+			conn.within(context.WithoutCancel(ctx), closeTimeout, channel.amqp.Close) //nolint:errcheck // it has ended, or does
 			return cause
 		}
 		t.logLost(ctx, "publish channel", cause, 0)
@@ -61,7 +57,7 @@ func (o *channelOffer) open(ctx context.Context, conn *connection) (_ *publishCh
 		gone:     make(chan struct{}),
 		returned: make(map[returnKey]int),
 	}
-	err = conn.within(ctx, o.transport.config.DialTimeout, func() error {
+	err = conn.within(ctx, o.transport.connections.config.DialTimeout, func() error {
 		channel, err := conn.amqp.Channel()
 		if err != nil {
 			return err
@@ -76,7 +72,7 @@ func (o *channelOffer) open(ctx context.Context, conn *connection) (_ *publishCh
 
 // watch follows what becomes of a channel, until its end, and returns the cause. The
 // one that messages share renews the topology meanwhile.
-func (o *channelOffer) watch(ctx context.Context, conn *connection, closed <-chan *amqp.Error) error {
+func (o *channelOffer) watch(ctx context.Context, closed <-chan *amqp.Error) error {
 	t := o.transport
 	recheck := time.NewTicker(missingExchangeRecheck)
 	defer recheck.Stop()
@@ -97,15 +93,13 @@ func (o *channelOffer) watch(ctx context.Context, conn *connection, closed <-cha
 				return ctx.Err()
 			}
 		case <-recheck.C:
-			if !t.topology.incomplete() {
+			if !t.topology.incomplete() && !t.topology.expired.Load() {
 				continue
 			}
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-		if err := t.renew(ctx, conn, true); err != nil {
-			return err
-		}
+		t.renew(ctx, true)
 	}
 }
 

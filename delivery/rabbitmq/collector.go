@@ -32,7 +32,7 @@ type CollectorConfig struct {
 	// Source is the Source of those dead letters that have none: all but those of
 	// Transport.DeadLetter. Default: the transport's name.
 	Source string
-	// Logger logs each call that failed, as the event rabbitmq_collect_failed. Nil
+	// Logger logs each call that failed, as the event "dead letters not collected". Nil
 	// means the transport's.
 	Logger *slog.Logger
 }
@@ -52,7 +52,7 @@ func (c CollectorConfig) validate() error {
 
 // Collector moves dead letters from the dead-letter queue into a store, and so it
 // does with delayed messages that found no queue when they were due
-// (Topology.UnroutableQueue), which it also logs as rabbitmq_unroutable. It acks a
+// (Topology.UnroutableQueue), which it also logs as "unroutable messages found". It acks a
 // message only when the store has confirmed its letter, so that nothing is lost
 // when the store, the broker or the process goes down.
 //
@@ -181,7 +181,7 @@ func (c *Collector) collect(ctx context.Context, subscription *subscription) err
 			return ctx.Err()
 		}
 		wait := delay.next(false)
-		c.config.Logger.LogAttrs(ctx, slog.LevelWarn, "rabbitmq_collect_failed",
+		c.config.Logger.LogAttrs(ctx, slog.LevelWarn, "dead letters not collected",
 			slog.Int("letters", len(batch)), slog.Duration("retry_in", wait), slog.Any("error", err))
 		if len(batch) == 1 {
 			held = append(held[1:], batch[0])
@@ -227,7 +227,7 @@ func (c *Collector) store(ctx context.Context, batch []*incoming) error {
 	defer cancel()
 	err := c.sink.DeadLetter(limited, letters...)
 	if err == nil && unroutable > 0 {
-		c.config.Logger.LogAttrs(ctx, slog.LevelWarn, "rabbitmq_unroutable", slog.Int("letters", unroutable))
+		c.config.Logger.LogAttrs(ctx, slog.LevelWarn, "unroutable messages found", slog.Int("letters", unroutable))
 	}
 	return err
 }

@@ -319,7 +319,7 @@ func TestCollectorTakesWhatFindsNoQueue(t *testing.T) {
 	split.Shards = 2
 	sender := open(t, split)
 	warned := make(chan struct{}, 1)
-	c.Logger = slog.New(slog.NewTextHandler(signalWriter{"rabbitmq_unroutable", warned}, nil))
+	c.Logger = slog.New(slog.NewTextHandler(signalWriter{"unroutable messages found", warned}, nil))
 	transport := open(t, c)
 	raw(t, c.URL, func(channel *amqp.Channel) {
 		for _, shard := range sender.level(delivery.Normal).Shards {

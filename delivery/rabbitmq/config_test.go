@@ -14,16 +14,18 @@ import (
 func TestConfigDefaults(t *testing.T) {
 	c := Config{URL: "amqp://localhost", Name: "orders"}.withDefaults()
 	require.NoError(t, c.validate())
+	connections, err := c.connections()
+	require.NoError(t, err)
 	assert.Equal(t, 1, c.Shards)
-	assert.Equal(t, 2, c.PublishConnections)
 	assert.Equal(t, 512, c.Window)
 	assert.Equal(t, 16<<20, c.MaxBodyBytes)
-	assert.Equal(t, 10*time.Second, c.DialTimeout)
-	assert.Equal(t, 10*time.Second, c.WriteTimeout)
-	assert.Equal(t, 10*time.Second, c.Heartbeat)
-	assert.Equal(t, 30*time.Second, c.MaxReconnectDelay)
 	assert.NotNil(t, c.Topology)
-	assert.NotNil(t, c.Logger)
+	assert.Equal(t, "orders", connections.config.Name)
+	assert.Equal(t, 1, connections.config.PublishConnections)
+	assert.Equal(t, 10*time.Second, connections.config.DialTimeout)
+	assert.Equal(t, 10*time.Second, connections.config.WriteTimeout)
+	assert.Equal(t, 10*time.Second, connections.config.Heartbeat)
+	assert.Equal(t, 30*time.Second, connections.config.MaxReconnectDelay)
 }
 
 func TestConfigFaults(t *testing.T) {
@@ -52,6 +54,13 @@ func TestConfigFaults(t *testing.T) {
 		"auth_mechanism":                         func(c *Config) { c.URL += "?auth_mechanism=magic" },
 		"can't be parsed":                        func(c *Config) { c.URL = "http://localhost" },
 		"of user, password and vhost":            func(c *Config) { c.URL += "team@home" },
+		"has several hosts":                      func(c *Config) { c.URL = "amqp://guest:secret@one,two/" },
+		`Nodes[1] is "two", want host:port`:      func(c *Config) { c.Nodes = []string{"one:1", "two"} },
+		`Nodes[0] is ":5672"`:                    func(c *Config) { c.Nodes = []string{":5672"} },
+		`Nodes[0] is "one:65536"`:                func(c *Config) { c.Nodes = []string{"one:65536"} },
+		"URL is set, and so is Connections":      func(c *Config) { c.Connections = newConnections(ConnectionsConfig{}.withDefaults()) },
+		"Heartbeat is set, and so is":            func(c *Config) { c.Connections, c.Heartbeat = newConnections(ConnectionsConfig{}.withDefaults()), 1 },
+		"not made by NewConnections":             func(c *Config) { c.Connections = &Connections{} },
 	} {
 		t.Run(want, func(t *testing.T) {
 			c := Config{URL: "amqp://guest:secret@localhost/", Name: "orders"}

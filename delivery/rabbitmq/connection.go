@@ -2,6 +2,7 @@ package rabbitmq
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -19,50 +20,139 @@ type connection struct {
 	amqp    *amqp.Connection
 	tcp     *tcpConn
 	version Version
+	address string        // host:port
 	gone    chan struct{} // closed when the connection has ended
 	cause   error         // why it ended; to be read after gone
+	ordered bool          // it ended because it was closed; to be read after gone
 	blocked atomic.Bool   // the broker takes no messages over it for now
+	changed broadcast     // blocked has changed
+
+	requests chan struct{} // holds one for each channel that inChannel uses
 
 	mu   sync.Mutex
 	idle []*amqp.Channel // open, for inChannel
+
+	home  *sharedConn
+	users int // how many share it; guarded by home.mu
 }
 
-// maxIdleChannels is how many channels a connection keeps for inChannel, and how
-// many requests it makes at the same time.
-const maxIdleChannels = 16
+// maxRequests is how many requests a connection makes at the same time, and how many
+// channels it keeps for that.
+const maxRequests = 16
 
-func newConnection(conn *amqp.Connection, tcp *tcpConn) *connection {
-	c := &connection{amqp: conn, tcp: tcp, gone: make(chan struct{})}
+func newConnection(conn *amqp.Connection, tcp *tcpConn, address string) *connection {
+	c := &connection{amqp: conn, tcp: tcp, address: address, gone: make(chan struct{})}
+	c.requests = make(chan struct{}, min(maxRequests, max(1, int(conn.Config.ChannelMax)/2)))
 	version, _ := conn.Properties["version"].(string)
 	c.version = parseVersion(version)
 	closed := conn.NotifyClose(make(chan *amqp.Error, 1))
 	go func() {
-		c.cause = causeOf(<-closed)
+		reply := <-closed
+		c.cause, c.ordered = causeOf(reply), reply == nil
 		close(c.gone)
 	}()
 	return c
 }
 
-// within runs f, which talks to the broker over c. It kills the connection when
-// that takes longer than timeout or ctx, because the client's calls know no
-// deadline.
+// leave gives the connection back, see sharedConn.
+func (c *connection) leave() { c.home.leave(c) }
+
+// killIfAlone kills the connection, which ends all calls over it, unless there are
+// others that use it.
+func (c *connection) killIfAlone() bool {
+	c.home.mu.Lock()
+	defer c.home.mu.Unlock()
+	if c.users > 1 {
+		return false
+	}
+	c.tcp.kill()
+	return true
+}
+
+// within runs f, which asks the broker for something over c. It kills the connection
+// when that takes longer than timeout, because the client's calls know no deadline.
+// When ctx ends, that is no reason to end what others use as well: then f has
+// closeTimeout left.
 func (c *connection) within(ctx context.Context, timeout time.Duration, f func() error) error {
+	patient, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout)
+	defer cancel()
+	defer context.AfterFunc(ctx, func() {
+		if c.killIfAlone() {
+			cancel()
+		} else {
+			time.AfterFunc(closeTimeout, cancel)
+		}
+	})()
+	stop := context.AfterFunc(patient, c.tcp.kill)
+	err := f()
+	if stop() {
+		return err
+	}
+	cause := ctx.Err()
+	if cause == nil {
+		cause = patient.Err()
+	}
+	if err == nil {
+		return cause
+	}
+	return fmt.Errorf("%w: %w", cause, err)
+}
+
+// errUnanswered is the error of askQueue while others use the connection.
+var errUnanswered = errors.New("rabbitmq: the queue does not answer")
+
+// askQueue runs f, which asks a queue for something over c, until ctx ends or for as
+// long as timeout. A queue that has lost its majority may not answer, which is no reason
+// to end what others use as well. Then f goes on in the background, and what comes of
+// it too late is given to discard. Nobody joins a connection with such a queue any
+// longer.
+func askQueue[T any](ctx context.Context, c *connection, timeout time.Duration, f func() (T, error), discard func(T)) (T, error) {
+	ended := ctx.Done()
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	stop := context.AfterFunc(ctx, c.tcp.kill)
-	err := f()
-	switch {
-	case stop():
-		return err
-	case err == nil:
-		return ctx.Err()
+	type answer struct {
+		value T
+		err   error
 	}
-	return fmt.Errorf("%w: %w", ctx.Err(), err)
+	answers := make(chan answer, 1)
+	go func() {
+		value, err := f()
+		answers <- answer{value, err}
+	}()
+	select {
+	case a := <-answers:
+		return a.value, a.err
+	case <-ctx.Done():
+	}
+	var none T
+	select {
+	case <-ended:
+	default:
+		c.home.retire(c)
+	}
+	if c.killIfAlone() {
+		if a := <-answers; a.err != nil {
+			return none, fmt.Errorf("%w: %w", ctx.Err(), a.err)
+		}
+		return none, ctx.Err()
+	}
+	go func() {
+		if a := <-answers; a.err == nil {
+			discard(a.value)
+		}
+	}()
+	return none, fmt.Errorf("%w: %w", errUnanswered, ctx.Err())
 }
 
 // inChannel runs f with a channel that nobody else uses. It is kept for the next
 // one, unless f fails: then the broker has closed it.
 func (c *connection) inChannel(f func(channel *amqp.Channel) error) error {
+	select {
+	case c.requests <- struct{}{}:
+		defer func() { <-c.requests }()
+	case <-c.gone:
+		return c.cause
+	}
 	channel := c.takeIdle()
 	if channel == nil {
 		var err error
@@ -75,15 +165,9 @@ func (c *connection) inChannel(f func(channel *amqp.Channel) error) error {
 		return err
 	}
 	c.mu.Lock()
-	keep := len(c.idle) < maxIdleChannels
-	if keep {
-		c.idle = append(c.idle, channel)
-	}
-	c.mu.Unlock()
-	if keep {
-		return nil
-	}
-	return channel.Close()
+	defer c.mu.Unlock()
+	c.idle = append(c.idle, channel)
+	return nil
 }
 
 func (c *connection) takeIdle() *amqp.Channel {
@@ -100,19 +184,8 @@ func (c *connection) takeIdle() *amqp.Channel {
 	return nil
 }
 
-// closeIdle closes the channels that inChannel has kept.
-func (c *connection) closeIdle() error {
-	c.mu.Lock()
-	idle := c.idle
-	c.idle = nil
-	c.mu.Unlock()
-	return firstOf(inParallel(len(idle), len(idle), func(i int) error { return idle[i].Close() }))
-}
-
 // width is how many requests to make at the same time, with a channel for each.
-func (c *connection) width() int {
-	return min(maxIdleChannels, max(1, int(c.amqp.Config.ChannelMax)/2))
-}
+func (c *connection) width() int { return cap(c.requests) }
 
 // inParallel runs f for each number below n, so many at a time, and returns the
 // errors by number.

@@ -49,13 +49,18 @@ type consumerChannel struct {
 }
 
 // openChannel opens a channel for a source, and consumes unless paused.
-func (s *subscription) openChannel(conn *connection, source *source, paused bool) (*consumerChannel, error) {
+func (s *subscription) openChannel(conn *connection, source *source, paused bool) (c *consumerChannel, err error) {
 	prefetch := source.prefetch(s.prefetch)
 	channel, err := conn.amqp.Channel()
 	if err != nil {
 		return nil, err
 	}
-	c := &consumerChannel{
+	defer func() {
+		if err != nil {
+			channel.Close() //nolint:errcheck // the failure may have closed it already
+		}
+	}()
+	c = &consumerChannel{
 		subscription: s,
 		source:       source,
 		limits:       s.transport.limits(),
@@ -125,18 +130,21 @@ func (c *consumerChannel) awaitAcks() error {
 	return c.amqp.Cancel(c.consumerTag(), false)
 }
 
-// setPaused ends or starts the consumer. When ctx ends meanwhile, the connection
-// is not killed at once, because acks are under way over it.
+// setPaused ends or starts the consumer. When ctx ends meanwhile, that is not given up
+// at once, because acks are under way over the channel.
 func (c *consumerChannel) setPaused(ctx context.Context, conn *connection, paused bool) error {
 	patient, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { time.AfterFunc(closeTimeout, cancel) })()
-	return conn.within(patient, c.subscription.transport.config.DialTimeout, func() error {
+	_, err := askQueue(patient, conn, c.subscription.transport.connections.config.DialTimeout, func() (none struct{}, err error) {
 		if paused {
-			return c.pause()
+			return none, c.pause()
 		}
-		return c.consume()
+		return none, c.consume()
+	}, func(struct{}) {
+		c.amqp.Close() //nolint:errcheck // it is closed
 	})
+	return err
 }
 
 // receive makes a delivery ready, as soon as it is due.
@@ -175,7 +183,7 @@ func (c *consumerChannel) register(in *incoming) bool {
 	}
 	c.mu.Unlock()
 	if missed {
-		c.subscription.transport.config.Logger.Error("rabbitmq_delivery_missed",
+		c.subscription.transport.config.Logger.Error("delivery missed",
 			"queue", c.source.queue, "tag", in.tag, "last", last)
 		go c.amqp.Close() //nolint:errcheck // another channel follows
 	}
@@ -270,8 +278,8 @@ func (c *consumerChannel) close(conn *connection) {
 	lastAck := c.ackWriter.lastAck
 	c.mu.Unlock()
 	c.markStale()
-	//nolint:errcheck // if it fails, the connection is gone, and the channel with it
-	conn.within(context.Background(), closeTimeout, func() error {
+	//nolint:errcheck // if it fails, the connection is gone, and the channel with it; or it goes on
+	askQueue(context.Background(), conn, closeTimeout, func() (none struct{}, err error) {
 		switch {
 		case c.consumerEnded == nil:
 			retry.Wait(conn.gone, time.Until(lastAck.Add(c.ackLatency)))
@@ -281,8 +289,8 @@ func (c *consumerChannel) close(conn *connection) {
 		default:
 			c.pause() //nolint:errcheck // the channel is closed in any case
 		}
-		return c.amqp.Close()
-	})
+		return none, c.amqp.Close()
+	}, func(struct{}) {})
 }
 
 // ackWriter is a channel that remembers when it last wrote an ack.

@@ -110,7 +110,7 @@ func TestMissedDelivery(t *testing.T) {
 	})
 	c := light(t, network.url)
 	missed := make(chan struct{}, 1)
-	c.Logger = slog.New(slog.NewTextHandler(signalWriter{text: "rabbitmq_delivery_missed", seen: missed}, nil))
+	c.Logger = slog.New(slog.NewTextHandler(signalWriter{text: "delivery missed", seen: missed}, nil))
 	transport := open(t, c)
 	batch := make([]delivery.Envelope, n)
 	for i := range batch {

@@ -6,16 +6,18 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/esh3artech/barid/delivery"
 )
 
-// controlConn is the connection over which the broker is asked about itself and
-// its queues. It neither publishes, which the broker may block, nor consumes. It
-// is made when it is first needed. All who ask use it at the same time.
+// controlConn is a transport's part in the connection over which the topology is
+// declared, and the broker asked about itself and its queues. It neither publishes,
+// which the broker may block, nor consumes. All who ask use it at the same time.
 type controlConn struct {
+	shared  *sharedConn
 	looking chan struct{} // capacity 1: whoever has put something in may set conn
 	conn    *connection   // nil when there is none
 
@@ -26,9 +28,20 @@ type controlConn struct {
 
 // ask runs f with the control connection, and returns when ctx ends. Then f goes
 // on, for DialTimeout at most, because others use the connection as well: what ends
-// a call of the client's is the end of its connection. A connection that turns out
-// to be dead is replaced once.
+// a call of the client's is the end of its connection.
 func ask[T any](ctx context.Context, t *Transport, f func(*connection) (T, error)) (T, error) {
+	return await(ctx, t, func() (value T, err error) {
+		err = t.control(t.connections.config.DialTimeout, func(conn *connection) (err error) {
+			value, err = f(conn)
+			return err
+		})
+		return value, err
+	})
+}
+
+// await runs f, which uses the control connection, and returns when ctx ends. Then f
+// goes on, and Close waits for it.
+func await[T any](ctx context.Context, t *Transport, f func() (T, error)) (T, error) {
 	type answer struct {
 		value T
 		err   error
@@ -40,12 +53,8 @@ func ask[T any](ctx context.Context, t *Transport, f func(*connection) (T, error
 	answers := make(chan answer, 1)
 	go func() {
 		defer t.controlConn.asking.Done()
-		var a answer
-		a.err = t.control(func(conn *connection) (err error) {
-			a.value, err = f(conn)
-			return err
-		})
-		answers <- a
+		value, err := f()
+		answers <- answer{value, err}
 	}()
 	select {
 	case a := <-answers:
@@ -54,20 +63,23 @@ func ask[T any](ctx context.Context, t *Transport, f func(*connection) (T, error
 		}
 		return a.value, nil
 	case <-ctx.Done():
-		if fault := t.dialer.fault.Load(); fault != nil {
+		if fault := t.connections.dialer.fault.Load(); fault != nil {
 			return none, fmt.Errorf("%w: %w", ctx.Err(), fault)
 		}
 		return none, ctx.Err()
 	}
 }
 
-// control runs f with the control connection.
-func (t *Transport) control(f func(*connection) error) error {
+// control runs f with the control connection. One that turns out to be dead is
+// replaced once.
+func (t *Transport) control(timeout time.Duration, f func(*connection) error) error {
 	for first := true; ; first = false {
-		conn, reused, err := t.controlConn.get(t.life, t.dialer)
+		conn, reused, err := t.controlConn.get(t.life)
 		if err == nil {
-			err = conn.within(t.life, t.config.DialTimeout, func() error { return f(conn) })
+			err = conn.within(t.life, timeout, func() error { return f(conn) })
 		}
+		var named *TopologyError
+		var unreachable *ConnectError
 		switch {
 		case err == nil:
 			return nil
@@ -75,17 +87,15 @@ func (t *Transport) control(f func(*connection) error) error {
 			return delivery.ErrClosed
 		case first && reused && conn.amqp.IsClosed():
 			continue
-		}
-		var fault *TopologyError
-		if errors.As(err, &fault) {
+		case errors.As(err, &named), errors.As(err, &unreachable):
 			return err
 		}
-		return &ConnectError{Address: t.dialer.address, Permanent: permanent(err), Cause: err}
+		return &ConnectError{Address: conn.address, Permanent: permanent(err), Cause: err}
 	}
 }
 
 // get returns the connection, and whether it was there before.
-func (c *controlConn) get(ctx context.Context, d *dialer) (conn *connection, reused bool, err error) {
+func (c *controlConn) get(ctx context.Context) (conn *connection, reused bool, err error) {
 	select {
 	case c.looking <- struct{}{}:
 		defer func() { <-c.looking }()
@@ -96,11 +106,15 @@ func (c *controlConn) get(ctx context.Context, d *dialer) (conn *connection, reu
 		return c.conn, true, nil
 	}
 	if c.conn != nil {
-		c.conn.close()
+		c.conn.leave()
 		c.conn = nil
 	}
-	c.conn, err = d.dial(ctx, "control")
-	return c.conn, false, err
+	conn, fault := c.shared.joinOnce(ctx)
+	if fault != nil {
+		return nil, false, fault
+	}
+	c.conn = conn
+	return conn, false, nil
 }
 
 // enter counts one who asks. It returns false when the connection is closed for
@@ -122,7 +136,7 @@ func (c *controlConn) close() {
 	c.mu.Unlock()
 	c.asking.Wait()
 	if c.conn != nil {
-		c.conn.close()
+		c.conn.leave()
 	}
 }
 
@@ -181,7 +195,7 @@ func (t *Transport) logUnroutable(queues []string, counts []int, faults []error)
 		}
 		count := int64(counts[i])
 		if before := t.unroutable[i].Swap(count); count > 0 && before != count {
-			t.config.Logger.Warn("rabbitmq_unroutable", "queue", queue, "messages", count)
+			t.config.Logger.Warn("unroutable messages found", "queue", queue, "messages", count)
 		}
 	}
 }

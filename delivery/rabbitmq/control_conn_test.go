@@ -23,16 +23,13 @@ func TestDepthTakesFewRoundTrips(t *testing.T) {
 	c.URL = n.url
 	transport := open(t, c)
 	awaitConns(t, transport)
-	before := n.connected()
+	before := n.mostRounds(0) // of the connection that declares, which had most of them
 	_, err := transport.Depth(context.Background())
 	require.NoError(t, err)
-	first := n.mostRounds(before)
-	_, err = transport.Depth(context.Background())
-	require.NoError(t, err)
-	second := n.mostRounds(before) - first
-	t.Log("round trips for 64 queues:", first, "with those to connect, then", second)
-	assert.LessOrEqual(t, second, 8)
-	assert.Less(t, second, first)
+	rounds := n.mostRounds(0) - before
+	t.Log("round trips for 64 queues:", rounds)
+	assert.Positive(t, rounds)
+	assert.LessOrEqual(t, rounds, 8)
 }
 
 // A broker that answers no questions about queues is alive.

@@ -38,32 +38,30 @@ const (
 
 // establish declares or checks the topology over c. A fault of the topology is a
 // *TopologyError; a lost connection has its own error.
-func (t *declaredTopology) establish(ctx context.Context, c *connection, timeout time.Duration) error {
-	return c.within(ctx, timeout, func() error {
-		var err error
-		for _, requests := range t.requests(t.passive) {
-			if t.oneByOne {
-				err = c.makeEach(requests, 1)
-			} else {
-				err = c.makeAll(requests)
-			}
-			if err != nil {
-				break
-			}
+func (t *declaredTopology) establish(c *connection) error {
+	var err error
+	for _, requests := range t.requests(t.passive) {
+		if t.oneByOne {
+			err = c.makeEach(requests, 1)
+		} else {
+			err = c.makeAll(requests)
 		}
-		var reply *amqp.Error
-		t.oneByOne = c.amqp.IsClosed() && errors.As(err, &reply) && reply.Server
-		return err
-	})
+		if err != nil {
+			break
+		}
+	}
+	var reply *amqp.Error
+	t.oneByOne = c.amqp.IsClosed() && errors.As(err, &reply) && reply.Server
+	return err
 }
 
 // expire has the next renew look at the broker again.
 func (t *declaredTopology) expire() { t.expired.Store(true) }
 
-// renew declares the topology again if it has expired. Where that can't be done,
-// it finds out which exchanges are missing. Only a lost connection is an error,
-// and ctx's end.
-func (t *declaredTopology) renew(ctx context.Context, c *connection) (err error) {
+// renew declares the topology again if it has expired, over the connection that over
+// provides. Where that can't be done, it finds out which exchanges are missing. After an
+// error it stays expired.
+func (t *declaredTopology) renew(ctx context.Context, over func(func(*connection) error) error) error {
 	select {
 	case t.renewing <- struct{}{}:
 		defer func() { <-t.renewing }()
@@ -73,26 +71,20 @@ func (t *declaredTopology) renew(ctx context.Context, c *connection) (err error)
 	if !t.expired.Swap(false) { // what expires from now on is for the next renew
 		return nil
 	}
-	defer func() {
-		if err != nil {
-			t.expired.Store(true)
+	err := over(func(c *connection) error {
+		if !t.passive {
+			err := t.establish(c)
+			var fault *TopologyError
+			switch {
+			case err == nil:
+				t.missing.Store(nil)
+				return nil
+			case errors.As(err, &fault) && permanent(err):
+				t.logger.Error("topology not declared", "error", err)
+			default:
+				return err
+			}
 		}
-	}()
-	defer c.within(ctx, renewTimeout, c.closeIdle) //nolint:errcheck // then the connection is lost, which is noticed
-	if !t.passive {
-		err := t.establish(ctx, c, renewTimeout)
-		var fault *TopologyError
-		switch {
-		case err == nil:
-			t.missing.Store(nil)
-			return nil
-		case errors.As(err, &fault) && permanent(err):
-			t.logger.Error("rabbitmq_topology", "error", err)
-		default:
-			return err
-		}
-	}
-	return c.within(ctx, renewTimeout, func() error {
 		missing, err := t.missingExchanges(c)
 		if err != nil {
 			return err
@@ -100,10 +92,14 @@ func (t *declaredTopology) renew(ctx context.Context, c *connection) (err error)
 		t.missing.Store(nil)
 		if missing != nil {
 			t.missing.Store(&missing)
-			t.logger.Error("rabbitmq_exchanges_missing", "exchanges", len(missing))
+			t.logger.Error("exchanges missing", "exchanges", len(missing))
 		}
 		return nil
 	})
+	if err != nil {
+		t.expire()
+	}
+	return err
 }
 
 // incomplete says whether any exchange is known not to exist.

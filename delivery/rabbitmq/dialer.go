@@ -3,7 +3,6 @@ package rabbitmq
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"net"
 	"strings"
 	"sync/atomic"
@@ -14,15 +13,25 @@ import (
 
 // dialer makes connections to one broker.
 type dialer struct {
-	config  Config
-	uri     amqp.URI
-	address string // host:port
+	config ConnectionsConfig
+	uri    amqp.URI
+	nodes  []string     // host:port, the URL's first
+	first  atomic.Int32 // index of the one that is tried first
 
 	// The state of the broker, as the last tries to connect have found it.
 	down  atomic.Bool
 	back  broadcast                    // it answers again
 	fault atomic.Pointer[ConnectError] // why it does not; nil when it does
 }
+
+// newDialer takes a config that is valid.
+func newDialer(config ConnectionsConfig) *dialer {
+	uri, _ := parseURL(config.URL) // it is valid
+	return &dialer{config: config, uri: uri, nodes: append([]string{address(uri)}, config.Nodes...)}
+}
+
+// address is the node that is tried next, as host:port.
+func (d *dialer) address() string { return d.nodes[d.first.Load()] }
 
 // wait waits for d, unless ctx ends or the broker answers again. awake is what
 // back.listen returned before the last try. The result says that the broker answers.
@@ -38,43 +47,33 @@ func (d *dialer) wait(ctx context.Context, delay time.Duration, awake <-chan str
 	return false
 }
 
-// connect dials until it succeeds or ctx ends. A permanent failure is returned
-// at once, unless the caller is patient: then it is tried again after the
-// longest delay. As soon as any connection succeeds after one that failed, all that
-// wait are tried again.
-func (d *dialer) connect(ctx context.Context, purpose string, delay *reconnectDelay, patient bool) (*connection, error) {
-	for {
-		awake := d.back.listen()
-		c, err := d.dial(ctx, purpose)
+// dial tries one node after the other, until one of them answers. The purpose is shown
+// in the broker's list of connections.
+func (d *dialer) dial(ctx context.Context, purpose string) (*connection, *ConnectError) {
+	var fault *ConnectError
+	for range d.nodes {
+		first := d.first.Load()
+		conn, err := d.dialNode(ctx, purpose, d.nodes[first])
 		if err == nil {
-			return c, nil
-		}
-		fault := &ConnectError{Address: d.address, Permanent: permanent(err), Cause: err}
-		d.fault.Store(fault)
-		if fault.Permanent && !patient {
-			return nil, fault
-		}
-		if ctx.Err() == nil {
-			wait := delay.next(fault.Permanent)
-			level := slog.LevelWarn
-			if fault.Permanent {
-				level = slog.LevelError
+			d.fault.Store(nil)
+			if d.down.Swap(false) {
+				d.back.notify()
 			}
-			d.config.Logger.Log(ctx, level, "rabbitmq_connect_failed", "purpose", purpose,
-				"address", d.address, "permanent", fault.Permanent, "retry_in", wait, "error", err)
-			if d.wait(ctx, wait, awake) {
-				delay.reset()
-			}
+			return conn, nil
 		}
-		if ctx.Err() != nil {
-			return nil, &ConnectError{Address: d.address, Permanent: fault.Permanent, Cause: err, Context: ctx.Err()}
+		fault = &ConnectError{Address: d.nodes[first], Permanent: permanent(err), Cause: err}
+		if fault.Permanent || ctx.Err() != nil {
+			break // it is not the node's
 		}
+		d.first.CompareAndSwap(first, (first+1)%int32(len(d.nodes))) //nolint:gosec // a list in a config is short
 	}
+	d.down.Store(true)
+	d.fault.Store(fault)
+	return nil, fault
 }
 
-// dial connects once, within DialTimeout and ctx. The purpose is shown in the
-// broker's list of connections.
-func (d *dialer) dial(ctx context.Context, purpose string) (*connection, error) {
+// dialNode connects once, within DialTimeout and ctx.
+func (d *dialer) dialNode(ctx context.Context, purpose, node string) (*connection, error) {
 	ctx, cancel := context.WithTimeout(ctx, d.config.DialTimeout)
 	defer cancel()
 	// The client's dial knows no context. When ctx ends, the TCP connection is
@@ -86,7 +85,7 @@ func (d *dialer) dial(ctx context.Context, purpose string) (*connection, error) 
 		}
 	}
 	stop := context.AfterFunc(ctx, kill)
-	conn, err := amqp.DialConfig(d.config.URL, d.clientConfig(purpose, func(network, addr string) (net.Conn, error) {
+	conn, err := amqp.DialConfig(withAddress(d.config.URL, node), d.clientConfig(purpose, func(network, addr string) (net.Conn, error) {
 		c, err := d.dialTCP(ctx, network, addr)
 		if err != nil {
 			return nil, err
@@ -98,24 +97,19 @@ func (d *dialer) dial(ctx context.Context, purpose string) (*connection, error) 
 		return c, nil
 	}))
 	if !stop() && err == nil {
-		err = ctx.Err()
+		err = context.Cause(ctx)
 	}
 	if err != nil {
-		d.down.Store(true)
 		kill()
 		if deadline, _ := ctx.Deadline(); !time.Now().Before(deadline) {
 			<-ctx.Done() // the socket's own timer may have been the first
 		}
 		if ctx.Err() != nil && !permanent(err) {
-			err = fmt.Errorf("%w: %w", ctx.Err(), err)
+			err = fmt.Errorf("%w: %w", context.Cause(ctx), err)
 		}
 		return nil, err
 	}
-	d.fault.Store(nil)
-	if d.down.Swap(false) {
-		d.back.notify()
-	}
-	return newConnection(conn, tcp.Load()), nil
+	return newConnection(conn, tcp.Load(), node), nil
 }
 
 func (d *dialer) dialTCP(ctx context.Context, network, addr string) (*tcpConn, error) {
@@ -128,7 +122,7 @@ func (d *dialer) dialTCP(ctx context.Context, network, addr string) (*tcpConn, e
 
 func (d *dialer) clientConfig(purpose string, dial func(network, addr string) (net.Conn, error)) amqp.Config {
 	properties := amqp.NewConnectionProperties()
-	properties.SetClientConnectionName("barid " + d.config.Name + " " + purpose)
+	properties.SetClientConnectionName(strings.Join(strings.Fields("barid "+d.config.Name+" "+purpose), " "))
 	config := amqp.Config{
 		SASL:       d.logins(properties),
 		Heartbeat:  d.config.Heartbeat,

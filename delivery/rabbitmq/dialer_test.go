@@ -65,21 +65,20 @@ func TestConnectionWakesItsSiblings(t *testing.T) {
 	t.Parallel()
 	network := newNetwork(t, shared.AMQP(t))
 	network.down.Store(true)
-	c := config(t, network.url)
 	failed := make(chan struct{}, 10)
-	c.Logger = slog.New(slog.NewTextHandler(signalWriter{text: "rabbitmq_connect_failed", seen: failed}, nil))
-	c = c.withDefaults()
-	uri, err := parseURL(c.URL)
+	connections, err := NewConnections(ConnectionsConfig{
+		URL: network.url, PublishConnections: 3,
+		Logger: slog.New(slog.NewTextHandler(signalWriter{text: "broker connect failed", seen: failed}, nil)),
+	})
 	require.NoError(t, err)
-	d := &dialer{config: c, uri: uri, address: address(uri)}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	made := make(chan *connection)
-	for range 3 {
+	for i := range 3 {
 		go func() {
 			delay := newReconnectDelay(time.Hour)
 			delay.failures = 20
-			conn, err := d.connect(ctx, "consume", delay, true)
+			conn, err := connections.publish[i].join(ctx, delay, true)
 			assert.NoError(t, err)
 			made <- conn
 		}()
@@ -88,15 +87,15 @@ func TestConnectionWakesItsSiblings(t *testing.T) {
 		<-failed
 	}
 	network.down.Store(false)
-	conn, err := d.dial(ctx, "publish")
-	require.NoError(t, err)
-	conn.close()
+	conn, fault := connections.control.joinOnce(ctx)
+	require.Nil(t, fault)
+	conn.leave()
 	for range 3 {
 		if conn := <-made; conn != nil {
-			conn.close()
+			conn.leave()
 		}
 	}
-	assert.Nil(t, d.fault.Load())
+	assert.Nil(t, connections.dialer.fault.Load())
 }
 
 func TestOpenGivesUpInTime(t *testing.T) {

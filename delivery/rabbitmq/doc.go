@@ -37,17 +37,27 @@
 // unacked messages, and to no loss.
 //
 // A broker that is short of memory or disk blocks publishers: Send waits, and
-// fails with delivery.ErrBlocked at its deadline. Subscriptions, Ping and Depth
-// have connections of their own and go on.
+// fails with delivery.ErrBlocked at its deadline. Consuming, Ping and Depth have other
+// connections and go on.
 //
 // Only the channel that a delivery.Incoming came by can settle it. After a
 // reconnect, Ack and Nack of an older one return delivery.ErrStale and do nothing. A
 // consumer does not begin with an older one (delivery.StaleTeller).
 //
+// # Connections
+//
+// A transport has three connections: one publishes, one consumes, with a channel for
+// each queue of each subscription, and one declares the topology and asks the broker.
+// Transports of one process can share theirs:
+//
+//	connections, err := rabbitmq.NewConnections(rabbitmq.ConnectionsConfig{URL: url})
+//	sms, err := rabbitmq.Open(ctx, rabbitmq.Config{Connections: connections, Name: "sms"})
+//	mail, err := rabbitmq.Open(ctx, rabbitmq.Config{Connections: connections, Name: "mail"})
+//
 // # Publishing
 //
-// A few connections publish (Config.PublishConnections). The next one is used when
-// the one before has half of its window unconfirmed. The goroutines that call Send
+// Where more than one connection publishes (PublishConnections), the next one is used
+// when the one before has half of its window unconfirmed. The goroutines that call Send
 // write by themselves, one after another, and each awaits the confirms of its own
 // messages. So callers share the window, and none waits for another's round trip.
 // Writes are buffered, and a goroutine of each connection sends them: several
@@ -55,19 +65,18 @@
 //
 // # Consuming
 //
-// A subscription has one connection, with a channel for each queue, and each
-// channel has a prefetch of its own. Acks wait for some milliseconds at most, so
+// Each queue's channel has a prefetch of its own. Acks wait for some milliseconds at most, so
 // that one frame can ack many messages. A message that its handler is slow with
 // does not hold up the acks of those after it.
 //
 // # Delays
 //
 // Delays pass in the broker, in the delay ladder: a row of queues that each hold
-// messages for a fixed time, see Quorum. All names of a virtual host share it. It needs no plugin, and neither a
-// redelivery nor a lost consumer disturbs it. When a node crashes, what was on its
-// way between two of these queues may come three minutes late: so long the broker
-// waits for its own confirm (dead_letter_worker_publisher_confirm_timeout in
-// advanced.config, 180 s by default).
+// messages for a fixed time, see Quorum. All names of a virtual host share it. It needs
+// no plugin, and neither a redelivery nor a lost consumer disturbs it. When a node
+// crashes, what was on its way between two of these queues may come three minutes late:
+// so long the broker waits for its own confirm
+// (dead_letter_worker_publisher_confirm_timeout in advanced.config, 180 s by default).
 //
 // # Dead letters
 //
@@ -120,7 +129,7 @@
 //
 // Another number of shards sends nearly every recipient to another queue. What
 // waits in the old queues stays there, and is still fetched: Open looks for such
-// queues and logs each as rabbitmq_leftover_queue, and Depth counts them. So
+// queues and logs each as "leftover queue found", and Depth counts them. So
 // nothing is lost. One with other arguments than the topology's is logged as an error
 // and not fetched, because it may be somebody else's. But there is no order between a
 // recipient's messages in the old and in the new queue, nor while processes with
@@ -143,11 +152,12 @@
 //
 // # Logs
 //
-// Each event is logged with its name as the message: rabbitmq_connected,
-// rabbitmq_connect_failed, rabbitmq_disconnected, rabbitmq_blocked,
-// rabbitmq_topology, rabbitmq_exchanges_missing, rabbitmq_body_limit,
-// rabbitmq_delivery_missed, rabbitmq_leftover_queue, rabbitmq_collect_failed,
-// rabbitmq_unroutable.
+// An event's name is the message of its log line: "broker connected", "broker connect
+// failed", "broker connection lost", "broker channel lost", "publishing blocked" and
+// "unblocked", "topology not declared", "exchanges missing", "body limit learned",
+// "delivery missed", "leftover queue found", "dead letters not collected",
+// "unroutable messages found". The attribute purpose says what a connection or channel
+// is for: publish, consume or control.
 //
 // # Limits
 //

@@ -178,15 +178,17 @@ func negotiated(t *testing.T, broker *servers.RabbitMQ) {
 		_, err := broker.Ctl(ctx, "eval", "application:set_env(rabbit, frame_max, "+bytes+").")
 		require.NoError(t, err)
 	}
-	frames("4096")
-	defer frames("131072")
 	c := light(t, broker.URL()+"?channel_max=3")
 	_, err := Open(ctx, c)
 	require.ErrorIs(t, err, ErrConfig)
 	require.ErrorContains(t, err, "channel_max of the broker or the URL is 3, want at least")
-	require.ErrorContains(t, err, "frame_max of the broker is 4096 bytes, want at least 8192")
-	_, err = transport.Subscribe(ctx, delivery.SubscribeConfig{})
-	require.ErrorIs(t, err, ErrConfig)
+	defer frames("131072")
+	if !transport.controlConn.conn.version.AtLeast(4, 1) { // which takes no less than 8192 itself
+		frames("4096")
+		_, err = transport.Subscribe(ctx, delivery.SubscribeConfig{})
+		require.ErrorIs(t, err, ErrConfig)
+		require.ErrorContains(t, err, "frame_max of the broker is 4096 bytes, want at least 8192")
+	}
 
 	// What fits in smaller frames goes on, over whichever connection.
 	frames("16384")

@@ -129,7 +129,7 @@ func (w signalWriter) Write(p []byte) (int, error) {
 // open opens a transport on the broker, which closes with the test.
 func open(tb testing.TB, config Config) *Transport {
 	tb.Helper()
-	if config.MaxReconnectDelay == 0 {
+	if config.MaxReconnectDelay == 0 && config.Connections == nil {
 		config.MaxReconnectDelay = time.Second
 	}
 	if config.Logger == nil {

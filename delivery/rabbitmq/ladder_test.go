@@ -170,7 +170,7 @@ func TestDeletedNameBlocksNobody(t *testing.T) {
 	c := config(t, shared.AMQP(t))
 	c.Topology = withLadder(Quorum, c.Name+".ladder.")
 	warned := make(chan struct{}, 1)
-	c.Logger = slog.New(slog.NewTextHandler(signalWriter{"rabbitmq_unroutable", warned}, nil))
+	c.Logger = slog.New(slog.NewTextHandler(signalWriter{"unroutable messages found", warned}, nil))
 	gone := open(t, c)
 	other := c
 	other.Name = servers.Unique(t)

@@ -2,6 +2,7 @@ package rabbitmq
 
 import (
 	"context"
+	"errors"
 	"sync/atomic"
 	"time"
 
@@ -48,16 +49,22 @@ func (m *mender) await(ctx, life context.Context, round int64) error {
 	}
 }
 
-// renew declares the topology again if it has expired, or if there is a need.
-func (t *Transport) renew(ctx context.Context, conn *connection, needed bool) error {
+// renew declares the topology again if it has expired, or if there is a need. What can't
+// be declared now stays expired.
+func (t *Transport) renew(ctx context.Context, needed bool) {
 	if needed {
 		t.topology.expire()
 	}
 	needed = needed || t.topology.expired.Load()
-	err := t.topology.renew(ctx, conn)
-	if err == nil && needed {
+	_, err := await(ctx, t, func() (none struct{}, err error) {
+		return none, t.topology.renew(t.life, func(f func(*connection) error) error { return t.control(renewTimeout, f) })
+	})
+	switch {
+	case ctx.Err() != nil, errors.Is(err, delivery.ErrClosed):
+	case err != nil:
+		t.config.Logger.Warn("topology not declared", "error", err)
+	case needed:
 		t.mender.rounds.Add(1)
 		t.mender.renewed.notify()
 	}
-	return err
 }

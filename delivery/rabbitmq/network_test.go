@@ -56,6 +56,17 @@ func (n *network) mostRounds(from int) int {
 	return slices.Max(n.rounds[from:])
 }
 
+// allRounds is how many rounds there were of all connections from the given one on, as if
+// each had waited for the others.
+func (n *network) allRounds(from int) (sum int) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, rounds := range n.rounds[from:] {
+		sum += rounds
+	}
+	return sum
+}
+
 // connected is how many connections there have been.
 func (n *network) connected() int {
 	n.mu.Lock()

@@ -63,7 +63,9 @@ func (c *publishChannel) publish(route Route, p *amqp.Publishing) (confirm *amqp
 	confirm, err := c.amqp.PublishWithDeferredConfirm(route.Exchange, route.Key, true, false, *p)
 	if err != nil {
 		c.failed.Store(true)
-		c.conn.tcp.kill()
+		if !c.amqp.IsClosed() { // by the broker, which leaves the connection to others
+			c.conn.tcp.kill()
+		}
 	}
 	return confirm, err == nil
 }

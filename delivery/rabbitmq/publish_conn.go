@@ -2,7 +2,6 @@ package rabbitmq
 
 import (
 	"context"
-	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,36 +15,35 @@ import (
 // missingExchangeRecheck is how often a missing exchange is looked for again.
 const missingExchangeRecheck = 5 * time.Second
 
-// publishConn keeps one connection for publishing open, with a channel that its
-// messages share, and, when it is needed, a second one for a single message at a
-// time. Each time that one of these is made, it is offered.
+// publishConn keeps to one connection for publishing, with a channel that the
+// transport's messages share, and, when it is needed, a second one for a single message
+// at a time. Each time that one of these is made, it is offered.
 type publishConn struct {
-	number  int                            // in the log
+	shared  *sharedConn                    // the connection, which other transports may use as well
 	channel atomic.Pointer[publishChannel] // nil while there is none
 	alone   atomic.Pointer[publishChannel] // nil while there is none
 	wanted  chan struct{}                  // capacity 1: somebody waits for alone
 	missing chan int64                     // capacity 1: the topology is to be renewed, unless it has been since that round
 }
 
-func newPublishConn(number int) *publishConn {
-	return &publishConn{number: number, wanted: make(chan struct{}, 1), missing: make(chan int64, 1)}
+func newPublishConn(shared *sharedConn) *publishConn {
+	return &publishConn{shared: shared, wanted: make(chan struct{}, 1), missing: make(chan int64, 1)}
 }
 
-// run keeps the connection open until ctx ends. It begins with conn, unless that
-// is nil.
+// run keeps to a connection until ctx ends. It begins with conn, unless that is nil.
 func (p *publishConn) run(ctx context.Context, t *Transport, conn *connection) {
-	delay := newReconnectDelay(t.config.MaxReconnectDelay)
+	delay := newReconnectDelay(t.connections.config.MaxReconnectDelay)
 	for {
 		if conn == nil {
 			var err error
-			if conn, err = t.dialer.connect(ctx, "publish", delay, true); err != nil {
+			if conn, err = p.shared.join(ctx, delay, true); err != nil {
 				return
 			}
 		}
 		opened := time.Now()
 		cause := p.serve(ctx, t, conn)
-		awake := t.dialer.back.listen()
-		conn.close()
+		awake, lost := t.connections.dialer.back.listen(), conn.amqp.IsClosed()
+		conn.leave()
 		conn = nil
 		if ctx.Err() != nil {
 			return
@@ -54,8 +52,10 @@ func (p *publishConn) run(ctx context.Context, t *Transport, conn *connection) {
 		delay.endedAfter(opened)
 		wait := delay.next(isCode(cause, amqp.AccessRefused))
 		t.publishConns.fault.Store(&cause)
-		t.logLost(ctx, "publish", cause, wait)
-		if t.dialer.wait(ctx, wait, awake) {
+		if !lost {
+			t.logLost(ctx, "publish", cause, wait)
+		}
+		if t.connections.dialer.wait(ctx, wait, awake) {
 			delay.reset()
 		}
 	}
@@ -74,10 +74,18 @@ func (p *publishConn) serve(ctx context.Context, t *Transport, conn *connection)
 	var second sync.WaitGroup
 	defer second.Wait()
 	defer stop()
-	blocked := conn.amqp.NotifyBlocked(make(chan amqp.Blocking, 16))
-	second.Go(func() { p.watchBlocked(ctx, t, conn, blocked) })
 	second.Go(func() {
-		delay := newReconnectDelay(t.config.MaxReconnectDelay)
+		for ctx.Err() == nil {
+			changed := conn.changed.listen()
+			t.publishConns.changed.notify()
+			select {
+			case <-changed:
+			case <-ctx.Done():
+			}
+		}
+	})
+	second.Go(func() {
+		delay := newReconnectDelay(t.connections.config.MaxReconnectDelay)
 		for {
 			select {
 			case <-p.wanted:
@@ -91,32 +99,6 @@ func (p *publishConn) serve(ctx context.Context, t *Transport, conn *connection)
 		}
 	})
 	return shared.keep(ctx, conn)
-}
-
-// watchBlocked keeps an eye on whether the broker takes messages over conn.
-func (p *publishConn) watchBlocked(ctx context.Context, t *Transport, conn *connection, blocked <-chan amqp.Blocking) {
-	for {
-		select {
-		case blocking, ok := <-blocked:
-			if !ok {
-				return
-			}
-			conn.blocked.Store(blocking.Active)
-			t.publishConns.changed.notify()
-			p.logBlocked(ctx, t, blocking)
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
-func (p *publishConn) logBlocked(ctx context.Context, t *Transport, blocking amqp.Blocking) {
-	level := slog.LevelInfo
-	if blocking.Active {
-		level = slog.LevelWarn
-	}
-	t.config.Logger.Log(ctx, level, "rabbitmq_blocked",
-		"connection", p.number, "blocked", blocking.Active, "reason", blocking.Reason)
 }
 
 // wantAlone asks for the channel for single messages.

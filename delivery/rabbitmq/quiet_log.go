@@ -41,9 +41,12 @@ type knownError struct {
 	hidden int64
 }
 
-// newQuietLogger keeps quiet about errors that come again within some multiple of the
-// longest delay between two tries.
-func newQuietLogger(logger *slog.Logger, longest time.Duration) *slog.Logger {
+// quietLogger keeps quiet about errors that come again within some multiple of the
+// longest delay between two tries. Nil discards everything.
+func quietLogger(logger *slog.Logger, longest time.Duration) *slog.Logger {
+	if logger == nil {
+		return slog.New(slog.DiscardHandler)
+	}
 	known := &knownErrors{forget: firstQuiet + 2*longest, errors: make(map[string]*knownError)}
 	return slog.New(quietHandler{logger.Handler(), known})
 }

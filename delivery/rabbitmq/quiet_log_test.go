@@ -18,12 +18,12 @@ import (
 func TestErrorsThatStayAreLoggedAtDoublingIntervals(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var text bytes.Buffer
-		logger := newQuietLogger(slog.New(slog.NewTextHandler(&text, nil)), time.Second).With("service", "x")
+		logger := quietLogger(slog.New(slog.NewTextHandler(&text, nil)), time.Second).With("service", "x")
 		lines := func() int { return strings.Count(text.String(), "\n") }
 		fail := func(seconds int) {
 			for i := range 10 * seconds {
 				for connection := range 10 {
-					logger.Error("rabbitmq_disconnected", "purpose", fmt.Sprint("consume ", connection), "retry_in", i, "error", errors.New("403"))
+					logger.Error("broker channel lost", "purpose", fmt.Sprint("consume ", connection), "retry_in", i, "error", errors.New("403"))
 				}
 				<-time.After(100 * time.Millisecond)
 			}
@@ -32,9 +32,9 @@ func TestErrorsThatStayAreLoggedAtDoublingIntervals(t *testing.T) {
 		assert.Equal(t, 5, lines(), "at 0, 10, 30, 70 and 150 s")
 		assert.Contains(t, text.String(), "repeated=999")
 		text.Reset()
-		logger.Error("rabbitmq_disconnected", "error", errors.New("404"))
-		logger.Warn("rabbitmq_disconnected", "error", errors.New("404"))
-		logger.Warn("rabbitmq_disconnected", "error", errors.New("404"))
+		logger.Error("broker channel lost", "error", errors.New("404"))
+		logger.Warn("broker channel lost", "error", errors.New("404"))
+		logger.Warn("broker channel lost", "error", errors.New("404"))
 		assert.Equal(t, 3, lines(), "others are not held back")
 		<-time.After(20 * time.Second)
 		text.Reset()

@@ -319,7 +319,7 @@ func (t *Transport) learnLimit(cause error) bool {
 	if !ok || int64(limit) >= t.maxBody.Load() {
 		return false
 	}
-	t.config.Logger.Warn("rabbitmq_body_limit", "bytes", limit)
+	t.config.Logger.Warn("body limit learned", "bytes", limit)
 	t.maxBody.Store(int64(limit))
 	return true
 }
@@ -344,7 +344,7 @@ func (s *send) fail(index int, err error) {
 
 // publishFault is the last known reason why nothing can be published, or nil.
 func (t *Transport) publishFault() error {
-	if fault := t.dialer.fault.Load(); fault != nil {
+	if fault := t.connections.dialer.fault.Load(); fault != nil {
 		return fault
 	}
 	if fault := t.publishConns.fault.Load(); fault != nil {

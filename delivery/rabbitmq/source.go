@@ -166,9 +166,9 @@ func existing(conn *connection, candidates []leftover, logger *slog.Logger) (fou
 				queue: c.queue.Name, label: "leftover", levels: c.levels, leftover: true,
 				single: c.queue.Arguments[singleActive] == true,
 			})
-			logger.Warn("rabbitmq_leftover_queue", "queue", c.queue.Name, "messages", waiting[i])
+			logger.Warn("leftover queue found", "queue", c.queue.Name, "messages", waiting[i])
 		default:
-			logger.Error("rabbitmq_leftover_queue", "queue", c.queue.Name, "messages", waiting[i], "error", different[i])
+			logger.Error("leftover queue found", "queue", c.queue.Name, "messages", waiting[i], "error", different[i])
 		}
 	}
 	return found, nil

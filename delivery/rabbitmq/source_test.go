@@ -121,7 +121,7 @@ func TestForeignQueueIsNoShard(t *testing.T) {
 		publish(t, channel, Route{Key: foreign}, amqp.Publishing{Body: []byte("not ours")})
 	})
 	logged := make(chan struct{}, 1)
-	c.Logger = slog.New(slog.NewTextHandler(signalWriter{"level=ERROR msg=rabbitmq_leftover_queue queue=" + foreign + " messages=1", logged}, nil))
+	c.Logger = slog.New(slog.NewTextHandler(signalWriter{"level=ERROR msg=\"leftover queue found\" queue=" + foreign + " messages=1", logged}, nil))
 	transport := open(t, c)
 	<-logged
 	assert.Len(t, transport.sources, 4)

@@ -122,7 +122,7 @@ func (s *subscription) open(ctx context.Context) (conn *connection, channels []*
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	defer context.AfterFunc(t.life, stop)()
-	conn, err = t.connect(ctx, "consume", func(conn *connection) (err error) {
+	conn, err = t.connect(ctx, t.connections.consume, func(conn *connection) (err error) {
 		channels, err = s.openChannels(ctx, conn)
 		if isCode(err, amqp.NotFound) && !t.topology.passive {
 			// The queue was there when the transport was opened.
@@ -138,7 +138,7 @@ func (s *subscription) open(ctx context.Context) (conn *connection, channels []*
 // that is gone has nil. It opens those of a level together, the highest level first, so
 // that what is urgent comes first.
 func (s *subscription) openChannels(ctx context.Context, conn *connection) ([]*consumerChannel, error) {
-	if err := conn.checkNegotiated(len(s.sources) + conn.width()); err != nil { // what declares again has as many
+	if err := conn.checkNegotiated(len(s.sources)); err != nil {
 		return nil, err
 	}
 	channels := make([]*consumerChannel, len(s.sources))
@@ -168,41 +168,48 @@ func (s *subscription) openChannels(ctx context.Context, conn *connection) ([]*c
 
 // reopen opens a channel after an outage, which may have cost the queue.
 func (s *subscription) reopen(ctx context.Context, conn *connection, source *source) (*consumerChannel, error) {
-	if err := s.transport.renew(ctx, conn, false); err != nil {
-		return nil, err
-	}
-	var c *consumerChannel
-	err := conn.within(ctx, s.transport.config.DialTimeout, func() (err error) {
-		c, err = s.openChannel(conn, source, s.pausing.wanted())
-		return err
+	s.transport.renew(ctx, false)
+	return askQueue(ctx, conn, s.transport.connections.config.DialTimeout, func() (*consumerChannel, error) {
+		return s.openChannel(conn, source, s.pausing.wanted())
+	}, func(c *consumerChannel) {
+		c.markStale()
+		c.amqp.Close() //nolint:errcheck // it is closed
 	})
-	return c, err
 }
 
-// run keeps a connection with a channel for each source until ctx ends.
+// run keeps to a connection, with a channel for each source, until ctx ends.
 func (s *subscription) run(ctx context.Context, conn *connection, channels []*consumerChannel) {
 	defer close(s.ended)
 	t := s.transport
-	delay := newReconnectDelay(t.config.MaxReconnectDelay)
+	delay := newReconnectDelay(t.connections.config.MaxReconnectDelay)
 	for {
 		if conn == nil {
 			var err error
-			if conn, err = t.dialer.connect(ctx, "consume", delay, true); err != nil {
+			if conn, err = t.connections.consume.join(ctx, delay, true); err != nil {
 				return
 			}
 		}
 		opened := time.Now()
-		t.config.Logger.Info("rabbitmq_connected", "purpose", "consume", "address", t.dialer.address)
+		using, stopUsing := context.WithCancelCause(ctx)
 		var serving sync.WaitGroup
 		for i := range s.sources {
 			c := channels[i]
-			serving.Go(func() { s.serve(ctx, conn, &s.sources[i], c) })
+			serving.Go(func() {
+				if err := s.serve(using, conn, &s.sources[i], c); errors.Is(err, errUnanswered) {
+					stopUsing(err)
+				}
+			})
 		}
 		clear(channels)
 		serving.Wait()
-		awake := t.dialer.back.listen()
-		conn.close()
-		cause := conn.cause
+		cause := context.Cause(using)
+		stopUsing(nil)
+		awake := t.connections.dialer.back.listen()
+		if conn.amqp.IsClosed() {
+			<-conn.gone
+			cause = conn.cause
+		}
+		conn.leave()
 		conn = nil
 		if ctx.Err() != nil {
 			return
@@ -210,25 +217,28 @@ func (s *subscription) run(ctx context.Context, conn *connection, channels []*co
 		t.topology.expire()
 		delay.endedAfter(opened)
 		wait := delay.next(permanent(cause))
-		t.logLost(ctx, "consume", cause, wait)
-		if t.dialer.wait(ctx, wait, awake) {
+		if errors.Is(cause, errUnanswered) {
+			t.logLost(ctx, "consume", cause, wait)
+		}
+		if t.connections.dialer.wait(ctx, wait, awake) {
 			delay.reset()
 		}
 	}
 }
 
-// serve keeps a channel for the source over conn, until the connection is gone or
-// ctx ends. It begins with c, unless that is nil. A leftover that is gone is not
-// waited for.
-func (s *subscription) serve(ctx context.Context, conn *connection, source *source, c *consumerChannel) {
+// serve keeps a channel for the source over conn, until the connection is gone, the
+// queue does not answer or ctx ends, and returns the cause. It begins with c, unless
+// that is nil. A leftover that is gone is not waited for.
+func (s *subscription) serve(ctx context.Context, conn *connection, source *source, c *consumerChannel) error {
 	t := s.transport
-	delay := newReconnectDelay(t.config.MaxReconnectDelay)
+	delay := newReconnectDelay(t.connections.config.MaxReconnectDelay)
 	for {
 		opened := time.Now()
 		cause := s.follow(ctx, conn, source, c)
 		c = nil
-		if ctx.Err() != nil || conn.amqp.IsClosed() || source.leftover && isCode(cause, amqp.NotFound) {
-			return
+		if ctx.Err() != nil || conn.amqp.IsClosed() || errors.Is(cause, errUnanswered) ||
+			source.leftover && isCode(cause, amqp.NotFound) {
+			return cause
 		}
 		t.topology.expire()
 		delay.endedAfter(opened)

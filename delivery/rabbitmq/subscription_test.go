@@ -109,7 +109,7 @@ func TestLostConnectionRunsNothingTwice(t *testing.T) {
 	network := newNetwork(t, shared.AMQP(t))
 	c := light(t, network.url)
 	lost := make(chan struct{}, 1)
-	c.Logger = slog.New(slog.NewTextHandler(signalWriter{text: "purpose=consume address", seen: lost}, nil))
+	c.Logger = slog.New(slog.NewTextHandler(signalWriter{text: "purpose=consume connection", seen: lost}, nil))
 	transport := open(t, c)
 	batch := make([]delivery.Envelope, n)
 	for i := range batch {
@@ -125,7 +125,7 @@ func TestLostConnectionRunsNothingTwice(t *testing.T) {
 				return err == nil && depths[delivery.Normal].Messages == 0
 			}, time.Minute, 10*time.Millisecond)
 			for len(lost) > 0 {
-				<-lost // of rabbitmq_connected
+				<-lost // of broker connected
 			}
 			network.cut()
 			<-lost

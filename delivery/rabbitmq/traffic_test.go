@@ -108,7 +108,7 @@ func (tr *traffic) finish(breaks int) {
 	tr.t.Helper()
 	close(tr.stopping)
 	tr.sending.Wait()
-	most := breaks * (tr.transport.config.PublishConnections*tr.transport.config.Window + 4*trafficPrefetch)
+	most := breaks * (len(tr.transport.publishConns.all)*tr.transport.config.Window + 4*trafficPrefetch)
 	assert.Eventually(tr.t, func() bool { return tr.ledger.Report().Err(most) == nil }, time.Minute, 10*time.Millisecond)
 	report := tr.ledger.Report()
 	tr.t.Log(report)

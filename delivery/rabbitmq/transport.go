@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,11 +17,11 @@ import (
 // Transport is a delivery.Transport on RabbitMQ, made by Open. It is safe for
 // concurrent use.
 type Transport struct {
-	config   Config
-	dialer   *dialer
-	topology declaredTopology
-	levels   [4]Level // by priority, the lowest first, each with at least one shard
-	sources  []source // where messages are fetched
+	config      Config
+	connections *Connections
+	topology    declaredTopology
+	levels      [4]Level // by priority, the lowest first, each with at least one shard
+	sources     []source // where messages are fetched
 	// formerLadder are the queues of the delay ladder that the name had before it
 	// shared one with others, if they are still there.
 	formerLadder []string
@@ -68,17 +67,14 @@ const openTimeout = 30 * time.Second
 // permanent, it fails at once. The error is ErrConfig, a *ConnectError or a
 // *TopologyError, and never holds the password.
 //
-// It takes about a dozen round trips, however large the topology is. Beside
-// Config.DialTimeout, the declarations over one connection have 30 s.
+// It takes about a dozen round trips, however large the topology is, and fewer over
+// Connections that are there. Beside Config.DialTimeout, the declarations have 30 s.
 //
 // ctx bounds Open alone. End the Transport with Close.
 func Open(ctx context.Context, config Config) (*Transport, error) {
 	config = config.withDefaults()
-	if err := config.validate(); err != nil {
-		return nil, err
-	}
-	uri, err := parseURL(config.URL)
-	if err != nil {
+	connections, err := config.connections()
+	if err := errors.Join(err, config.validate()); err != nil {
 		return nil, err
 	}
 	if _, ok := ctx.Deadline(); !ok {
@@ -86,38 +82,45 @@ func Open(ctx context.Context, config Config) (*Transport, error) {
 		ctx, cancel = context.WithTimeout(ctx, openTimeout)
 		defer cancel()
 	}
-	t := newTransport(config, uri)
-	conn, err := t.connect(ctx, "publish", func(conn *connection) error { return t.prepare(ctx, conn) })
+	t := newTransport(config, connections)
+	control, err := t.connect(ctx, connections.control, func(conn *connection) error {
+		return conn.within(ctx, topologyTimeout, func() error { return t.prepare(conn) })
+	})
 	if err != nil {
 		return nil, err
 	}
+	publish, err := connections.publish[0].join(ctx, newReconnectDelay(connections.config.MaxReconnectDelay), false)
+	if err != nil {
+		control.leave()
+		return nil, err
+	}
+	t.controlConn.conn = control
 	for _, level := range t.topology.Levels {
 		level.Shards = level.shards()
 		t.levels[level.Priority-delivery.Low] = level
 	}
 	t.life, t.end = context.WithCancel(context.Background())
-	for i := range config.PublishConnections {
-		p := newPublishConn(i)
+	for _, shared := range connections.publish {
+		p := newPublishConn(shared)
 		t.publishConns.all = append(t.publishConns.all, p)
-		first := conn
-		if i > 0 {
-			first = nil
-		}
+		first := publish
+		publish = nil
 		t.working.Go(func() { p.run(t.life, t, first) })
 	}
 	return t, nil
 }
 
-func newTransport(config Config, uri amqp.URI) *Transport {
+func newTransport(config Config, connections *Connections) *Transport {
+	config.Logger = quietLogger(config.Logger, connections.config.MaxReconnectDelay)
 	t := &Transport{
-		config: config,
-		dialer: &dialer{config: config, uri: uri, address: address(uri)},
+		config:      config,
+		connections: connections,
 		topology: declaredTopology{
 			passive:  config.Passive,
 			logger:   config.Logger,
 			renewing: make(chan struct{}, 1),
 		},
-		controlConn:   controlConn{looking: make(chan struct{}, 1)},
+		controlConn:   controlConn{shared: connections.control, looking: make(chan struct{}, 1)},
 		idle:          make(chan struct{}, 1),
 		subscriptions: make(map[*subscription]struct{}),
 	}
@@ -129,7 +132,7 @@ func newTransport(config Config, uri amqp.URI) *Transport {
 
 // prepare makes the topology for the broker at the other end of conn, declares or
 // checks it, and finds out where messages are to be fetched.
-func (t *Transport) prepare(ctx context.Context, conn *connection) error {
+func (t *Transport) prepare(conn *connection) error {
 	if err := conn.checkNegotiated(minChannels); err != nil {
 		return err
 	}
@@ -138,31 +141,28 @@ func (t *Transport) prepare(ctx context.Context, conn *connection) error {
 	if err := t.topology.validate(); err != nil {
 		return err
 	}
-	if err := t.topology.establish(ctx, conn, topologyTimeout); err != nil {
+	if err := t.topology.establish(conn); err != nil {
 		return err
 	}
 	t.sources = t.topology.sources()
-	return conn.within(ctx, topologyTimeout, func() (err error) {
-		if !t.config.Passive {
-			if t.formerLadder, err = formerLadder(conn, t.config.Name); err != nil {
-				return err
-			}
-			left, err := leftovers(conn, unsplit, t.config.Shards, t.config.Logger)
-			if err != nil {
-				return err
-			}
-			t.sources = append(t.sources, left...)
-		}
-		return conn.closeIdle()
-	})
+	if t.config.Passive {
+		return nil
+	}
+	var err error
+	if t.formerLadder, err = formerLadder(conn, t.config.Name); err != nil {
+		return err
+	}
+	left, err := leftovers(conn, unsplit, t.config.Shards, t.config.Logger)
+	t.sources = append(t.sources, left...)
+	return err
 }
 
-// connect makes a connection and prepares it. It does both again when the
-// connection is lost meanwhile.
-func (t *Transport) connect(ctx context.Context, purpose string, prepare func(*connection) error) (*connection, error) {
-	delay := newReconnectDelay(t.config.MaxReconnectDelay)
+// connect joins a connection and prepares what the transport needs there. It does both
+// again when the connection is lost meanwhile.
+func (t *Transport) connect(ctx context.Context, shared *sharedConn, prepare func(*connection) error) (*connection, error) {
+	delay := newReconnectDelay(t.connections.config.MaxReconnectDelay)
 	for {
-		conn, err := t.dialer.connect(ctx, purpose, delay, false)
+		conn, err := shared.join(ctx, delay, false)
 		if err != nil {
 			return nil, err
 		}
@@ -170,8 +170,8 @@ func (t *Transport) connect(ctx context.Context, purpose string, prepare func(*c
 		if err == nil {
 			return conn, nil
 		}
-		conn.close()
-		fault := &ConnectError{Address: t.dialer.address, Permanent: permanent(err), Cause: err}
+		conn.leave()
+		fault := &ConnectError{Address: conn.address, Permanent: permanent(err), Cause: err}
 		var named *TopologyError
 		if fault.Permanent && (errors.As(err, &named) || !t.topology.oneByOne) { // else the next try finds out which part it is
 			return nil, err
@@ -299,24 +299,14 @@ func (t *Transport) limits() limits {
 	return limits{headers: int(t.headers.Load()), body: int(t.maxBody.Load())}
 }
 
-// logConnected tells that a connection was made, and can be used.
-func (t *Transport) logConnected(ctx context.Context, purpose string, number int) {
-	t.config.Logger.LogAttrs(ctx, slog.LevelInfo, "rabbitmq_connected",
-		slog.String("purpose", purpose), slog.Int("connection", number), slog.String("address", t.dialer.address))
-}
-
-// logLost tells that a connection or channel was lost.
+// logLost tells that a channel was lost, or can't be had.
 func (t *Transport) logLost(ctx context.Context, purpose string, cause error, retryIn time.Duration) {
-	level := slog.LevelWarn
-	if permanent(cause) {
-		level = slog.LevelError
-	}
-	t.config.Logger.Log(ctx, level, "rabbitmq_disconnected", "purpose", purpose,
-		"address", t.dialer.address, "retry_in", retryIn, "error", cause)
+	t.config.Logger.Log(ctx, levelOf(cause), "broker channel lost", "purpose", purpose, "retry_in", retryIn, "error", cause)
 }
 
 // Close implements delivery.Transport. It ends all subscriptions, waits a few
-// seconds for the confirms of what was sent, and closes the connections.
+// seconds for the confirms of what was sent, and closes the connections, unless others
+// use them.
 func (t *Transport) Close() error {
 	if t == nil || t.life == nil {
 		return nil

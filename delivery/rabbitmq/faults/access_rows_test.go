@@ -35,7 +35,10 @@ func accessRows() []row {
 // what it finds is logged at doubling intervals.
 func (p *pipeline) checkNoHotLoop(begin time.Time) {
 	p.Helper()
-	lines := len(p.log.since(begin, "rabbitmq_connect_failed")) + len(p.log.since(begin, "rabbitmq_disconnected"))
+	lines := 0
+	for _, event := range []string{"broker connect failed", "broker connection lost", "broker channel lost"} {
+		lines += len(p.log.since(begin, event))
+	}
 	// The connections are lost once, and then there is one cause for each queue.
 	assert.LessOrEqual(p, lines, 2*(publishConnections+5), "a hot loop")
 	p.note("%d lines in %.0f s", lines, time.Since(begin).Seconds())

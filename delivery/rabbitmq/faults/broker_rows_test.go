@@ -114,7 +114,7 @@ func channelException(r *rowTest) {
 		require.ErrorIs(r, delayed("missing")[0], delivery.ErrUnroutable)
 		p.awaitMore(200)
 	}
-	assert.Positive(r, p.log.count("rabbitmq_exchanges_missing"))
+	assert.Positive(r, p.log.count("exchanges missing"))
 	assert.Equal(r, 3, p.refusedAs("unroutable"), "others were refused: %v", p.refused())
 	// A transport that may declare makes the exchange again.
 	p.publishThrough(p.transport)

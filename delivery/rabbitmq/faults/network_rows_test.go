@@ -144,7 +144,7 @@ func (p *pipeline) checkGivenUp(since time.Time) {
 	p.Helper()
 	defer p.body.Store(200)
 	p.within(stallHeartbeat, func() bool {
-		return len(p.log.since(since, "rabbitmq_disconnected", "purpose=publish")) >= publishConnections
+		return len(p.log.since(since, "broker connection lost", "purpose=publish")) >= publishConnections
 	}, "publishing connections are not given up")
 	took := time.Since(since)
 	assert.Less(p, took, stallHeartbeat/2, "given up by the heartbeat")

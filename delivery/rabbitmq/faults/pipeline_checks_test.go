@@ -2,7 +2,6 @@ package faults
 
 import (
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -111,10 +110,10 @@ func (p *pipeline) awaitUnchanged(number func() int, looks int, d time.Duration,
 	assert.Equal(p, last, number(), otherwise)
 }
 
-// disconnects is how often a connection was lost, for publishing, consuming, or
-// both.
+// disconnects is how often a connection or channel was lost, for publishing,
+// consuming, or both.
 func (p *pipeline) disconnects(purpose string) int {
-	return p.log.count("rabbitmq_disconnected", strings.TrimSpace("purpose="+purpose))
+	return p.log.count("broker connection lost", "purpose="+purpose) + p.log.count("broker channel lost", "purpose="+purpose)
 }
 
 // awaitEmpty waits until nothing is queued.

@@ -121,7 +121,7 @@ func queueDeleted(r *rowTest) {
 		p.awaitMore(300)
 	}
 	p.finish()
-	assert.GreaterOrEqual(r, p.log.count("rabbitmq_disconnected", "consume "+p.transportConfig.Name+".normal"), 2, "not logged")
+	assert.GreaterOrEqual(r, p.log.count("broker channel lost", "consume "+p.transportConfig.Name+".normal"), 2, "not logged")
 	assert.Zero(r, p.refusedAs("unroutable"), "messages unroutable meanwhile")
 }
 
@@ -215,14 +215,14 @@ func consumerTimeout(r *rowTest) {
 	}
 	p.publish(slow...)
 	p.eventually(func() bool {
-		return p.log.count("rabbitmq_disconnected", "consume "+p.transportConfig.Name+".urgent") > 0
+		return p.log.count("broker channel lost", "consume "+p.transportConfig.Name+".urgent") > 0
 	}, "the broker does not close the channel")
 	p.awaitMore(500)
 	p.finish()
 	for _, other := range []string{"high", "normal", "low"} {
-		assert.Zero(r, p.log.count("rabbitmq_disconnected", "consume "+p.transportConfig.Name+"."+other), "the consumer of %s was harmed", other)
+		assert.Zero(r, p.log.count("broker channel lost", "consume "+p.transportConfig.Name+"."+other), "the consumer of %s was harmed", other)
 	}
-	r.note("%d timeouts", p.log.count("rabbitmq_disconnected", "consume "+p.transportConfig.Name+".urgent"))
+	r.note("%d timeouts", p.log.count("broker channel lost", "consume "+p.transportConfig.Name+".urgent"))
 }
 
 func channelLimit(r *rowTest) {
