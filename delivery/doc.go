@@ -17,6 +17,9 @@
 //	                                                     |-- ok ------> delivered
 //	                                                     |-- failed --> retry now | retry later | dead letter
 //
+// JSON makes a Handler of a function that takes the decoded body, and NewJSONMessage
+// the message for it; Mux makes one Handler of several, by Message.Type.
+//
 // Package rabbitmq is a transport on RabbitMQ, package sqlstore a message store
 // on SQLite or PostgreSQL.
 //
