@@ -23,7 +23,8 @@ type Route struct {
 // Mux makes one Handler of several: each message goes to the Handler of its type, or
 // else to that of the longest beginning of it, or else to that of *. So the order of
 // routes does not matter. A message that has no route is a permanent failure, by an
-// *UnroutedError: it becomes a dead letter that can be replayed when there is one.
+// *UnroutedError: it becomes a dead letter that can be replayed when there is one. A
+// route for * that returns a retry.Later error has it wait instead.
 //
 // The error is ErrConfig and names every fault: no routes at all, a type that is
 // empty, too long for a message, repeated, or has a * before its end, and a Handler
