@@ -60,6 +60,10 @@
 // MaxHold at most: a longer wait is for OnHoldExceeded to decide, at once. If the
 // process dies before the ack, the message comes again at once, beside what waits.
 //
+// RetryWorker.Wake makes due now what waits in the store, for one recipient, of one type,
+// or all. What waits elsewhere can't be woken. So give the consumer a Store where a wait
+// of hours should end as soon as the phone is on again.
+//
 // # With a message store
 //
 // A Store keeps a Record of every message, so that it can be asked what became
