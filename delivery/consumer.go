@@ -49,7 +49,8 @@ type ConsumerConfig struct {
 	// recipient only. Several processes need a transport that gives all of a
 	// recipient's messages to one consumer at a time. Default: any order.
 	Ordered bool
-	// MaxHold is how long a failing message may hold up its recipient. A hold, also
+	// MaxHold is how long a message that fails, or that its handler puts off by
+	// retry.Later, may hold up its recipient. A hold, also
 	// one by a breaker of KeyBreakers, ends earlier when it is the oldest, and held
 	// messages with those in line behind them take more than half of Prefetch for
 	// longer than 0.2 s, because then they hold up other recipients, too. Default
@@ -73,7 +74,7 @@ type ConsumerConfig struct {
 	// parts of the same attempt. Default 2; negative means none.
 	ImmediateRetries int
 	// MaxRetryAfter bounds the wait that an error may ask for by retry.After or
-	// Retry-After. Default 1 h.
+	// Retry-After. It does not bound retry.Later. Default 1 h.
 	MaxRetryAfter time.Duration
 
 	// MaxCrashes is how often a message may be started without coming to an end,

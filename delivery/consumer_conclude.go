@@ -66,6 +66,7 @@ func (r *consumerRun) hold(ctx context.Context, m *inflight, p plan) {
 			return
 		}
 	}
+	p.log(ctx, r.config.Logger, m)
 	if !ordered {
 		// Otherwise the claim is needed when the hold has to end, and nobody else may
 		// go on with the message meanwhile.

@@ -162,13 +162,22 @@ func (c *crashes) giveUp(m *inflight, starts int) outcome {
 	}
 }
 
-// forgetStart is for a message that is given back in order, or does not run.
+// forgetStart is for a message that is given back in order, or does not run, or ran
+// without that counting. If it fails the start is still kept: one too many is counted,
+// unless it can be forgotten later on.
 func (m *inflight) forgetStart(ctx context.Context) {
-	if m.start == nil {
-		return
-	}
 	limited := within(context.WithoutCancel(ctx), time.Now(), settleTimeout)
 	defer limited.end()
-	_ = guarded(func() error { return m.start.Release(limited) }) // if that fails, one start too many is counted
+	_ = guarded(func() error { return m.releaseStart(limited) })
+}
+
+func (m *inflight) releaseStart(ctx context.Context) error {
+	if m.start == nil {
+		return nil
+	}
+	if err := m.start.Release(ctx); err != nil {
+		return err
+	}
 	m.start, m.starts = nil, 0
+	return nil
 }

@@ -15,6 +15,7 @@ import (
 type inflight struct {
 	incoming Incoming
 	envelope *Envelope // nil until decoded
+	came     int       // the attempt that it was sent for, from 0: more may have failed in hand
 	now      time.Time // as the clock was read last: that costs more than many a step
 
 	// What it holds while it runs.
@@ -77,16 +78,21 @@ func (m *inflight) priority() Priority { return m.incoming.Priority() }
 // attempt is the number of the attempt that runs or ran last, from 1.
 func (m *inflight) attempt() int { return m.envelope.Attempt + 1 }
 
-// release lets go of the claim, so that others need not wait for its lease. After
-// an error it is to be tried again before the message is claimed anew: until then
-// the lease goes on.
+// release lets go of the claim, so that others need not wait for its lease. Copies of
+// earlier attempts than the one that it was sent for stay stale. After an error it is to
+// be tried again before the message is claimed anew: until then the lease goes on.
 func (m *inflight) release(ctx context.Context) error {
 	if m.claim == nil {
 		return nil
 	}
 	limited := within(context.WithoutCancel(ctx), time.Now(), settleTimeout)
 	defer limited.end()
-	err := guarded(func() error { return m.claim.Release(limited) })
+	err := guarded(func() error {
+		if m.came > 0 {
+			return m.claim.Schedule(limited, m.came, 0)
+		}
+		return m.claim.Release(limited)
+	})
 	if err != nil && !errors.Is(err, idempotency.ErrLost) && !errors.Is(err, idempotency.ErrSettled) {
 		m.unsure = true
 		return err

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// HoldPolicy says what becomes of a failing message that has held up its
-// recipient for too long, see ConsumerConfig.MaxHold.
+// HoldPolicy says what becomes of a message that fails, or is put off, and has held up
+// its recipient for too long, or would: see ConsumerConfig.MaxHold.
 type HoldPolicy int
 
 // The policies.

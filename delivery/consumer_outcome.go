@@ -27,6 +27,7 @@ const (
 	outcomeFailed                         // an attempt failed, and there may be another after delay
 	outcomeGivenUp                        // there is to be no further attempt
 	outcomePostponed                      // no attempt was made, there is to be one after delay
+	outcomeLater                          // the handler does not want it before delay is over, which is no failure
 	outcomeSuspected                      // no attempt: it may end the process, which its next counts
 	outcomeBusy                           // no attempt: another copy is being handled, ask again after delay
 	outcomeBreakerOpen                    // no attempt: the consumer's breaker is open

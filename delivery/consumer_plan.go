@@ -1,6 +1,7 @@
 package delivery
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"time"
@@ -44,14 +45,14 @@ const (
 // keyStep is what becomes of the claim on a message's key.
 type keyStep struct {
 	do      keyAction
-	attempt int           // keySchedule: the next attempt's number, from 0
-	delay   time.Duration // keySchedule: when that is
+	attempt int           // keyRelease, keySchedule: the next attempt's number, from 0
+	delay   time.Duration // keyRelease, keySchedule: when that is
 }
 
 type keyAction int
 
 const (
-	keyRelease  keyAction = iota // another copy may be handled
+	keyRelease  keyAction = iota // another copy of the attempt may be handled, whose start is not counted
 	keyComplete                  // other copies are duplicates
 	keySchedule                  // copies of earlier attempts are stale
 )
@@ -76,7 +77,7 @@ func (p *planner) planFor(m *inflight, o outcome) plan {
 	case outcomeDuplicate:
 		return p.suppress(m, o)
 	case outcomeOvertaken:
-		overtaken := plan{outcome: o, counted: metrics.OutcomeDuplicate}
+		overtaken := plan{outcome: o, key: keyStep{attempt: m.came}, counted: metrics.OutcomeDuplicate}
 		if o.final {
 			overtaken.key.do = keyComplete
 		}
@@ -87,8 +88,10 @@ func (p *planner) planFor(m *inflight, o outcome) plan {
 		return p.giveUp(m, o)
 	case outcomePostponed:
 		return p.postpone(m, o)
+	case outcomeLater:
+		return p.later(m, o)
 	case outcomeSuspected:
-		return plan{outcome: o, resend: true, counted: metrics.OutcomeDeferred}
+		return plan{outcome: o, resend: true, key: keyStep{attempt: o.next.Attempt}, counted: metrics.OutcomeDeferred}
 	case outcomeBusy:
 		return plan{outcome: o, route: routeHold, delay: o.delay, counted: metrics.OutcomeDeferred}
 	case outcomeBreakerOpen:
@@ -125,15 +128,14 @@ func (p *planner) suppress(m *inflight, o outcome) plan {
 }
 
 func (p *planner) retry(m *inflight, o outcome) plan {
+	failed := plan{outcome: o, counted: metrics.OutcomeRetried, event: "retry scheduled", severity: slog.LevelWarn}
 	if m.recipient != "" || !p.delays {
 		// The failure is counted in hand only. The key must not be scheduled: the
 		// message in the transport is the old one.
-		return plan{outcome: o, route: routeHold, delay: o.delay, resume: o.next, counted: metrics.OutcomeRetried}
+		failed.route, failed.delay, failed.resume = routeHold, o.delay, o.next
+		return failed
 	}
-	failed := plan{
-		outcome: o, key: keyStep{do: keySchedule, attempt: o.next.Attempt, delay: o.delay},
-		counted: metrics.OutcomeRetried, event: "retry scheduled", severity: slog.LevelWarn,
-	}
+	failed.key = keyStep{do: keySchedule, attempt: o.next.Attempt, delay: o.delay}
 	p.sendLater(m, &failed)
 	if failed.resend && p.config.Store != nil {
 		failed.update = p.goesOn(m, o, StatusQueued, time.Time{})
@@ -150,8 +152,27 @@ func (p *planner) postpone(m *inflight, o outcome) plan {
 	if !p.delays || o.delay <= time.Second || inOrder {
 		return plan{outcome: o, route: routeHold, delay: o.delay, counted: metrics.OutcomeDeferred}
 	}
-	later := plan{outcome: o, counted: metrics.OutcomeDeferred}
+	later := plan{outcome: o, key: keyStep{attempt: o.next.Attempt, delay: o.delay}, counted: metrics.OutcomeDeferred}
 	p.sendLater(m, &later)
+	return later
+}
+
+// later is postpone for a message whose handler asked for it.
+func (p *planner) later(m *inflight, o outcome) plan {
+	later := plan{outcome: o, key: keyStep{attempt: o.next.Attempt, delay: o.delay}, counted: metrics.OutcomePostponed, event: "message postponed", severity: slog.LevelInfo}
+	if m.recipient != "" || !p.delays || o.delay <= time.Second {
+		later.route, later.delay, later.resume, later.key = routeHold, o.delay, o.next, keyStep{}
+		return later
+	}
+	p.sendLater(m, &later)
+	if later.resend {
+		// The transport may bring it early, when the delay is over what it can do.
+		next := *o.next
+		if next.NotBefore = o.at.Add(o.delay); !next.ExpiresAt.IsZero() && next.NotBefore.After(next.ExpiresAt) {
+			next.NotBefore = next.ExpiresAt
+		}
+		later.outcome.next = &next
+	}
 	return later
 }
 
@@ -222,13 +243,19 @@ func (p *planner) goesOn(m *inflight, o outcome, status Status, due time.Time) *
 		ID: o.next.ID, Status: status, Queue: p.config.Name, Generation: o.next.Generation, RetryCount: o.next.Attempt,
 		At: o.at, DueAt: due,
 	}
-	if o.err != nil && o.kind != outcomePostponed {
+	if o.err != nil && o.kind != outcomePostponed && o.kind != outcomeLater {
 		update.Failure = &Failure{At: o.at, Attempt: m.attempt(), Error: shorten(textOf(o.err))}
 	}
 	return &update
 }
 
-// attributes are what the log tells of a message that was settled.
+// log says what becomes of the message.
+func (p *plan) log(ctx context.Context, logger *slog.Logger, m *inflight) {
+	if p.event != "" && logger.Enabled(ctx, p.severity) { // spares the attributes
+		logger.LogAttrs(ctx, p.severity, p.event, p.attributes(m)...)
+	}
+}
+
 func (p *plan) attributes(m *inflight) []slog.Attr {
 	attributes := []slog.Attr{slog.String("message_id", m.id()), slog.Int("attempt", m.attempt())}
 	if p.letter != nil {

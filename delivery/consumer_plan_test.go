@@ -32,17 +32,19 @@ func TestPlanFor(t *testing.T) {
 		ordered   bool
 	}
 	var (
-		store   struct{ Store }
-		cause   = errors.New("cause")
-		at      = time.Unix(1000, 0)
-		first   = Envelope{Message: Message{ID: "m", Recipient: "r", RequireAck: true}, Attempt: 2, Generation: 1}
-		next    = first.failed(at, cause)
-		stored  = setting{transport: delaying{}, config: ConsumerConfig{Store: store}}
-		bare    = setting{transport: delaying{}}
-		without = setting{transport: plain{}}
-		inOrder = setting{transport: delaying{}, config: ConsumerConfig{Store: store}, ordered: true}
-		awaits  = setting{transport: delaying{}, config: ConsumerConfig{Store: store, AckTimeout: time.Minute}}
-		failure = &Failure{At: at, Attempt: 3, Error: "cause"}
+		store    struct{ Store }
+		cause    = errors.New("cause")
+		at       = time.Unix(1000, 0)
+		first    = Envelope{Message: Message{ID: "m", Recipient: "r", RequireAck: true}, Attempt: 2, Generation: 1}
+		next     = first.failed(at, cause)
+		ending   = Envelope{Message: Message{ID: "m", Recipient: "r", ExpiresAt: at.Add(time.Hour)}, Attempt: 2, Generation: 1}
+		stored   = setting{transport: delaying{}, config: ConsumerConfig{Store: store}}
+		bare     = setting{transport: delaying{}}
+		recorded = setting{transport: delaying{}, config: ConsumerConfig{Store: RecordsOnly(store)}}
+		without  = setting{transport: plain{}}
+		inOrder  = setting{transport: delaying{}, config: ConsumerConfig{Store: store}, ordered: true}
+		awaits   = setting{transport: delaying{}, config: ConsumerConfig{Store: store, AckTimeout: time.Minute}}
+		failure  = &Failure{At: at, Attempt: 3, Error: "cause"}
 	)
 	for name, test := range map[string]struct {
 		outcome outcome
@@ -58,7 +60,9 @@ func TestPlanFor(t *testing.T) {
 		isHome   bool
 		key      keyStep
 		knownToo bool // a message without a record gets none
-		resumes  bool // with the failure counted
+		resumes  bool // with the failure counted, if there is one
+
+		notBefore time.Time // of what goes on
 	}{
 		"delivered": {
 			outcome: outcome{kind: outcomeDelivered}, in: bare,
@@ -110,11 +114,12 @@ func TestPlanFor(t *testing.T) {
 		},
 		"postponed by the transport": {
 			outcome: outcome{kind: outcomePostponed, delay: time.Hour, next: &first}, in: bare,
-			counted: metrics.OutcomeDeferred, resend: true,
+			counted: metrics.OutcomeDeferred, resend: true, key: keyStep{attempt: 2, delay: time.Hour},
 		},
 		"postponed by the store": {
 			outcome: outcome{kind: outcomePostponed, delay: time.Hour, next: &first, err: cause}, in: stored,
 			counted: metrics.OutcomeDeferred, update: &Update{Status: StatusRetrying, RetryCount: 2, DueAt: at.Add(time.Hour)}, isHome: true,
+			key: keyStep{attempt: 2, delay: time.Hour},
 		},
 		"postponed for a moment": {
 			outcome: outcome{kind: outcomePostponed, delay: time.Second, next: &first}, in: stored,
@@ -127,10 +132,11 @@ func TestPlanFor(t *testing.T) {
 		"scheduled, in order": {
 			outcome: outcome{kind: outcomePostponed, delay: time.Hour, next: &first}, in: inOrder,
 			counted: metrics.OutcomeDeferred, update: &Update{Status: StatusRetrying, RetryCount: 2, DueAt: at.Add(time.Hour)}, isHome: true,
+			key: keyStep{attempt: 2, delay: time.Hour},
 		},
 		"suspected": {
 			outcome: outcome{kind: outcomeSuspected, next: &next}, in: stored,
-			resend: true, counted: metrics.OutcomeDeferred,
+			resend: true, counted: metrics.OutcomeDeferred, key: keyStep{attempt: 3},
 		},
 		"busy": {
 			outcome: outcome{kind: outcomeBusy, delay: time.Second, err: cause}, in: stored,
@@ -149,15 +155,44 @@ func TestPlanFor(t *testing.T) {
 			route: routeGiveBack, counted: metrics.OutcomeAbandoned,
 		},
 		"overtaken by another attempt": {
-			outcome: outcome{kind: outcomeOvertaken, err: cause}, in: stored, counted: metrics.OutcomeDuplicate,
+			outcome: outcome{kind: outcomeOvertaken, err: cause}, in: stored, counted: metrics.OutcomeDuplicate, key: keyStep{attempt: 2},
 		},
 		"overtaken for good": {
 			outcome: outcome{kind: outcomeOvertaken, err: cause, final: true}, in: stored,
-			counted: metrics.OutcomeDuplicate, key: keyStep{do: keyComplete},
+			counted: metrics.OutcomeDuplicate, key: keyStep{do: keyComplete, attempt: 2},
+		},
+		"put off by the handler, to the transport": {
+			outcome: outcome{kind: outcomeLater, delay: time.Hour, next: &first, err: cause}, in: bare,
+			counted: metrics.OutcomePostponed, resend: true, notBefore: at.Add(time.Hour), key: keyStep{attempt: 2, delay: time.Hour},
+		},
+		"put off by the handler, to the store": {
+			outcome: outcome{kind: outcomeLater, delay: time.Hour, next: &first, err: cause}, in: stored,
+			counted: metrics.OutcomePostponed, key: keyStep{attempt: 2, delay: time.Hour},
+			update: &Update{Status: StatusRetrying, RetryCount: 2, DueAt: at.Add(time.Hour)}, isHome: true,
+		},
+		"put off by the handler, with records only": {
+			outcome: outcome{kind: outcomeLater, delay: time.Hour, next: &first, err: cause}, in: recorded,
+			counted: metrics.OutcomePostponed, resend: true, notBefore: at.Add(time.Hour), key: keyStep{attempt: 2, delay: time.Hour},
+		},
+		"put off by the handler, but not over its end": {
+			outcome: outcome{kind: outcomeLater, delay: 2 * time.Hour, next: &ending, err: cause}, in: bare,
+			counted: metrics.OutcomePostponed, resend: true, notBefore: ending.ExpiresAt, key: keyStep{attempt: 2, delay: 2 * time.Hour},
+		},
+		"put off by the handler, for a moment": {
+			outcome: outcome{kind: outcomeLater, delay: time.Second, next: &first, err: cause}, in: stored,
+			route: routeHold, delay: time.Second, counted: metrics.OutcomePostponed, resumes: true,
+		},
+		"put off by the handler, in order": {
+			outcome: outcome{kind: outcomeLater, delay: time.Hour, next: &first, err: cause}, in: inOrder,
+			route: routeHold, delay: time.Hour, counted: metrics.OutcomePostponed, resumes: true,
+		},
+		"put off by the handler, nobody delays": {
+			outcome: outcome{kind: outcomeLater, delay: time.Hour, next: &first, err: cause}, in: without,
+			route: routeHold, delay: time.Hour, counted: metrics.OutcomePostponed, resumes: true,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			m := &inflight{envelope: &first}
+			m := &inflight{envelope: &first, came: first.Attempt}
 			if test.in.ordered {
 				m.recipient = "r"
 			}
@@ -174,6 +209,11 @@ func TestPlanFor(t *testing.T) {
 			assert.Equal(t, test.key, got.key)
 			assert.Equal(t, test.knownToo, got.knownOnly)
 			assert.Equal(t, test.resumes, got.resume != nil)
+			if test.outcome.kind == outcomeLater {
+				assert.Equal(t, test.notBefore, got.outcome.next.NotBefore)
+				assert.Equal(t, first.Attempt, got.outcome.next.Attempt)
+				assert.Zero(t, first.NotBefore, "changed in place")
+			}
 			assert.Equal(t, test.outcome.kind == outcomeDelivered, got.success)
 			if test.update == nil {
 				require.Nil(t, got.update)

@@ -230,15 +230,7 @@ func (s *settler) setKey(ctx context.Context, m *inflight) error {
 		limited = within(ctx, begin, settleTimeout) // the store may hold on to that of an earlier try
 	}
 	defer limited.end()
-	var err error
-	switch key := m.settlement.plan.key; key.do {
-	case keyComplete:
-		err = m.claim.Complete(limited)
-	case keySchedule:
-		err = m.claim.Schedule(limited, key.attempt, key.delay)
-	case keyRelease:
-		err = m.claim.Release(limited)
-	}
+	err := m.setKey(limited, m.settlement.plan.key)
 	switch {
 	case errors.Is(err, idempotency.ErrLost):
 		// The lease ran out and another consumer claimed the key. What was to be done
@@ -254,6 +246,21 @@ func (s *settler) setKey(ctx context.Context, m *inflight) error {
 	return nil
 }
 
+func (m *inflight) setKey(ctx context.Context, key keyStep) error {
+	if key.do == keyComplete {
+		return m.claim.Complete(ctx)
+	}
+	if key.do == keyRelease {
+		if err := m.releaseStart(ctx); err != nil {
+			return err
+		}
+		if key.attempt == 0 { // no earlier one whose copies must not run
+			return m.claim.Release(ctx)
+		}
+	}
+	return m.claim.Schedule(ctx, key.attempt, key.delay)
+}
+
 // ack ends the message, and says what became of it.
 func (s *settler) ack(ctx context.Context, m *inflight) {
 	if err := m.incoming.Ack(); err != nil {
@@ -266,7 +273,5 @@ func (s *settler) ack(ctx context.Context, m *inflight) {
 	} else {
 		s.metrics.concluded(p.counted)
 	}
-	if p.event != "" && s.config.Logger.Enabled(ctx, p.severity) { // spares the attributes
-		s.config.Logger.LogAttrs(ctx, p.severity, p.event, p.attributes(m)...)
-	}
+	p.log(ctx, s.config.Logger, m)
 }

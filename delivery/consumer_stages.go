@@ -117,7 +117,7 @@ func (s *stages) read(m *inflight) error {
 			Envelope: *envelope,
 		}
 	}
-	m.envelope = envelope
+	m.envelope, m.came = envelope, envelope.Attempt
 	s.metrics.waited(m)
 	if envelope.RequireAck && s.config.Store == nil {
 		s.warnOfAcks(m)
@@ -293,7 +293,11 @@ func (s *stages) attempt(ctx context.Context, m *inflight) outcome {
 			m.permit.Done(breaker.Success)
 			return outcome{kind: outcomeDelivered}
 		}
-		if again >= s.config.ImmediateRetries || ctx.Err() != nil || m.lease.isLost() || classify(&s.config.Classifier, err) != retry.ClassTransient {
+		class := classify(&s.config.Classifier, err)
+		switch {
+		case class == retry.ClassLater:
+			return s.later(ctx, m, err)
+		case again >= s.config.ImmediateRetries, ctx.Err() != nil, m.lease.isLost(), class != retry.ClassTransient:
 			return s.failed(ctx, m, err)
 		}
 		m.permit.Done(breaker.Failure)
@@ -366,6 +370,9 @@ func (s *stages) failed(ctx context.Context, m *inflight, err error) outcome {
 		return outcome{kind: outcomeAbandoned, err: err}
 	}
 	class := classify(&s.config.Classifier, err)
+	if class == retry.ClassLater { // a panic with such an error is a failure all the same
+		class = retry.ClassRecoverable
+	}
 	next := m.envelope.failed(time.Now(), err)
 	if class == retry.ClassPermanent {
 		m.permit.Done(breaker.Answered)
@@ -384,4 +391,39 @@ func (s *stages) failed(ctx context.Context, m *inflight, err error) outcome {
 	}
 	s.metrics.retried(class)
 	return outcome{kind: outcomeFailed, delay: delay, next: &next, err: err}
+}
+
+// The bounds of the wait that a handler may ask for by retry.Later. Nothing is counted,
+// so without the first one it could run again and again without a pause; the second one
+// keeps times within what transports and stores can keep.
+const (
+	minLater = time.Second
+	maxLater = 365 * 24 * time.Hour
+)
+
+// later says what becomes of a message that the handler does not want now. That is no
+// failed attempt, and nothing that anybody counts. The message comes back when it
+// expires at the latest, to be given up.
+func (s *stages) later(ctx context.Context, m *inflight, err error) outcome {
+	if ctx.Err() != nil || m.lease.isLost() || m.isStale() {
+		// It comes again by itself. A copy of a stale one would be a second chain.
+		m.permit.Done(breaker.Abandoned)
+		return outcome{kind: outcomeAbandoned, err: err}
+	}
+	m.permit.Done(breaker.Answered)
+	m.forgetStart(ctx)
+	delay, asked := askedDelay(err)
+	if !asked { // a rule of the host's says that it is no failure, and not when
+		_ = guarded(func() error {
+			delay = s.config.Retry.Delay(m.envelope.Attempt)
+			return nil
+		})
+	}
+	delay = min(max(delay, minLater), maxLater)
+	if end := m.envelope.ExpiresAt; !end.IsZero() {
+		delay = min(delay, max(0, end.Sub(m.now)))
+	}
+	next := *m.envelope
+	next.Crashes = 0 // it has come to an end
+	return outcome{kind: outcomeLater, delay: delay, next: &next, err: err}
 }

@@ -17,6 +17,9 @@
 //	                                                     |-- ok ------> delivered
 //	                                                     |-- failed --> retry now | retry later | dead letter
 //
+// JSON makes a Handler of a function that takes the decoded body, and NewJSONMessage
+// the message for it; Mux makes one Handler of several, by Message.Type.
+//
 // Package rabbitmq is a transport on RabbitMQ, package sqlstore a message store
 // on SQLite or PostgreSQL.
 //
@@ -41,6 +44,25 @@
 //  7. Failure: permanent errors, and the last allowed attempt's, make a dead
 //     letter. Other messages are sent again, with the attempt counted, to come
 //     back after the policy's delay.
+//
+// # Not now
+//
+// A handler that finds that it is not the time (the phone is off, it is night where
+// the recipient is) returns a retry.Later error. The message is put off for as long as
+// that says, from 1 s to a year, and nothing is counted: no attempt, no failure for the
+// breaker, no start for MaxCrashes. So it may be put off any number of times. What ends
+// that is Message.ExpiresAt: the message comes back then at the latest, and becomes a
+// dead letter with ReasonExpired.
+//
+// It waits as a retry does: in the store where a RetryWorker sends what is due, else in
+// a transport that is a Delayer. Where there is neither, and for 1 s, it waits in hand,
+// unacked. So it does in ordered mode, where its recipient's others wait behind it, for
+// MaxHold at most: a longer wait is for OnHoldExceeded to decide, at once. If the
+// process dies before the ack, the message comes again at once, beside what waits.
+//
+// RetryWorker.Wake makes due now what waits in the store, for one recipient, of one type,
+// or all. What waits elsewhere can't be woken. So give the consumer a Store where a wait
+// of hours should end as soon as the phone is on again.
 //
 // # With a message store
 //
@@ -114,7 +136,7 @@
 //
 // Publish tells what became of each message by a *ResultsError, which errors.Is
 // and errors.As look through. A handler's error is sorted by retry.Classifier;
-// wrap it with retry.Permanent or retry.After to decide yourself. Configs are
+// wrap it with retry.Permanent, retry.After or retry.Later to decide yourself. Configs are
 // checked as a whole and every fault is named. A context's own errors are
 // passed on bare.
 //
@@ -138,6 +160,7 @@
 //	message delivered      Info   its handler is done, or, with RequireAck, it is sent
 //	message acknowledged   Info   by the end user
 //	retry scheduled        Warn   an attempt failed, there will be another
+//	message postponed      Info   its handler put it off, by retry.Later
 //	acknowledgment timeout Warn   that is a failed attempt
 //	message dead-lettered  Error  it is given up
 //

@@ -103,6 +103,65 @@ func ExampleJSON() {
 	// permanent
 }
 
+// One consumer for several types of messages, each with a handler of its own.
+func ExampleMux() {
+	type Code struct{ Digits string }
+	type Mail struct{ Template string }
+	sendCode := func(_ context.Context, code Code) error {
+		fmt.Println("code", code.Digits)
+		return nil
+	}
+	sendMail := func(_ context.Context, mail Mail) error {
+		fmt.Println("mail", mail.Template)
+		return nil
+	}
+	handler, err := delivery.Mux(
+		delivery.Route{Type: "sms.code", Handler: delivery.JSON(sendCode)},
+		delivery.Route{Type: "mail.*", Handler: delivery.JSON(sendMail)},
+	)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	// NewConsumer takes the handler. Here it is called directly.
+	ctx := context.Background()
+	code, err := delivery.NewJSONMessage(delivery.Message{Recipient: "+966500000001", Type: "sms.code"}, Code{Digits: "1234"})
+	fmt.Println(handler(ctx, code), err)
+	mail, err := delivery.NewJSONMessage(delivery.Message{Recipient: "a@example.com", Type: "mail.welcome"}, Mail{Template: "hello"})
+	fmt.Println(handler(ctx, mail), err)
+	fmt.Println(handler(ctx, delivery.Message{Recipient: "a@example.com", Type: "fax"}))
+	// Output:
+	// code 1234
+	// <nil> <nil>
+	// mail hello
+	// <nil> <nil>
+	// delivery: no handler for type "fax", there are handlers for "mail.*", "sms.code"
+}
+
+// What Publish takes is made of a value, which the consumer's typed handler gets back.
+func ExampleNewJSONMessage() {
+	type Order struct {
+		Number int `json:"number"`
+	}
+	transport := memory.New(memory.Config{})
+	defer func() { _ = transport.Close() }()
+	publisher, err := delivery.NewPublisher(transport, delivery.PublisherConfig{})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	message, err := delivery.NewJSONMessage(delivery.Message{Recipient: "customer-5", Type: "order.created"}, Order{Number: 7})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Printf("%s %s %s\n", message.Type, message.ContentType, message.Body)
+	fmt.Println("published:", publisher.Publish(context.Background(), message))
+	// Output:
+	// order.created application/json {"number":7}
+	// published: <nil>
+}
+
 // Publish says what became of each message.
 func ExampleResultsError() {
 	transport := memory.New(memory.Config{})

@@ -12,7 +12,7 @@ import (
 
 // Handler delivers one message. It returns nil when its effect is done, and an
 // error otherwise, which retry.Classifier turns into what happens next; wrap it
-// with retry.Permanent or retry.After to say so yourself.
+// with retry.Permanent, retry.After or retry.Later to say so yourself.
 //
 // The context ends at ConsumerConfig.HandlerTimeout, when a shutdown's drain is
 // over, and when the lease on the message is lost (context.Cause tells which).

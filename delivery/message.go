@@ -2,6 +2,7 @@ package delivery
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -64,6 +65,49 @@ type Message struct {
 
 // NewID returns a new message ID: a UUIDv7, which sorts by time (RFC 9562).
 func NewID() string { return uuid.Must(uuid.NewV7()).String() }
+
+// NewJSONMessage returns message with value, encoded as JSON, for its Body, which a
+// Handler made by JSON decodes, and with the ContentType application/json unless it has
+// another. Give the Recipient, the Type and whatever else is to be set in message. The
+// error is ErrInvalid: an *EncodeError where value has no JSON form, or an *InvalidError
+// where message has a Body already.
+func NewJSONMessage(message Message, value any) (Message, error) {
+	if len(message.Body) > 0 {
+		return Message{}, &InvalidError{Field: "Body", Problem: "is set, want the value alone"}
+	}
+	body, err := json.Marshal(value)
+	if err != nil {
+		return Message{}, &EncodeError{Type: fmt.Sprintf("%T", value), Err: err}
+	}
+	message.Body = body
+	if message.ContentType == "" {
+		message.ContentType = "application/json"
+	}
+	return message, nil
+}
+
+// EncodeError says that a value could not be made a Body. It is ErrInvalid. Its text has
+// nothing of the value and is fit for logs.
+type EncodeError struct {
+	// Type is the value's Go type.
+	Type string
+	// Err is the encoder's error. Its text may quote the value.
+	Err error
+}
+
+func (e *EncodeError) Error() string {
+	text := "delivery: message Body can't be made of a " + e.Type
+	if unsupported, ok := errors.AsType[*json.UnsupportedTypeError](e.Err); ok {
+		text += fmt.Sprintf(": %s has no JSON form", unsupported.Type)
+	}
+	return text
+}
+
+// Is makes it ErrInvalid.
+func (e *EncodeError) Is(target error) bool { return target == ErrInvalid }
+
+// Unwrap returns the encoder's error.
+func (e *EncodeError) Unwrap() error { return e.Err }
 
 // Key is what duplicates of m have in common: IdempotencyKey, or else ID.
 func (m *Message) Key() string {

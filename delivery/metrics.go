@@ -91,7 +91,7 @@ func newConsumerMetrics(recorder metrics.Recorder) *consumerMetrics {
 	}
 	for _, outcome := range []string{
 		metrics.OutcomeDelivered, metrics.OutcomeRetried, metrics.OutcomeDeadLettered,
-		metrics.OutcomeDuplicate, metrics.OutcomeDeferred, metrics.OutcomeAbandoned,
+		metrics.OutcomeDuplicate, metrics.OutcomeDeferred, metrics.OutcomePostponed, metrics.OutcomeAbandoned,
 	} {
 		m.processed[outcome] = recorder.Counter(metrics.MessagesProcessedTotal, metrics.LabelOutcome, outcome)
 	}

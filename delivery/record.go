@@ -110,7 +110,8 @@ func (r *Record) Envelope() Envelope {
 //
 // An update of an earlier generation, or of fewer failed attempts, is late:
 // *LateError. So is one that the status does not allow, because it leads back, and
-// one by a worker that has lost the claim (Update.OnlyIfClaimedBy). A message that
+// one by a worker that has lost the claim (Update.OnlyIfClaimedBy), or of a message
+// that does not wait any more (Update.OnlyIfWaiting). A message that
 // is claimed can't be cancelled: *LateError.
 //
 // The same update a second time changes nothing and is no error. There is one
@@ -176,6 +177,9 @@ func (r *Record) judge(u *Update) effect {
 	if u.OnlyIfClaimedBy != "" && u.OnlyIfClaimedBy != r.ClaimedBy {
 		return late
 	}
+	if u.OnlyIfWaiting && (r.Status != StatusRetrying || r.ClaimedBy != "") {
+		return late
+	}
 	switch {
 	case u.Acknowledged:
 		return r.judgeAcknowledgment(u)
@@ -188,6 +192,8 @@ func (r *Record) judge(u *Update) effect {
 		return applies
 	case u.Generation < r.Generation || u.RetryCount < r.RetryCount:
 		return late
+	case u.OnlyIfWaiting && !u.DueAt.Before(r.DueAt):
+		return known
 	case u.RetryCount > r.RetryCount:
 		if r.Status == StatusQueued && u.Status == StatusQueued {
 			return applies // the retry waits in the transport

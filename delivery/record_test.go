@@ -30,6 +30,8 @@ func TestApplyJudgesEachUpdate(t *testing.T) {
 	putOff := func(u Update) Update { u.DueAt = noon.Add(time.Second); return u }
 	claimed := func(r *Record, by string, until time.Time) *Record { r.ClaimedBy, r.DueAt = by, until; return r }
 	by := func(u Update, token string) Update { u.OnlyIfClaimedBy = token; return u }
+	wake := func(u Update) Update { u.OnlyIfWaiting, u.DueAt = true, noon; return u }
+	waits := func(r *Record) *Record { return claimed(r, "", noon.Add(time.Hour)) }
 	acked := func(u Update) Update { u.Acknowledged = true; return u }
 	wasSent := func(r *Record) *Record { r.SentAt = noon; return r }
 	for name, test := range map[string]struct {
@@ -50,6 +52,12 @@ func TestApplyJudgesEachUpdate(t *testing.T) {
 		"failure whose retry was sent": {recordAt(StatusQueued, 0, 1), withFailure(updateTo(StatusRetrying, 0, 1)), ErrLate, StatusQueued},
 		"put off":                      {recordAt(StatusQueued, 0, 1), putOff(updateTo(StatusRetrying, 0, 1)), nil, StatusRetrying},
 		"put off again":                {recordAt(StatusRetrying, 0, 1), putOff(updateTo(StatusRetrying, 0, 1)), nil, StatusRetrying},
+		"woken":                        {waits(recordAt(StatusRetrying, 0, 1)), wake(updateTo(StatusRetrying, 0, 1)), nil, StatusRetrying},
+		"woken when due":               {claimed(recordAt(StatusRetrying, 0, 1), "", noon), wake(updateTo(StatusRetrying, 0, 1)), nil, StatusRetrying},
+		"woken while being sent":       {claimed(recordAt(StatusRetrying, 0, 1), "w", noon.Add(time.Hour)), wake(updateTo(StatusRetrying, 0, 1)), ErrLate, StatusRetrying},
+		"woken when sent":              {recordAt(StatusQueued, 0, 1), wake(updateTo(StatusRetrying, 0, 1)), ErrLate, StatusQueued},
+		"woken before the next wait":   {waits(recordAt(StatusRetrying, 0, 2)), wake(updateTo(StatusRetrying, 0, 1)), ErrLate, StatusRetrying},
+		"woken before the replay":      {recordAt(StatusFailed, 0, 1), wake(updateTo(StatusRetrying, 1, 0)), ErrLate, StatusFailed},
 		"old copy put off":             {recordAt(StatusRetrying, 0, 2), putOff(updateTo(StatusRetrying, 0, 1)), ErrLate, StatusRetrying},
 		"old copy delivered":           {recordAt(StatusRetrying, 0, 1), updateTo(StatusDelivered, 0, 0), ErrLate, StatusRetrying},
 		"sent again":                   {recordAt(StatusRetrying, 0, 1), updateTo(StatusSent, 0, 1), nil, StatusSent},

@@ -37,6 +37,31 @@ func ExampleRetryWorker() {
 	// m-1 queued
 }
 
+// A message was put off for hours, because a phone was off. It is on again.
+func ExampleRetryWorker_Wake() {
+	ctx := context.Background()
+	store, transport := memory.NewStore(memory.StoreConfig{}), memory.New(memory.Config{})
+	defer func() { _ = transport.Close() }()
+	waits := delivery.Record{Message: delivery.Message{ID: "m-1", Recipient: "+966500000001"}}
+	waits.Queue, waits.Status, waits.DueAt = "memory", delivery.StatusRetrying, time.Now().Add(8*time.Hour)
+	store.Save(ctx, waits)
+
+	worker, err := delivery.NewRetryWorker(store, transport, delivery.RetryWorkerConfig{})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	woken, err := worker.Wake(ctx, delivery.WakeFilter{Recipient: "+966500000001"})
+	fmt.Println("woken:", woken, err)
+	fmt.Println("worked:", worker.RunOnce(ctx)) // a service has called Run
+	records, _ := store.Get(ctx, "m-1")
+	fmt.Println(records[0].ID, records[0].Status)
+	// Output:
+	// woken: 1 <nil>
+	// worked: <nil>
+	// m-1 queued
+}
+
 // The end user's acknowledgment makes a message delivered.
 func ExampleAcknowledger() {
 	ctx := context.Background()

@@ -37,6 +37,8 @@ func TestNewRetryWorkerTellsEveryFault(t *testing.T) {
 	for _, worker := range []*delivery.RetryWorker{nil, {}} {
 		require.ErrorIs(t, worker.Run(context.Background()), delivery.ErrConfig)
 		require.ErrorIs(t, worker.RunOnce(context.Background()), delivery.ErrConfig)
+		_, err := worker.Wake(context.Background(), delivery.WakeFilter{All: true})
+		require.ErrorIs(t, err, delivery.ErrConfig)
 	}
 }
 

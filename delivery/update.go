@@ -33,6 +33,10 @@ type Update struct {
 	// OnlyIfClaimedBy makes the update late unless the record is still claimed by
 	// this token. Empty: it does not matter who has claimed it.
 	OnlyIfClaimedBy string
+	// OnlyIfWaiting makes the update late unless the record is retrying and nobody has
+	// claimed it. One whose DueAt is no later than the update's stays as it is, which is
+	// no error. Status is StatusRetrying then, and Failure nil.
+	OnlyIfWaiting bool
 	// Failure is the attempt that failed, nil when none did.
 	Failure *Failure
 	// DeadLetterID goes with StatusFailed.
@@ -63,6 +67,9 @@ func (u *Update) Validate() error {
 	}
 	if u.Acknowledged && u.Status != StatusDelivered && u.Status != StatusRead {
 		fault("Acknowledged", "is set, but Status is neither delivered nor read")
+	}
+	if u.OnlyIfWaiting && (u.Status != StatusRetrying || u.Failure != nil) {
+		fault("OnlyIfWaiting", "is set, but Status is not retrying, or there is a Failure")
 	}
 	if u.Status == StatusRetrying && u.DueAt.IsZero() {
 		fault("DueAt", "is zero, but Status is retrying")

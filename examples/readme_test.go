@@ -47,6 +47,23 @@ func production(ctx context.Context, url string, body []byte, handler delivery.H
 	use(err)
 }
 
+// routed is one consumer's handlers, by type.
+func routed(ctx context.Context, publisher *delivery.Publisher) {
+	type Code struct{ Digits string }
+	type Mail struct{ Template string }
+	sendCode := func(context.Context, Code) error { return nil }
+	sendMail := func(context.Context, Mail) error { return nil }
+	handler, err := delivery.Mux(
+		delivery.Route{Type: "sms.code", Handler: delivery.JSON(sendCode)},
+		delivery.Route{Type: "mail.*", Handler: delivery.JSON(sendMail)},
+	)
+	use(handler, err)
+	message, err := delivery.NewJSONMessage(delivery.Message{Recipient: "+966500000001", Type: "sms.code"}, Code{Digits: "1234"})
+	use(err)
+	err = publisher.Publish(ctx, message)
+	use(err)
+}
+
 // stored is the pieces with a message store.
 func stored(ctx context.Context, transport delivery.Transport, handler delivery.Handler, tx *sql.Tx, message delivery.Message) {
 	db, err := sql.Open("sqlite", sqlstore.SQLiteDSN("orders.db"))
@@ -74,7 +91,7 @@ func use(...any) {}
 
 // TestReadmeCompiles finds each line of the README's code in this file.
 func TestReadmeCompiles(t *testing.T) {
-	use(production, stored)
+	use(production, routed, stored)
 	readme, err := os.ReadFile("../README.md")
 	require.NoError(t, err)
 	var here []byte

@@ -90,6 +90,7 @@ const (
 	OutcomeDeadLettered = "dead_lettered" // given up
 	OutcomeDuplicate    = "duplicate"     // handled before, not handled again
 	OutcomeDeferred     = "deferred"      // put back for later, no attempt counted: breaker open, key busy, too early
+	OutcomePostponed    = "postponed"     // put off by the handler (retry.Later), no attempt counted
 	OutcomeAbandoned    = "abandoned"     // left for redelivery: shutdown, or no durable home for what comes next
 )
 

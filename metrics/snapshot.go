@@ -20,8 +20,8 @@ type Snapshot struct {
 	PublishedPerSecond float64 `json:"published_per_second"`
 	// ProcessedPerSecond is how many received messages were settled for good,
 	// over the window, divided by its seconds (at least one): delivered +
-	// retried + dead_lettered + duplicate. Those deferred or abandoned come
-	// again and count then.
+	// retried + dead_lettered + duplicate. Those deferred, postponed or abandoned
+	// come again and count then.
 	ProcessedPerSecond float64 `json:"processed_per_second"`
 
 	// Published has the totals since the start by outcome, of all priorities.

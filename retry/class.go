@@ -15,6 +15,9 @@ const (
 	ClassTransient
 	// ClassPermanent is a failure that would be the same next time: don't try again.
 	ClassPermanent
+	// ClassLater is no failure: it is not the time for it. Try again later, and don't
+	// count this.
+	ClassLater
 )
 
 // String is the lower-case name that logs and metrics use.
@@ -26,6 +29,8 @@ func (c Class) String() string {
 		return "transient"
 	case ClassPermanent:
 		return "permanent"
+	case ClassLater:
+		return "later"
 	}
 	return fmt.Sprintf("Class(%d)", int(c))
 }

@@ -21,6 +21,7 @@ type Rule func(err error) (Class, bool)
 //
 //	mark by Permanent                              permanent
 //	mark by After                                  recoverable
+//	mark by Later                                  later
 //	context.DeadlineExceeded                       transient
 //	timeout of a net.Error                         transient
 //	connection refused, reset, aborted, broken pipe  transient

@@ -61,6 +61,9 @@ func TestClassify(t *testing.T) {
 		"after over what it marks": {After(time.Second, statusError(404)), ClassRecoverable},
 		"outer mark: after":        {After(time.Second, Permanent(plain)), ClassRecoverable},
 		"outer mark: permanent":    {Permanent(After(time.Second, plain)), ClassPermanent},
+		"later":                    {fmt.Errorf("x: %w", Later(time.Hour, statusError(404))), ClassLater},
+		"outer mark: later":        {Later(time.Second, Permanent(plain)), ClassLater},
+		"later, marked otherwise":  {After(time.Second, Later(time.Hour, plain)), ClassRecoverable},
 		"mark, joined":             {errors.Join(io.EOF, Permanent(plain)), ClassPermanent},
 		"mark, two %w":             {fmt.Errorf("%w, %w", plain, Permanent(plain)), ClassPermanent},
 

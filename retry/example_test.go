@@ -39,6 +39,14 @@ func Example() {
 	// Output: again in 1m0s
 }
 
+// A phone that is off is nobody's failure.
+func ExampleLater() {
+	err := retry.Later(time.Hour, errors.New("phone is off"))
+	wait, _ := retry.DelayOf(err)
+	fmt.Println(err, "|", retry.Classifier{}.Classify(err), "|", wait)
+	// Output: phone is off | later | 1h0m0s
+}
+
 // What has no bound on its tries goes on until it works, or until nobody waits for
 // it any more.
 func ExampleWait() {

@@ -24,7 +24,20 @@ func After(d time.Duration, err error) error {
 	return &mark{err: err, class: ClassRecoverable, wait: max(d, 0), waits: true}
 }
 
-// mark is what Permanent and After add to an error.
+// Later marks err as ClassLater: not now, and not a failure, so it is to be tried again
+// after d without being counted; a negative d counts as 0. It is for what is nobody's
+// fault and passes by itself: a phone that is off, hours at which nobody is to be
+// disturbed. The mark is found as Permanent's is. The code that schedules the next try
+// may bound d: nothing else ends what is never counted. The text stays err's. A nil err
+// stays nil.
+func Later(d time.Duration, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &mark{err: err, class: ClassLater, wait: max(d, 0), waits: true}
+}
+
+// mark is what Permanent, After and Later add to an error.
 type mark struct {
 	err   error
 	class Class
@@ -40,8 +53,8 @@ func (m *mark) Unwrap() error { return m.err }
 func (m *mark) RetryDelay() (time.Duration, bool) { return m.wait, m.waits }
 
 // DelayOf returns the wait that err asks for and true, or false if it asks for
-// none. An error asks by After, by an HTTPError's Retry-After, or by a method of its
-// own that returns true:
+// none. An error asks by After or Later, by an HTTPError's Retry-After, or by a method of
+// its own that returns true:
 //
 //	RetryDelay() (time.Duration, bool)
 //

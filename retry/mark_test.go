@@ -23,6 +23,7 @@ func TestMarksKeepTheError(t *testing.T) {
 	for name, marked := range map[string]error{
 		"permanent": Permanent(fmt.Errorf("read: %w", io.EOF)),
 		"after":     After(time.Second, fmt.Errorf("read: %w", io.EOF)),
+		"later":     Later(time.Second, fmt.Errorf("read: %w", io.EOF)),
 	} {
 		t.Run(name, func(t *testing.T) {
 			require.EqualError(t, marked, "read: EOF")
@@ -32,6 +33,7 @@ func TestMarksKeepTheError(t *testing.T) {
 	}
 	require.NoError(t, Permanent(nil))
 	require.NoError(t, After(time.Second, nil))
+	require.NoError(t, Later(time.Second, nil))
 }
 
 func TestDelayOf(t *testing.T) {
@@ -47,6 +49,8 @@ func TestDelayOf(t *testing.T) {
 		"after":                  {minute, time.Minute, true},
 		"after zero":             {After(0, plain), 0, true},
 		"after negative":         {After(-time.Second, plain), 0, true},
+		"later":                  {Later(time.Hour, minute), time.Hour, true},
+		"later negative":         {Later(-time.Second, plain), 0, true},
 		"permanent":              {Permanent(plain), 0, false},
 		"through permanent":      {Permanent(minute), time.Minute, true},
 		"through %w":             {fmt.Errorf("x: %w", minute), time.Minute, true},

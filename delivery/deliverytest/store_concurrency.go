@@ -85,6 +85,7 @@ func concurrentSteps() []concurrentStep {
 		{name: "queue", update: delivery.Update{Status: delivery.StatusQueued, At: after(2)}},
 		{name: "retry", update: delivery.Update{Status: delivery.StatusRetrying, RetryCount: 1, At: after(3), DueAt: after(8), Failure: failure}},
 		{name: "put off", update: delivery.Update{Status: delivery.StatusRetrying, At: after(4), DueAt: after(9)}},
+		{name: "wake", update: delivery.Update{Status: delivery.StatusRetrying, At: after(11), DueAt: after(7), OnlyIfWaiting: true}},
 		{name: "fail", update: delivery.Update{Status: delivery.StatusFailed, RetryCount: 1, At: after(5), Failure: failure, DeadLetterID: "letter"}},
 		{name: "send", update: delivery.Update{Status: delivery.StatusSent, At: after(6), DueAt: after(60)}},
 		{name: "deliver", update: delivery.Update{Status: delivery.StatusDelivered, At: after(7)}},

@@ -161,6 +161,7 @@ func (m *recordModel) randomUpdate(record *delivery.Record) delivery.Update {
 	if m.random.IntN(3) == 0 {
 		update.OnlyIfClaimedBy = m.randomToken()
 	}
+	update.OnlyIfWaiting = update.Status == delivery.StatusRetrying && m.random.IntN(2) == 0
 	if update.Status == delivery.StatusFailed {
 		update.DeadLetterID = fmt.Sprint("letter ", m.random.IntN(100))
 	}

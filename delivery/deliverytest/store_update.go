@@ -40,6 +40,13 @@ func transitions(t *storeSubtest) {
 				func(r *delivery.Record, u *delivery.Update) { r.ClaimedBy, u.OnlyIfClaimedBy = "p", "p" },
 				func(r *delivery.Record, u *delivery.Update) { r.ClaimedBy, u.OnlyIfClaimedBy = "q", "p" },
 				func(r *delivery.Record, u *delivery.Update) {
+					u.OnlyIfWaiting, r.DueAt = to == delivery.StatusRetrying, after(9000)
+				},
+				func(_ *delivery.Record, u *delivery.Update) { u.OnlyIfWaiting = to == delivery.StatusRetrying },
+				func(r *delivery.Record, u *delivery.Update) {
+					r.ClaimedBy, r.DueAt, u.OnlyIfWaiting = "p", after(9000), to == delivery.StatusRetrying
+				},
+				func(r *delivery.Record, u *delivery.Update) {
 					u.Acknowledged, r.SentAt = to == delivery.StatusDelivered || to == delivery.StatusRead, after(3)
 				},
 				func(_ *delivery.Record, u *delivery.Update) {
