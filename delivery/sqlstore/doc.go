@@ -5,7 +5,8 @@
 // The package works over database/sql, and imports no driver. It is tested with
 // modernc.org/sqlite and github.com/jackc/pgx/v5/stdlib. Other drivers of these
 // databases should do, if a statement without arguments may hold several
-// commands, as PostgreSQL's simple query protocol allows.
+// commands, as PostgreSQL's simple query protocol allows. The causes of errors are
+// known of github.com/ncruces/go-sqlite3 and github.com/mattn/go-sqlite3, too.
 //
 // # What is promised
 //
