@@ -67,7 +67,8 @@ func (d *DeadLetters) Put(ctx context.Context, entries ...dlq.Entry) error {
 			c.keys = append(c.keys, r.key)
 		}
 		if err := d.store.writer.execute(ctx, d.store.letters.operation, amount, c); err != nil {
-			if done == 0 && errors.Is(err, ErrDiskFull) {
+			// Whether a call whose ctx has ended was executed is not known.
+			if done == 0 && errors.Is(err, ErrDiskFull) && !errors.Is(err, ctx.Err()) {
 				return fmt.Errorf("%w: %w", dlq.ErrFull, err)
 			}
 			return err

@@ -93,6 +93,8 @@
 //
 // Failures of the database are *DatabaseError. They match delivery.ErrStoreDown,
 // have the driver's error in their chain, and match ErrReadOnly, ErrDiskFull,
-// ErrDenied or ErrLocked when the database reported one of these. After Close,
-// the error is delivery.ErrClosed.
+// ErrDenied or ErrLocked when the database reported one of these. The error of a call
+// whose ctx ends is ctx's. Where the store knows of locks that the call waits for, or
+// of a failure that no transaction has succeeded after, a *DatabaseError with that is
+// in its chain, too. After Close, the error is delivery.ErrClosed.
 package sqlstore
