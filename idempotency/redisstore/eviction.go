@@ -84,13 +84,17 @@ func (s *Store) ask(ctx context.Context, op string, question func(ctx context.Co
 	answered := make(chan error, 1)
 	go func() {
 		defer cancel()
-		answered <- question(bounded)
+		err := question(bounded)
+		if deadline, ok := ctx.Deadline(); ctx.Err() == nil && (!ok || time.Now().Before(deadline)) {
+			s.lastFault.note(err) // otherwise it may come of ctx's end
+		}
+		answered <- err
 	}()
 	select {
 	case err := <-answered:
 		return idempotency.Unavailable(ctx, op, err)
 	case <-ctx.Done():
-		return ctx.Err()
+		return s.lastFault.with(ctx, ctx.Err())
 	}
 }
 
