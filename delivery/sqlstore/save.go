@@ -16,7 +16,7 @@ type saveCall struct {
 }
 
 // Save implements delivery.Store. Fields that stand in an index (ID, Recipient,
-// IdempotencyKey, ClaimedBy) may have 1024 bytes: a longer one is a
+// IdempotencyKey, Type, ClaimedBy, Queue) may have 1024 bytes: a longer one is a
 // *delivery.TooLargeError. A call is executed in chunks, each in one
 // transaction. A chunk has up to Config.MaxBatch records and 16 MiB together,
 // or one record that is larger. When a chunk fails, those after it are not
