@@ -127,7 +127,7 @@ func TestFieldsThatAreTooLong(t *testing.T) {
 				var tooLarge *delivery.TooLargeError
 				require.ErrorAs(t, err, &tooLarge, name)
 				require.Equal(t, name, tooLarge.Field)
-				require.EqualValues(t, 1024, tooLarge.Limit, name)
+				require.Equal(t, 1024, tooLarge.Limit, name)
 				require.ErrorIs(t, err, delivery.ErrInvalid, name)
 			}
 		}
