@@ -13,11 +13,11 @@ const useSQLiteDSN = "open the file with SQLiteDSN, or set it in the data source
 // checkSQLite checks the connection's settings.
 func checkSQLite(ctx context.Context, db *sql.DB, config Config) (*dialect, error) {
 	var journal string
-	var patience, synchronous int
+	var busyTimeout, synchronous int
 	for _, ask := range []struct {
 		pragma string
 		into   any
-	}{{"journal_mode", &journal}, {"busy_timeout", &patience}, {"synchronous", &synchronous}} {
+	}{{"journal_mode", &journal}, {"busy_timeout", &busyTimeout}, {"synchronous", &synchronous}} {
 		if err := db.QueryRowContext(ctx, "PRAGMA "+ask.pragma).Scan(ask.into); err != nil {
 			return nil, asDatabaseError(ctx, "asking for "+ask.pragma, err, nil)
 		}
@@ -27,9 +27,9 @@ func checkSQLite(ctx context.Context, db *sql.DB, config Config) (*dialect, erro
 		faults = append(faults, fmt.Errorf("%w: SQLite's journal_mode is %s, want wal, which a database in memory can't have: %s",
 			ErrConfig, journal, useSQLiteDSN))
 	}
-	if patience <= 0 {
+	if busyTimeout <= 0 {
 		faults = append(faults, fmt.Errorf("%w: SQLite's busy_timeout is %d, want some seconds in milliseconds: %s",
-			ErrConfig, patience, useSQLiteDSN))
+			ErrConfig, busyTimeout, useSQLiteDSN))
 	}
 	if open := db.Stats().MaxOpenConnections; open == 1 {
 		faults = append(faults, fmt.Errorf("%w: the database has MaxOpenConns 1, want at least 2, of which the store's writer keeps one", ErrConfig))

@@ -158,8 +158,8 @@ type noAnswerError struct {
 	err     error
 }
 
-func (s *noAnswerError) Error() string {
-	return fmt.Sprintf("no answer within %s: %v", s.timeout, s.err)
+func (e *noAnswerError) Error() string {
+	return fmt.Sprintf("no answer within %s: %v", e.timeout, e.err)
 }
 
 // asNoAnswer is err, as a noAnswerError if ctx, which bounds a transaction, has

@@ -41,11 +41,11 @@ func (e *EvictionError) Unwrap() error { return e.Err }
 // its own under the prefix, as a user may be allowed to ask but not to have keys. It
 // returns nil when no master evicts keys and that went well, and otherwise an error
 // that matches idempotency.ErrUnavailable: an *EvictionError, or what kept it from
-// asking. The first step of a Store asks for the
-// policy, too, until it has succeeded once. Masters that join a cluster after that are
-// not asked, so a host may want to Check now and then. Where CONFIG is forbidden,
-// as managed servers do, INFO is asked; where that is forbidden too, the policy
-// counts as bad. With AllowEviction, Check asks for no policy.
+// asking. The first step of a Store asks for the policy, too, until that has succeeded
+// once. Masters that join a cluster after that are not asked, so a host may want to
+// Check now and then. Where CONFIG is forbidden, as on managed servers, INFO is asked;
+// where that is forbidden too, the policy counts as bad. With AllowEviction, Check asks
+// for no policy.
 func (s *Store) Check(ctx context.Context) error {
 	if s.Err() != nil || !s.config.AllowEviction {
 		if err := s.ask(ctx, "check", s.checkPolicy); err != nil {
