@@ -6,7 +6,7 @@ import (
 )
 
 // What can go wrong, to be matched with errors.Is. A context's own errors are
-// passed on bare.
+// passed on, bare or together with what a store or transport is known to suffer from.
 var (
 	// ErrConfig: a configuration can't be used; the text names every field.
 	ErrConfig = errors.New("delivery: invalid config")

@@ -46,7 +46,7 @@
 // [Guard.Claim] returns [ErrBusy]; or a [*DuplicateError], which matches
 // [ErrDuplicate], when the work is done or the attempt is stale; or an error that
 // matches [ErrUnavailable] when the store could not be asked. Then do not run the
-// work: that is to fail closed. A context's own errors are passed on bare.
+// work: that is to fail closed. A context's own errors are passed on.
 // [ErrLost] says that a lease ended before its holder was done.
 //
 // # Stores

@@ -6,7 +6,7 @@ import (
 )
 
 // What can go wrong, to be matched with errors.Is. A context's own errors are
-// passed on bare.
+// passed on bare, or together with what the store was known to suffer from.
 var (
 	// ErrConfig: a configuration can't be used; the text names every field.
 	ErrConfig = errors.New("idempotency: invalid config")
@@ -64,8 +64,8 @@ type UnavailableError struct {
 	// own word.
 	Op string
 	// Err is the store's error. It never matches a context's error: the caller's is
-	// returned bare, and that of a timeout within the store must not look like the
-	// caller's.
+	// no UnavailableError, and that of a timeout within the store must not look like
+	// the caller's.
 	Err error
 }
 
@@ -81,8 +81,9 @@ func (e *UnavailableError) Unwrap() error { return e.Err }
 
 // Unavailable turns the error of a store's driver into one that the contract of Store
 // allows, for authors of stores. A nil err stays nil. Where ctx has ended and err
-// comes from that, the result is ctx's own error, bare. An error that the contract
-// knows stays as it is. Anything else becomes an *UnavailableError.
+// comes from that, the result matches ctx's own error: it is err if err does, which
+// may tell more, and otherwise ctx's error, bare. An error that the contract knows
+// stays as it is. Anything else becomes an *UnavailableError.
 func Unavailable(ctx context.Context, op string, err error) error {
 	if err == nil {
 		return nil
@@ -93,7 +94,11 @@ func Unavailable(ctx context.Context, op string, err error) error {
 		}
 	}
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
-		if ended := ctx.Err(); ended != nil {
+		switch ended := ctx.Err(); {
+		case ended == nil:
+		case errors.Is(err, ended):
+			return err
+		default:
 			return ended
 		}
 		err = errors.New(err.Error())

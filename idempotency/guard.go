@@ -149,16 +149,23 @@ func (g *Guard) Hold(ctx context.Context, key Key, holder string, attempt int, e
 	if ended == nil {
 		return nil, fmt.Errorf("%w: ended is nil", ErrInvalid)
 	}
-	name, token := g.tokens.next(key, holder)
-	if orphaned, ok := g.orphans.take(name, holder); ok {
-		token = orphaned
-	}
+	name, token := g.nextToken(key, holder)
 	sent := g.now()
 	claim, err := g.claim(ctx, key.Scope, name, token, attempt, sent, ended)
 	if claim == nil && outcomeUnknown(err) {
 		g.orphans.put(name, token, sent.Add(g.config.Lease))
 	}
 	return claim, err
+}
+
+// nextToken is key's string, and the token to claim it with: that of an earlier claim
+// which was never answered, or a new one.
+func (g *Guard) nextToken(key Key, holder string) (name, token string) {
+	name, token = g.tokens.next(key, holder)
+	if orphaned, ok := g.orphans.take(name, holder); ok {
+		token = orphaned
+	}
+	return name, token
 }
 
 // ClaimAs is Claim with a token of the caller's choice, which others find as the

@@ -16,7 +16,9 @@ type Start struct {
 }
 
 // Start keeps that an attempt of the work is started for the nth time, from 1 on.
-// ErrBusy says that the nth start is kept already. Other errors are those of Claim.
+// ErrBusy says that the nth start is kept already. Other errors are those of Claim. The
+// start may be kept all the same then, and the next such Start of this Guard finds it to
+// be its own.
 //
 // It goes with a Claim of the key, which keeps others from starting the same. Since
 // starts are counted in keys of their own, the Claim knows nothing of them. A Memory
@@ -29,11 +31,16 @@ func (g *Guard) Start(ctx context.Context, key Key, attempt, n int) (*Start, err
 		return nil, fmt.Errorf("%w: start is number %d, want at least 1", ErrInvalid, n)
 	}
 	key.Scope += "/start/" + strconv.Itoa(attempt) + "/" + strconv.Itoa(n)
-	name, token := g.tokens.next(key, "")
+	name, token := g.nextToken(key, "")
+	sent := g.now()
 	answer, err := g.store.Claim(ctx, name, token, 0, g.config.Window)
 	switch {
 	case err != nil:
-		return nil, Unavailable(ctx, "start", err)
+		err = Unavailable(ctx, "start", err)
+		if outcomeUnknown(err) {
+			g.orphans.put(name, token, sent.Add(g.config.Window))
+		}
+		return nil, err
 	case answer.State != Claimed:
 		return nil, ErrBusy
 	}

@@ -45,6 +45,28 @@ func TestGuardKeepsStarts(t *testing.T) {
 	})
 }
 
+// A start whose answer got lost began nothing, so the next try of the same guard is no
+// second one. To others it looks like any other.
+func TestGuardStartsAgainAfterALostAnswer(t *testing.T) {
+	store := newFaulty()
+	guard, other := newGuard(t, store), newGuard(t, store)
+	store.set(store.after, "claim", errDown)
+	for range 3 {
+		_, err := guard.Start(t.Context(), key, 0, 1)
+		require.ErrorIs(t, err, idempotency.ErrUnavailable)
+	}
+	store.set(store.after, "claim", nil)
+	_, err := other.Start(t.Context(), key, 0, 1)
+	require.ErrorIs(t, err, idempotency.ErrBusy)
+	start, err := guard.Start(t.Context(), key, 0, 1)
+	require.NoError(t, err)
+	_, err = guard.Start(t.Context(), key, 0, 1)
+	require.ErrorIs(t, err, idempotency.ErrBusy, "this one has begun")
+	require.NoError(t, start.Release(t.Context()))
+	_, err = other.Start(t.Context(), key, 0, 1)
+	require.NoError(t, err)
+}
+
 func TestGuardStartFails(t *testing.T) {
 	store := newFaulty()
 	guard := newGuard(t, store)

@@ -43,8 +43,8 @@ import (
 // Keys are opaque, binary, and not empty. So are tokens; a token belongs to one
 // holder at a time. Durations are positive, and stores may round them up to whole
 // milliseconds. Arguments outside of these bounds lead to an error that matches
-// ErrInvalid (see Validate). Other errors match ErrUnavailable, or are a context's
-// own, bare (see Unavailable).
+// ErrInvalid (see Validate). Other errors match ErrUnavailable, or that of ctx, which
+// has ended then (see Unavailable).
 //
 // A Store may be able to do more: Ping, Check and Err, which consumers and guards look
 // for. A wrapper that has an Unwrap() Store keeps these abilities, see AbilityOf.

@@ -79,6 +79,7 @@ func (w *writer) runParts(calls []*call, wait time.Duration) (waiting []*call) {
 			parts = append(parts, part)
 		case isLocked:
 			part[0].lastLocked = err
+			part[0].locked.Store(&err)
 			waiting = append(waiting, part[0])
 		case len(part) > 1 && err != nil && worthTryingEach(err):
 			for i := range part {
@@ -101,11 +102,9 @@ func (w *writer) waitForLocks(c *call, began time.Time) {
 			return
 		}
 		if !retry.Wait(c.ctx.Done(), delay) {
-			c.done <- c.ctx.Err()
 			return
 		}
-		if err := w.aside.again.submit(c.ctx, c); err != nil {
-			c.done <- err
+		if w.aside.again.submit(c.ctx, c) != nil { // aside closes it after the last call that waits
 			return
 		}
 		<-c.tried

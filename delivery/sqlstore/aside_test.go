@@ -224,7 +224,7 @@ func TestAbandonedCallIsDropped(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
 	_, errs := store.Update(ctx, delivered("locked"))
-	require.Equal(t, context.DeadlineExceeded, errs[0])
+	require.ErrorIs(t, errs[0], context.DeadlineExceeded)
 	require.NoError(t, store.Close())
 	release()
 	records, errs := open(t, db, sqlstore.Config{TablePrefix: prefix}).Get(t.Context(), "locked")

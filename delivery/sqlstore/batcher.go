@@ -49,6 +49,25 @@ func newBatcher[T sized](workers, rows int, worker func() (run func(batch []T), 
 	return b
 }
 
+// await submits the item, and returns what is sent to done, or ctx's error if that
+// comes first. Then the item may be carried out later.
+func (b *batcher[T]) await(ctx context.Context, item T, done <-chan error) error {
+	if err := b.submit(ctx, item); err != nil {
+		return err
+	}
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+	}
+	select {
+	case err := <-done: // both at once: the answer is worth more
+		return err
+	default:
+		return ctx.Err()
+	}
+}
+
 // submit hands the item to a worker. When no worker will see it, it returns
 // ctx's error or errClosed.
 func (b *batcher[T]) submit(ctx context.Context, item T) error {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"reflect"
 	"strings"
 )
 
@@ -24,18 +25,14 @@ const (
 	refusedValues        // the values of the statement are refused
 )
 
-// The drivers' errors are recognised by their methods, so that no driver has to
-// be imported: PostgreSQL's have an SQLSTATE (PostgreSQL documentation, appendix
-// "PostgreSQL Error Codes"), and those of modernc.org/sqlite a result code (SQLite
-// documentation, "Result and Error Codes").
-type (
-	sqlStater interface{ SQLState() string }
-	coder     interface{ Code() int }
-)
+// sqlStater is an error of a PostgreSQL driver (PostgreSQL documentation, appendix
+// "PostgreSQL Error Codes"). The drivers' errors are recognised by their form, here
+// and in resultCode, so that no driver has to be imported.
+type sqlStater interface{ SQLState() string }
 
 func causeOf(err error) cause {
 	var state sqlStater
-	var code coder
+	code, isSQLite := resultCode(err)
 	switch {
 	case err == nil:
 		return unknown
@@ -50,8 +47,8 @@ func causeOf(err error) cause {
 			return readOnly
 		}
 		return causeOfState(state.SQLState())
-	case errors.As(err, &code):
-		return causeOfCode(code.Code())
+	case isSQLite:
+		return causeOfCode(code)
 	case errors.Is(err, driver.ErrBadConn), errors.Is(err, sql.ErrConnDone), errors.Is(err, io.EOF),
 		errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed), errors.As(err, new(*net.OpError)):
 		return connectionLost
@@ -86,8 +83,54 @@ func causeOfState(state string) cause {
 	return unknown
 }
 
-func causeOfCode(code int) cause {
-	switch code & 0xff { // the primary code of an extended one
+// resultCode is the first of SQLite's result codes in the chain of err (SQLite
+// documentation, "Result and Error Codes"). The errors of modernc.org/sqlite and of
+// github.com/ncruces/go-sqlite3 have a method Code, those of
+// github.com/mattn/go-sqlite3 a field Code. Each has an integer type of its own.
+func resultCode(err error) (code uint8, ok bool) {
+	if err == nil {
+		return 0, false
+	}
+	if code, ok = ownResultCode(reflect.ValueOf(err)); ok {
+		return code, true
+	}
+	switch wrapper := err.(type) { //nolint:errorlint // it goes through the chain itself
+	case interface{ Unwrap() error }:
+		return resultCode(wrapper.Unwrap())
+	case interface{ Unwrap() []error }:
+		for _, each := range wrapper.Unwrap() {
+			if code, ok = resultCode(each); ok {
+				return code, true
+			}
+		}
+	}
+	return 0, false
+}
+
+// ownResultCode is the result code of this error.
+func ownResultCode(err reflect.Value) (code uint8, ok bool) {
+	var found reflect.Value
+	if method := err.MethodByName("Code"); method.IsValid() {
+		if t := method.Type(); t.NumIn() != 0 || t.NumOut() != 1 {
+			return 0, false
+		}
+		found = method.Call(nil)[0]
+	} else if err.Kind() == reflect.Struct {
+		if field, ok := err.Type().FieldByName("Code"); ok && len(field.Index) == 1 {
+			found = err.FieldByIndex(field.Index)
+		}
+	}
+	switch { // an extended code has the primary one in its last byte
+	case found.CanInt():
+		return uint8(found.Int()), true //nolint:gosec // see above
+	case found.CanUint():
+		return uint8(found.Uint()), true //nolint:gosec // see above
+	}
+	return 0, false
+}
+
+func causeOfCode(code uint8) cause {
+	switch code {
 	case 5, 6: // SQLITE_BUSY, SQLITE_LOCKED
 		return locked
 	case 3, 23: // SQLITE_PERM, SQLITE_AUTH

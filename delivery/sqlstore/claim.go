@@ -16,8 +16,9 @@ type claimCall struct {
 	claim  delivery.Claim
 	rest   [][]byte // when not nil, the keys that are claimed if they are still due
 	taken  []claimedRecord
-	missed [][]byte // the keys of records that are due, but locked by others
-	free   bool     // of rest, only what is not locked is claimed
+	at     map[string]int // where an ID is among taken
+	missed [][]byte       // the keys of records that are due, but locked by others
+	free   bool           // of rest, only what is not locked is claimed
 	// A patient call claims nothing while more leases have ended than it could end. It
 	// has to be repeated then.
 	patient, more bool
@@ -36,6 +37,9 @@ type claimedRecord struct {
 // commit takes, and takes those that are still due then. Records that are locked
 // for longer are left to a later claim.
 func (s *Store) Claim(ctx context.Context, claim delivery.Claim) ([]delivery.Record, error) {
+	if err := s.usable(); err != nil {
+		return nil, err
+	}
 	if err := claim.Validate(); err != nil {
 		return nil, err
 	}
@@ -87,56 +91,70 @@ func (t *recordTables) runFreeClaims(ctx context.Context, q querier, calls []*cl
 }
 
 func (t *recordTables) runClaim(ctx context.Context, q querier, c *claimCall) error {
-	c.taken, c.missed, c.more = nil, nil, false
-	queue, now, limit := []byte(c.claim.Queue), c.claim.Now.UnixMicro(), int64(c.claim.Limit)
-	at := make(map[string]int)
-	take := func(answer scanner) error {
-		var one claimedRecord
-		err := answer.Scan((*intoString)(&one.record.ID), &one.due)
-		if _, taken := at[one.record.ID]; !taken && len(c.taken) < c.claim.Limit {
-			at[one.record.ID] = len(c.taken)
-			c.taken = append(c.taken, one)
-		}
-		return err
-	}
-	var err error
-	if c.rest == nil {
-		more, err := t.endLeases(ctx, q, queue, c.claim.Status, now)
-		if c.more = more && c.patient; err != nil || c.more {
-			return err
-		}
-	}
+	c.taken, c.at, c.missed, c.more = nil, make(map[string]int), nil, false
+	find := t.findDue
 	if c.rest != nil {
-		// Waiting for locks is safe only in the order of IDs, and only in a
-		// transaction that holds no other lock.
-		locks := t.dialect.rowLocks
-		if c.free {
-			locks = t.dialect.skipLocked
-		}
-		err = query(ctx, q, take, t.isDue(c.claim.Status)+" AND id = ANY($3) ORDER BY id"+locks, queue, now, t.dialect.blobs(c.rest))
-	} else {
-		if c.claim.DueFirst > 0 {
-			err = query(ctx, q, take, t.dueFirst(c.claim.Status, t.dialect.skipLocked), queue, now, int64(c.claim.DueFirst))
-		}
-		if err == nil && len(c.taken) < c.claim.Limit {
-			err = query(ctx, q, take, t.byPriority(c.claim.Status, t.dialect.skipLocked), queue, now, limit)
-		}
+		find = t.findRest
 	}
-	if err == nil && c.rest == nil && len(c.taken) < c.claim.Limit && t.dialect.skipLocked != "" {
-		err = query(ctx, q, func(answer scanner) error {
-			var id intoBytes
-			var due int64
-			err := answer.Scan(&id, &due)
-			if _, taken := at[string(id)]; !taken {
-				c.missed = append(c.missed, id)
-			}
-			return err
-		}, t.byPriority(c.claim.Status, ""), queue, now, limit)
-	}
-	if err != nil || len(c.taken) == 0 {
+	if err := find(ctx, q, c); err != nil || len(c.taken) == 0 {
 		return err
 	}
-	return t.takeRecords(ctx, q, c, at)
+	return t.takeRecords(ctx, q, c)
+}
+
+// findDue finds the records that a claim takes, and those that it misses.
+func (t *recordTables) findDue(ctx context.Context, q querier, c *claimCall) error {
+	queue, now, limit := []byte(c.claim.Queue), c.claim.Now.UnixMicro(), int64(c.claim.Limit)
+	more, err := t.endLeases(ctx, q, queue, c.claim.Status, now)
+	if c.more = more && c.patient; err != nil || c.more {
+		return err
+	}
+	if c.claim.DueFirst > 0 {
+		err = query(ctx, q, c.take, t.dueFirst(c.claim.Status, t.dialect.skipLocked), queue, now, int64(c.claim.DueFirst))
+	}
+	if err == nil && c.hasRoom() {
+		err = query(ctx, q, c.take, t.byPriority(c.claim.Status, t.dialect.skipLocked), queue, now, limit)
+	}
+	if err == nil && c.hasRoom() && t.dialect.skipLocked != "" {
+		err = query(ctx, q, c.miss, t.byPriority(c.claim.Status, ""), queue, now, limit)
+	}
+	return err
+}
+
+// findRest finds those that an earlier call has missed, if they are still due.
+// Waiting for locks is safe only in the order of IDs, and only in a transaction that
+// holds no other lock.
+func (t *recordTables) findRest(ctx context.Context, q querier, c *claimCall) error {
+	locks := t.dialect.rowLocks
+	if c.free {
+		locks = t.dialect.skipLocked
+	}
+	return query(ctx, q, c.take, t.isDue(c.claim.Status)+" AND id = ANY($3) ORDER BY id"+locks,
+		[]byte(c.claim.Queue), c.claim.Now.UnixMicro(), t.dialect.blobs(c.rest))
+}
+
+func (c *claimCall) hasRoom() bool { return len(c.taken) < c.claim.Limit }
+
+// take takes a record that was found, if there is room.
+func (c *claimCall) take(answer scanner) error {
+	var one claimedRecord
+	err := answer.Scan((*intoString)(&one.record.ID), &one.due)
+	if _, taken := c.at[one.record.ID]; !taken && c.hasRoom() {
+		c.at[one.record.ID] = len(c.taken)
+		c.taken = append(c.taken, one)
+	}
+	return err
+}
+
+// miss keeps the key of a record that is due and was not taken.
+func (c *claimCall) miss(answer scanner) error {
+	var id intoBytes
+	var due int64
+	err := answer.Scan(&id, &due)
+	if _, taken := c.at[string(id)]; !taken {
+		c.missed = append(c.missed, id)
+	}
+	return err
 }
 
 // isDue finds the records of a queue that are due: the parameters are the queue
@@ -171,7 +189,7 @@ func (t *recordTables) dueFirst(status delivery.Status, lock string) string {
 }
 
 // takeRecords claims the records that were found, and reads them.
-func (t *recordTables) takeRecords(ctx context.Context, q querier, c *claimCall, at map[string]int) error {
+func (t *recordTables) takeRecords(ctx context.Context, q querier, c *claimCall) error {
 	ids, claims := make([][]byte, len(c.taken)), make([]row, len(c.taken))
 	for i := range c.taken {
 		ids[i] = []byte(c.taken[i].record.ID)
@@ -182,7 +200,7 @@ func (t *recordTables) takeRecords(ctx context.Context, q querier, c *claimCall,
 	}
 	return t.dialect.queryByKeys(ctx, q, t.whole, ids, func(answer scanner) error {
 		r, err := scanWhole(answer)
-		c.taken[at[r.ID]].record = r
+		c.taken[c.at[r.ID]].record = r
 		return err
 	})
 }
@@ -201,6 +219,9 @@ func (w *watchers) claimsCommitted(calls []*claimCall) {
 
 // NextDue implements delivery.Store.
 func (s *Store) NextDue(ctx context.Context, queue string, statuses ...delivery.Status) (time.Time, error) {
+	if err := s.usable(); err != nil {
+		return time.Time{}, err
+	}
 	var parts []string
 	for _, status := range statuses {
 		if !status.Valid() {

@@ -31,8 +31,11 @@ var (
 func (s *Store) DeadLetters() *DeadLetters { return &DeadLetters{store: s} }
 
 func (d *DeadLetters) usable(ctx context.Context) error {
-	if d == nil || d.store == nil {
-		return fmt.Errorf("%w: DeadLetters is empty, want one of Store.DeadLetters", ErrConfig)
+	if d == nil {
+		return fmt.Errorf("%w: DeadLetters is nil, want one of Store.DeadLetters", ErrConfig)
+	}
+	if err := d.store.usable(); err != nil {
+		return err
 	}
 	return ctx.Err()
 }
@@ -67,7 +70,8 @@ func (d *DeadLetters) Put(ctx context.Context, entries ...dlq.Entry) error {
 			c.keys = append(c.keys, r.key)
 		}
 		if err := d.store.writer.execute(ctx, d.store.letters.operation, amount, c); err != nil {
-			if done == 0 && errors.Is(err, ErrDiskFull) {
+			// Whether a call whose ctx has ended was executed is not known.
+			if done == 0 && errors.Is(err, ErrDiskFull) && !errors.Is(err, ctx.Err()) {
 				return fmt.Errorf("%w: %w", dlq.ErrFull, err)
 			}
 			return err

@@ -5,7 +5,8 @@
 // The package works over database/sql, and imports no driver. It is tested with
 // modernc.org/sqlite and github.com/jackc/pgx/v5/stdlib. Other drivers of these
 // databases should do, if a statement without arguments may hold several
-// commands, as PostgreSQL's simple query protocol allows.
+// commands, as PostgreSQL's simple query protocol allows. The causes of errors are
+// known of github.com/ncruces/go-sqlite3 and github.com/mattn/go-sqlite3, too.
 //
 // # What is promised
 //
@@ -92,6 +93,8 @@
 //
 // Failures of the database are *DatabaseError. They match delivery.ErrStoreDown,
 // have the driver's error in their chain, and match ErrReadOnly, ErrDiskFull,
-// ErrDenied or ErrLocked when the database reported one of these. After Close,
-// the error is delivery.ErrClosed.
+// ErrDenied or ErrLocked when the database reported one of these. The error of a call
+// whose ctx ends is ctx's. Where the store knows of locks that the call waits for, or
+// of a failure that no transaction has succeeded after, a *DatabaseError with that is
+// in its chain, too. After Close, the error is delivery.ErrClosed.
 package sqlstore

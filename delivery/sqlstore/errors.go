@@ -104,14 +104,20 @@ func (e *DatabaseError) Is(target error) bool {
 	return false
 }
 
-// asDatabaseError is err as a *DatabaseError, unless it is one already, or the
-// caller's ctx has ended.
-func asDatabaseError(ctx context.Context, doing string, err error) error {
+// asDatabaseError is err as a *DatabaseError, unless it is one already. If the
+// caller's ctx has ended, it is ctx's error, together with err if err is more than a
+// consequence of that, or else with the fault, which may be nil.
+func asDatabaseError(ctx context.Context, doing string, err, fault error) error {
 	if err == nil {
 		return nil
 	}
-	if over := contextError(ctx); over != nil {
-		return over
+	if ended := contextError(ctx); ended != nil {
+		switch causeOf(err) {
+		case transient, locked, readOnly, diskFull, denied, refusedValues:
+			fault = err
+		case unknown, connectionLost, noAnswer:
+		}
+		return withFault(ctx, doing, ended, fault)
 	}
 	var wrapped *DatabaseError
 	if errors.As(err, &wrapped) || errors.Is(err, delivery.ErrStoreDown) {
@@ -152,8 +158,8 @@ type noAnswerError struct {
 	err     error
 }
 
-func (s *noAnswerError) Error() string {
-	return fmt.Sprintf("no answer within %s: %v", s.timeout, s.err)
+func (e *noAnswerError) Error() string {
+	return fmt.Sprintf("no answer within %s: %v", e.timeout, e.err)
 }
 
 // asNoAnswer is err, as a noAnswerError if ctx, which bounds a transaction, has

@@ -23,25 +23,17 @@ func (c *getCall) size() size { return size{rows: len(c.ids)} }
 // Get implements delivery.Store.
 func (s *Store) Get(ctx context.Context, ids ...string) ([]delivery.Record, []error) {
 	records := make([]delivery.Record, len(ids))
+	if err := s.usable(); err != nil {
+		return records, slices.Repeat([]error{err}, len(ids))
+	}
 	errs := eachChunk(len(ids), chunkByCount(len(ids), s.config.MaxBatch), func(from, to int, _ size) ([]error, error) {
-		c := &getCall{ctx: ctx, ids: append([]string(nil), ids[from:to]...), done: make(chan error, 1)}
+		c := &getCall{ctx: ctx, ids: slices.Clone(ids[from:to]), done: make(chan error, 1)}
 		err := ctx.Err()
 		if err == nil {
-			err = s.gets.submit(ctx, c)
-		}
-		if err == nil {
-			select {
-			case err = <-c.done:
-			case <-ctx.Done():
-				err = ctx.Err()
-			}
+			err = withFault(ctx, "get", s.gets.await(ctx, c, c.done), s.fault.load())
 		}
 		if err != nil {
-			errs := make([]error, to-from)
-			for i := range errs {
-				errs[i] = err
-			}
-			return errs, err
+			return slices.Repeat([]error{err}, to-from), err
 		}
 		copy(records[from:], c.records)
 		return c.errs, nil
@@ -57,13 +49,7 @@ func newGetBatcher(s *Store) *batcher[*getCall] {
 }
 
 func (s *Store) runGets(calls []*getCall) {
-	calls = slices.DeleteFunc(calls, func(c *getCall) bool {
-		err := c.ctx.Err()
-		if err != nil {
-			c.done <- err
-		}
-		return err != nil
-	})
+	calls = slices.DeleteFunc(calls, func(c *getCall) bool { return c.ctx.Err() != nil })
 	found := make(map[string]*delivery.Record)
 	asked := make(map[string]int)
 	var ids []string
@@ -79,7 +65,7 @@ func (s *Store) runGets(calls []*getCall) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), s.config.Timeout)
 	defer cancel()
-	err := s.reader.tryRead(ctx, func(q querier) error {
+	err := s.reader.tryRead(context.Background(), ctx, func(q querier) error {
 		clear(found)
 		all := make([]*delivery.Progress, 0, len(ids))
 		err := s.dialect.queryByKeys(ctx, q, s.records.whole, keysOf(ids), func(answer scanner) error {
@@ -94,7 +80,7 @@ func (s *Store) runGets(calls []*getCall) {
 		return s.records.fillDueTimes(ctx, q, all)
 	})
 	if err != nil {
-		err = &DatabaseError{Doing: "get", Err: asNoAnswer(ctx, s.config.Timeout, err)}
+		err = &DatabaseError{Doing: "get", Err: err}
 	}
 	for _, c := range calls {
 		c.records, c.errs = make([]delivery.Record, len(c.ids)), make([]error, len(c.ids))

@@ -3,6 +3,7 @@ package sqlstore
 import (
 	"context"
 	"crypto/sha256"
+	"fmt"
 	"time"
 
 	"github.com/esh3artech/barid/delivery"
@@ -26,6 +27,15 @@ var (
 // Keys returns the idempotency.Store.
 func (s *Store) Keys() *Keys { return &Keys{store: s} }
 
+// Err is nil, or says that Keys is empty, for an idempotency.Guard to ask. It matches
+// ErrConfig.
+func (k *Keys) Err() error {
+	if k == nil {
+		return fmt.Errorf("%w: Keys is nil, want one of Store.Keys", ErrConfig)
+	}
+	return k.store.usable()
+}
+
 // indexed is key as it stands in the index: as it is, or its SHA-256 when it is
 // too long for an index.
 func indexed(key string) string {
@@ -37,7 +47,12 @@ func indexed(key string) string {
 }
 
 // Ping implements delivery.Pinger.
-func (k *Keys) Ping(ctx context.Context) error { return k.store.Ping(ctx) }
+func (k *Keys) Ping(ctx context.Context) error {
+	if err := k.Err(); err != nil {
+		return err
+	}
+	return k.store.Ping(ctx)
+}
 
 // Claim implements idempotency.Store.
 func (k *Keys) Claim(ctx context.Context, key, token string, attempt int, lease time.Duration) (idempotency.Answer, error) {
@@ -71,6 +86,9 @@ func (k *Keys) Release(ctx context.Context, key, token string) error {
 // execute has the call executed. The caller's copy has the results only if the
 // store answered.
 func (k *Keys) execute(ctx context.Context, call *keyCall) error {
+	if err := k.Err(); err != nil {
+		return &idempotency.UnavailableError{Op: call.action.String(), Err: err}
+	}
 	if err := idempotency.Validate(call.key, call.token, call.duration); err != nil {
 		return err
 	}

@@ -19,6 +19,7 @@ type migrator struct {
 	prefix     string
 	timeout    time.Duration // for a question; migrations may take longer
 	migrations []Migration
+	fault      error // of the last try, nil before it
 }
 
 // migrate brings the schema up to date, or checks it only, as the config says.
@@ -132,7 +133,7 @@ func (m *migrator) wrap(ctx context.Context, doing string, err error) error {
 	if errors.Is(err, ErrConfig) {
 		return err
 	}
-	return asDatabaseError(ctx, doing, err)
+	return asDatabaseError(ctx, doing, err, m.fault)
 }
 
 // run migrates a schema that lacks steps, in one transaction, for which others
@@ -142,20 +143,19 @@ func (m *migrator) run(ctx context.Context) error {
 		if _, err := m.check(ctx); !errors.Is(err, ErrMigrationMissing) {
 			return err
 		}
-		err := m.wrap(ctx, "migrating", m.up(ctx))
-		if err == nil {
-			return nil
-		}
-		switch causeOf(err) {
+		fault := m.up(ctx)
+		err := m.wrap(ctx, "migrating", fault)
+		switch causeOf(fault) {
 		case transient, locked, connectionLost:
 		default:
 			return err
 		}
-		if n == maxTries {
+		if n == maxTries || contextError(ctx) != nil {
 			return err
 		}
+		m.fault = fault
 		if !retry.Wait(ctx.Done(), time.Duration(n)*50*time.Millisecond) {
-			return ctx.Err()
+			return withFault(ctx, "migrating", ctx.Err(), fault)
 		}
 	}
 }

@@ -3,6 +3,7 @@ package sqlstore_test
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -249,6 +250,16 @@ func TestMigrationThatIsLocked(t *testing.T) {
 	lock(t, "LOCK TABLE "+prefix+"migrations IN SHARE MODE")
 	_, err = sqlstore.Open(t.Context(), db, sqlstore.Config{TablePrefix: prefix})
 	require.ErrorIs(t, err, sqlstore.ErrLocked)
+	for timeout := 3 * time.Second; ; timeout *= 2 { // until the first try is over before
+		ctx, cancel := context.WithTimeout(t.Context(), timeout)
+		_, err = sqlstore.Open(ctx, db, sqlstore.Config{TablePrefix: prefix})
+		cancel()
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		if timeout == 6*time.Second || errors.Is(err, sqlstore.ErrLocked) {
+			require.ErrorIs(t, err, sqlstore.ErrLocked)
+			break
+		}
+	}
 	var tables int
 	err = db.QueryRowContext(t.Context(), "SELECT COUNT(*) FROM pg_tables WHERE tablename = $1", prefix+"keys").Scan(&tables)
 	require.NoError(t, err)

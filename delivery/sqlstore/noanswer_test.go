@@ -20,8 +20,8 @@ func (lateContext) Deadline() (time.Time, bool) { return time.Now().Add(-time.Na
 // The network may notice a deadline before the context does.
 func TestDeadlineThatTheNetworkNoticesFirst(t *testing.T) {
 	late := lateContext{t.Context()}
-	require.Equal(t, context.DeadlineExceeded, asDatabaseError(late, "ping", os.ErrDeadlineExceeded))
+	require.Equal(t, context.DeadlineExceeded, asDatabaseError(late, "ping", os.ErrDeadlineExceeded, nil))
 	require.Equal(t, noAnswer, causeOf(asNoAnswer(late, time.Second, os.ErrDeadlineExceeded)))
-	require.ErrorIs(t, asDatabaseError(t.Context(), "ping", errors.New("odd")), delivery.ErrStoreDown)
+	require.ErrorIs(t, asDatabaseError(t.Context(), "ping", errors.New("odd"), nil), delivery.ErrStoreDown)
 	require.Equal(t, unknown, causeOf(asNoAnswer(t.Context(), time.Second, errors.New("odd"))))
 }

@@ -2,6 +2,7 @@ package sqlstore
 
 import (
 	"context"
+	"sync/atomic"
 )
 
 // operation is a kind of write. Its calls by many goroutines are executed
@@ -56,6 +57,8 @@ type call struct {
 	// was because of them, and what tells that there was another try.
 	lastLocked error
 	tried      chan struct{}
+	// locked is such a failure, for a caller that leaves.
+	locked atomic.Pointer[error]
 }
 
 func (c *call) size() size { return c.amount }

@@ -24,7 +24,7 @@ func adopt(ctx context.Context, db *sql.DB, d *dialect, tables string, config Co
 			if err == nil && found > 0 {
 				return fmt.Errorf("%w: Queue is empty, but table %s has records from before records had a queue: set Queue to the name of theirs", ErrConfig, table)
 			}
-			return asDatabaseError(ctx, "looking for records without a queue", err)
+			return asDatabaseError(ctx, "looking for records without a queue", err, nil)
 		})
 	}
 	// Rows are locked in the order of IDs, as updates do.
@@ -36,7 +36,7 @@ func adopt(ctx context.Context, db *sql.DB, d *dialect, tables string, config Co
 			if err == nil {
 				adopted, err = result.RowsAffected()
 			}
-			return asDatabaseError(ctx, "giving records a queue", err)
+			return asDatabaseError(ctx, "giving records a queue", err, nil)
 		})
 		if err != nil || adopted < adoptChunk {
 			return err

@@ -12,6 +12,7 @@ type reader struct {
 	db      *sql.DB
 	dialect *dialect
 	timeout time.Duration
+	fault   *lastFault
 	closed  atomic.Bool
 }
 
@@ -32,16 +33,23 @@ func (r *reader) read(ctx context.Context, doing string, work func(querier) erro
 		limited, cancel = context.WithTimeout(ctx, r.timeout)
 		defer cancel()
 	}
-	return asDatabaseError(ctx, doing, asNoAnswer(limited, r.timeout, r.tryRead(limited, work)))
+	return asDatabaseError(ctx, doing, r.tryRead(ctx, limited, work), r.fault.load())
 }
 
-func (r *reader) tryRead(ctx context.Context, work func(querier) error) error {
+// tryRead runs work within limited, which is ctx with the store's timeout.
+func (r *reader) tryRead(ctx, limited context.Context, work func(querier) error) error {
 	var err error
 	for range maxTries {
-		if err = r.readOnce(ctx, work); err == nil || causeOf(err) != connectionLost || ctx.Err() != nil {
+		if err = r.readOnce(limited, work); err == nil || causeOf(err) != connectionLost || contextError(limited) != nil {
 			break
 		}
+		r.fault.note(r.dialect, err)
 	}
+	if contextError(ctx) != nil {
+		return err // which tells nothing of the database
+	}
+	err = asNoAnswer(limited, r.timeout, err)
+	r.fault.note(r.dialect, err)
 	return err
 }
 

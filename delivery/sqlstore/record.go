@@ -117,8 +117,8 @@ func checkRecord(record *delivery.Record) error {
 		})
 	}
 	for _, field := range []struct{ name, value string }{
-		{"ID", record.ID}, {"Recipient", record.Recipient}, {"IdempotencyKey", record.IdempotencyKey}, {"ClaimedBy", record.ClaimedBy},
-		{"Queue", record.Queue},
+		{"ID", record.ID}, {"Recipient", record.Recipient}, {"IdempotencyKey", record.IdempotencyKey}, {"Type", record.Type},
+		{"ClaimedBy", record.ClaimedBy}, {"Queue", record.Queue},
 	} {
 		if len(field.value) > maxIndexedBytes {
 			faults = append(faults, &delivery.TooLargeError{Field: field.name, Size: len(field.value), Limit: maxIndexedBytes})

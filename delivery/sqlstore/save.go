@@ -16,12 +16,15 @@ type saveCall struct {
 }
 
 // Save implements delivery.Store. Fields that stand in an index (ID, Recipient,
-// IdempotencyKey, ClaimedBy) may have 1024 bytes: a longer one is a
+// IdempotencyKey, Type, ClaimedBy, Queue) may have 1024 bytes: a longer one is a
 // *delivery.TooLargeError. A call is executed in chunks, each in one
 // transaction. A chunk has up to Config.MaxBatch records and 16 MiB together,
 // or one record that is larger. When a chunk fails, those after it are not
 // tried.
 func (s *Store) Save(ctx context.Context, records ...delivery.Record) []error {
+	if err := s.usable(); err != nil {
+		return slices.Repeat([]error{err}, len(records))
+	}
 	next := func(from int) (int, size) {
 		return chunkBySize(from, len(records), s.config.MaxBatch, func(i int) int { return textBytes(&records[i]) })
 	}

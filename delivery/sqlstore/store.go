@@ -13,6 +13,7 @@ import (
 // others, may share a database.
 type Store struct {
 	dialect  *dialect
+	fault    *lastFault
 	prefix   string
 	config   Config
 	writer   *writer
@@ -65,7 +66,7 @@ func Open(ctx context.Context, db *sql.DB, config Config) (*Store, error) {
 	if err := adopt(ctx, db, d, tables, config); err != nil {
 		return nil, err
 	}
-	s := &Store{dialect: d, prefix: config.TablePrefix, config: config, records: newRecordTables(d, tables), watchers: newWatchers()}
+	s := &Store{dialect: d, fault: new(lastFault), prefix: config.TablePrefix, config: config, records: newRecordTables(d, tables), watchers: newWatchers()}
 	s.save = newOperation("save", 10, s.records.runSaves, s.watchers.savesCommitted)
 	s.update = newOperation("update", 20, s.records.runUpdates, s.watchers.updatesCommitted)
 	s.claim = newOperation("claim", 30, s.records.runClaims, s.watchers.claimsCommitted)
@@ -79,16 +80,27 @@ func Open(ctx context.Context, db *sql.DB, config Config) (*Store, error) {
 	s.keys = newKeyTable(d, tables)
 	s.letters = newDeadLetterTables(d, tables)
 	s.jobs = newJobTable(d, tables)
-	s.writer = newWriter(db, d, config)
-	s.reader = &reader{db: db, dialect: d, timeout: config.Timeout}
+	s.writer = newWriter(db, d, config, s.fault)
+	s.reader = &reader{db: db, dialect: d, timeout: config.Timeout, fault: s.fault}
 	s.gets = newGetBatcher(s)
 	return s, nil
+}
+
+// usable is nil, or says that the Store is none of Open's.
+func (s *Store) usable() error {
+	if s == nil || s.writer == nil {
+		return fmt.Errorf("%w: Store is empty, want one from Open", ErrConfig)
+	}
+	return nil
 }
 
 // Close finishes the calls that are under way, and ends the Store's goroutines.
 // The database stays open. Later calls fail with delivery.ErrClosed. Closing
 // again does nothing.
 func (s *Store) Close() error {
+	if s.usable() != nil {
+		return nil
+	}
 	s.reader.close()
 	s.writer.close()
 	s.gets.close()
@@ -99,5 +111,8 @@ func (s *Store) Close() error {
 // Ping implements delivery.Pinger. It returns nil when the database answered.
 // PostgreSQL must not be a standby, which is ErrReadOnly.
 func (s *Store) Ping(ctx context.Context) error {
+	if err := s.usable(); err != nil {
+		return err
+	}
 	return s.reader.read(ctx, "ping", func(q querier) error { return s.dialect.ping(ctx, q) })
 }

@@ -214,7 +214,7 @@ func TestPostgresThatDoesNotAnswer(t *testing.T) {
 	require.Contains(t, err.Error(), "no answer within 300ms")
 	ended, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 	defer cancel()
-	require.Equal(t, context.DeadlineExceeded, store.Ping(ended), "the caller's own end")
+	require.ErrorIs(t, store.Ping(ended), context.DeadlineExceeded, "the caller's own end")
 	require.NoError(t, server.Resume())
 	require.Eventually(t, func() bool { return goesOn(store) }, eventuallyTimeout, 10*time.Millisecond)
 }
@@ -311,7 +311,7 @@ func TestCancelledWhileWaiting(t *testing.T) {
 				callers.Go(func() {
 					errs := store.Save(ctx, pending(fmt.Sprint("given up ", n)))
 					if assert.Len(t, errs, 1) {
-						assert.Equal(t, context.Canceled, errs[0])
+						assert.ErrorIs(t, errs[0], context.Canceled)
 					}
 				})
 			}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"math/rand/v2"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -105,21 +106,49 @@ func TestCloseCarriesOutWhatWasAsked(t *testing.T) {
 	})
 }
 
+// A Store that is none of Open's says so.
+func TestNoStore(t *testing.T) {
+	for _, store := range []*sqlstore.Store{nil, {}} {
+		for _, calls := range []storeCalls{writes(store), reads(store)} {
+			for name, call := range calls {
+				require.ErrorIs(t, call(t.Context()), sqlstore.ErrConfig, name)
+			}
+		}
+		require.ErrorIs(t, store.In(new(sql.Tx)).Save(t.Context(), pending("id"))[0], sqlstore.ErrConfig)
+		store.In(nil).Committed()
+		store.Watch(func(time.Time) {})()
+		require.NoError(t, store.Close())
+	}
+}
+
 func TestFieldsThatAreTooLong(t *testing.T) {
 	onEachStore(t, func(t *testing.T, store *sqlstore.Store) {
 		long := strings.Repeat("\xff", 1024)
-		record := pending(long)
-		record.Recipient, record.IdempotencyKey, record.ClaimedBy = long, long, long
-		require.Empty(t, store.Save(t.Context(), record))
-		record.ID += "x"
-		record.Recipient += "x"
-		errs := store.Save(t.Context(), pending("short"), record)
-		require.NoError(t, errs[0])
-		require.ErrorIs(t, errs[1], delivery.ErrTooLarge)
-		require.ErrorIs(t, errs[1], delivery.ErrInvalid)
+		require.Empty(t, store.Save(t.Context(), pending("short")))
+		for name, field := range map[string]func(*delivery.Record) *string{
+			"ID":             func(r *delivery.Record) *string { return &r.ID },
+			"Recipient":      func(r *delivery.Record) *string { return &r.Recipient },
+			"IdempotencyKey": func(r *delivery.Record) *string { return &r.IdempotencyKey },
+			"Type":           func(r *delivery.Record) *string { return &r.Type },
+			"ClaimedBy":      func(r *delivery.Record) *string { return &r.ClaimedBy },
+			"Queue":          func(r *delivery.Record) *string { return &r.Queue },
+		} {
+			fits, tooLong, longest := pending("fits "+name), pending("too long "+name), pending("longest "+name)
+			*field(&fits), *field(&tooLong), *field(&longest) = long, long+"x", incompressible(1<<16)
+			errs := store.Save(t.Context(), fits, tooLong, longest)
+			require.Len(t, errs, 3, name)
+			require.NoError(t, errs[0], name)
+			for _, err := range errs[1:] {
+				var tooLarge *delivery.TooLargeError
+				require.ErrorAs(t, err, &tooLarge, name)
+				require.Equal(t, name, tooLarge.Field)
+				require.Equal(t, 1024, tooLarge.Limit, name)
+				require.ErrorIs(t, err, delivery.ErrInvalid, name)
+			}
+		}
 		update := delivered("short")
 		update.ClaimedBy = long + "x"
-		_, errs = store.Update(t.Context(), update, delivered("short"))
+		_, errs := store.Update(t.Context(), update, delivered("short"))
 		require.ErrorIs(t, errs[0], delivery.ErrTooLarge)
 		require.NoError(t, errs[1])
 		_, err := store.Claim(t.Context(), delivery.Claim{
@@ -127,6 +156,14 @@ func TestFieldsThatAreTooLong(t *testing.T) {
 		})
 		require.ErrorIs(t, err, delivery.ErrTooLarge)
 	})
+}
+
+// incompressible is a text that PostgreSQL can't shorten for an index.
+func incompressible(n int) string {
+	random := rand.NewChaCha8([32]byte{})
+	text := make([]byte, n)
+	_, _ = random.Read(text)
+	return string(text)
 }
 
 // A call may have more records than a transaction takes.

@@ -3,7 +3,6 @@ package sqlstore
 import (
 	"context"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/esh3artech/barid/delivery"
@@ -20,6 +19,9 @@ type updateCall struct {
 // Update implements delivery.Store.
 func (s *Store) Update(ctx context.Context, updates ...delivery.Update) ([]delivery.Progress, []error) {
 	progress := make([]delivery.Progress, len(updates))
+	if err := s.usable(); err != nil {
+		return progress, slices.Repeat([]error{err}, len(updates))
+	}
 	errs := eachChunk(len(updates), chunkByCount(len(updates), s.config.MaxBatch), func(from, to int, amount size) ([]error, error) {
 		errs := make([]error, to-from)
 		c := &updateCall{updates: make([]delivery.Update, 0, to-from)}
@@ -156,7 +158,7 @@ func progressChanged(a, b *delivery.Progress) bool {
 		!a.DueAt.Equal(b.DueAt) || a.ClaimedBy != b.ClaimedBy || !a.UpdatedAt.Equal(b.UpdatedAt) ||
 		!a.NextRetryAt.Equal(b.NextRetryAt) || !a.AckDeadline.Equal(b.AckDeadline) || !a.SentAt.Equal(b.SentAt) ||
 		!a.DeliveredAt.Equal(b.DeliveredAt) || !a.ReadAt.Equal(b.ReadAt) || !a.LastRetryAt.Equal(b.LastRetryAt) ||
-		strings.Compare(a.DeadLetterID, b.DeadLetterID) != 0 ||
+		a.DeadLetterID != b.DeadLetterID ||
 		len(a.History) != len(b.History) || len(a.History) > 0 && &a.History[0] != &b.History[0]
 }
 

@@ -24,12 +24,13 @@ type writer struct {
 	db      *sql.DB
 	dialect *dialect
 	timeout time.Duration
+	fault   *lastFault
 	batches *batcher[*call]
 	aside   *aside
 }
 
-func newWriter(db *sql.DB, d *dialect, config Config) *writer {
-	w := &writer{db: db, dialect: d, timeout: config.Timeout}
+func newWriter(db *sql.DB, d *dialect, config Config, fault *lastFault) *writer {
+	w := &writer{db: db, dialect: d, timeout: config.Timeout, fault: fault}
 	workers := config.InFlight
 	if d.oneWriter {
 		workers = 1
@@ -50,15 +51,12 @@ func (w *writer) execute(ctx context.Context, op *operation, amount size, args a
 		return err
 	}
 	c := &call{ctx: ctx, op: op, args: args, amount: amount, done: make(chan error, 1)}
-	if err := w.batches.submit(ctx, c); err != nil {
-		return err
+	err := w.batches.await(ctx, c, c.done)
+	fault := w.fault.load()
+	if locked := c.locked.Load(); locked != nil {
+		fault = *locked
 	}
-	select {
-	case err := <-c.done:
-		return err
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	return withFault(ctx, op.name, err, fault)
 }
 
 func (w *writer) close() {
@@ -102,8 +100,7 @@ func (w *writeWorker) runBatch(calls []*call) {
 		return
 	}
 	for i, c := range calls {
-		if ended := c.ctx.Err(); ended != nil {
-			c.done <- ended
+		if c.ctx.Err() != nil {
 			continue
 		}
 		err := w.runWithRetries(calls[i : i+1])
@@ -127,13 +124,7 @@ func (w *writeWorker) answerOrSetAside(calls []*call, err error) {
 
 // dropAbandoned leaves out the calls whose callers have gone.
 func dropAbandoned(calls []*call) []*call {
-	return slices.DeleteFunc(calls, func(c *call) bool {
-		err := c.ctx.Err()
-		if err != nil {
-			c.done <- err
-		}
-		return err != nil
-	})
+	return slices.DeleteFunc(calls, func(c *call) bool { return c.ctx.Err() != nil })
 }
 
 // splitAlone takes the calls that need a transaction of their own out of a
@@ -205,7 +196,9 @@ func (w *writeWorker) runWithRetries(calls []*call) error {
 		if n > 0 {
 			retry.Wait(nil, time.Millisecond<<(2*n))
 		}
-		if err = w.runOnce(calls); err == nil {
+		err = w.runOnce(calls)
+		w.fault.note(w.dialect, err)
+		if err == nil {
 			return nil
 		}
 		if !w.worthRetrying(err) || !slices.ContainsFunc(calls, func(c *call) bool { return c.ctx.Err() == nil }) {

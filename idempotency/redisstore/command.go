@@ -94,6 +94,16 @@ func (c command) eachReply(take func(c *call, reply any, err error)) {
 	}
 }
 
+// firstFault is the first error of the commands that is no reply, or nil.
+func firstFault(commands []command) error {
+	for _, each := range commands {
+		if err := each.Err(); err != nil && !isReply(err) {
+			return err
+		}
+	}
+	return nil
+}
+
 // refusesManyKeys says whether a server, or what stands before it, won't take many
 // keys in one script: they are in different slots, or the user lacks a permission.
 func refusesManyKeys(err error) bool {

@@ -60,6 +60,8 @@
 //
 // Steps fail with idempotency.ErrUnavailable and idempotency.ErrLost, as the
 // contract of idempotency.Store says. ErrConfig, an *EvictionError, and after Close
-// idempotency.ErrClosed are ErrUnavailable as well where a step returns them. No
-// error shows a password, a key or a token.
+// idempotency.ErrClosed are ErrUnavailable as well where a step returns them. The error
+// of a step whose context ends is the context's. Where the store knows what has kept
+// Redis from being asked last, a refused connection for instance, that is in its chain,
+// too. No error shows a password, a key or a token.
 package redisstore

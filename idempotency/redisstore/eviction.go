@@ -41,11 +41,11 @@ func (e *EvictionError) Unwrap() error { return e.Err }
 // its own under the prefix, as a user may be allowed to ask but not to have keys. It
 // returns nil when no master evicts keys and that went well, and otherwise an error
 // that matches idempotency.ErrUnavailable: an *EvictionError, or what kept it from
-// asking. The first step of a Store asks for the
-// policy, too, until it has succeeded once. Masters that join a cluster after that are
-// not asked, so a host may want to Check now and then. Where CONFIG is forbidden,
-// as managed servers do, INFO is asked; where that is forbidden too, the policy
-// counts as bad. With AllowEviction, Check asks for no policy.
+// asking. The first step of a Store asks for the policy, too, until that has succeeded
+// once. Masters that join a cluster after that are not asked, so a host may want to
+// Check now and then. Where CONFIG is forbidden, as on managed servers, INFO is asked;
+// where that is forbidden too, the policy counts as bad. With AllowEviction, Check asks
+// for no policy.
 func (s *Store) Check(ctx context.Context) error {
 	if s.Err() != nil || !s.config.AllowEviction {
 		if err := s.ask(ctx, "check", s.checkPolicy); err != nil {
@@ -84,13 +84,17 @@ func (s *Store) ask(ctx context.Context, op string, question func(ctx context.Co
 	answered := make(chan error, 1)
 	go func() {
 		defer cancel()
-		answered <- question(bounded)
+		err := question(bounded)
+		if deadline, ok := ctx.Deadline(); ctx.Err() == nil && (!ok || time.Now().Before(deadline)) {
+			s.lastFault.note(err) // otherwise it may come of ctx's end
+		}
+		answered <- err
 	}()
 	select {
 	case err := <-answered:
 		return idempotency.Unavailable(ctx, op, err)
 	case <-ctx.Done():
-		return ctx.Err()
+		return s.lastFault.with(ctx, ctx.Err())
 	}
 }
 

@@ -31,6 +31,8 @@ type Store struct {
 	// lets one at a time find out.
 	checked  atomic.Bool
 	checking chan struct{}
+	// lastFault is noted of every pipeline, Ping and Check.
+	lastFault lastFault
 }
 
 var _ idempotency.Store = (*Store)(nil)
@@ -159,7 +161,7 @@ func (s *Store) newCall(script *script, key, token string, attempt int, duration
 
 func (s *Store) do(ctx context.Context, c *call) (answer, error) {
 	got := s.batcher.do(ctx, c)
-	return got, idempotency.Unavailable(ctx, c.script.op, got.err)
+	return got, idempotency.Unavailable(ctx, c.script.op, s.lastFault.with(ctx, got.err))
 }
 
 // send sends a batch as one pipeline. What the server does not understand, because
@@ -169,6 +171,7 @@ func (s *Store) send(batch []*call) {
 	ctx, cancel := context.WithTimeout(context.Background(), s.config.Timeout)
 	defer cancel()
 	if err := s.ensureChecked(ctx); err != nil {
+		s.lastFault.note(err)
 		for _, c := range batch {
 			c.answered <- answer{err: err}
 		}
@@ -183,6 +186,9 @@ func (s *Store) send(batch []*call) {
 // it returns.
 func (s *Store) exec(ctx context.Context, calls []*call) (again []*call) {
 	commands := commandsFor(calls, s.scripts.completeMany)
+	if len(commands) == 0 {
+		return nil
+	}
 	queue := make([]redis.Cmder, len(commands))
 	for i, each := range commands {
 		queue[i] = each.Cmd
@@ -190,6 +196,7 @@ func (s *Store) exec(ctx context.Context, calls []*call) (again []*call) {
 	pipeline := s.client.Pipeline()
 	_ = pipeline.BatchProcess(ctx, queue...) // only queues
 	_, _ = pipeline.Exec(ctx)                // each command has its own error
+	s.lastFault.note(firstFault(commands))
 	for _, each := range commands {
 		each.eachReply(func(c *call, reply any, err error) {
 			got, ok := c.read(reply, err)

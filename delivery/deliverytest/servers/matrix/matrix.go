@@ -119,7 +119,6 @@ func (m *matrix) runRow(ctx context.Context, row row) result {
 	}
 	r.version = row.server.version(release.packages)
 	begin := time.Now()
-	defer func() { r.took = time.Since(begin) }()
 	env, end, err := m.environment(ctx, row, release)
 	if err != nil {
 		r.fail(err)

@@ -35,8 +35,11 @@ func (m *matrix) test(ctx context.Context, pkg string, suite suite, env []string
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(tests.Start(), convert.Start()); err != nil {
+	if err := tests.Start(); err != nil {
 		return err
+	}
+	if err := convert.Start(); err != nil {
+		return errors.Join(err, tests.Process.Kill(), tests.Wait())
 	}
 	counted := r.count(events)
 	failed := errors.Join(convert.Wait(), tests.Wait())
@@ -54,8 +57,8 @@ type event struct {
 	Action, Test, Output string
 }
 
-// count reads the events of a run of tests. It prints what a test that failed has
-// printed, and what belongs to no test if anything failed.
+// count reads the events of a run of tests to their end. It prints what a test that
+// failed has printed, and what belongs to no test if anything failed.
 func (r *result) count(events io.Reader) error {
 	outputs := map[string]*bytes.Buffer{"": {}}
 	failed := false
@@ -65,6 +68,7 @@ func (r *result) count(events io.Reader) error {
 		if err := decoder.Decode(&e); errors.Is(err, io.EOF) {
 			break
 		} else if err != nil {
+			_, _ = io.Copy(io.Discard, events) // the tests would wait for a reader
 			return err
 		}
 		output := outputs[e.Test]
