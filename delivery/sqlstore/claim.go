@@ -37,6 +37,9 @@ type claimedRecord struct {
 // commit takes, and takes those that are still due then. Records that are locked
 // for longer are left to a later claim.
 func (s *Store) Claim(ctx context.Context, claim delivery.Claim) ([]delivery.Record, error) {
+	if err := s.usable(); err != nil {
+		return nil, err
+	}
 	if err := claim.Validate(); err != nil {
 		return nil, err
 	}
@@ -216,6 +219,9 @@ func (w *watchers) claimsCommitted(calls []*claimCall) {
 
 // NextDue implements delivery.Store.
 func (s *Store) NextDue(ctx context.Context, queue string, statuses ...delivery.Status) (time.Time, error) {
+	if err := s.usable(); err != nil {
+		return time.Time{}, err
+	}
 	var parts []string
 	for _, status := range statuses {
 		if !status.Valid() {

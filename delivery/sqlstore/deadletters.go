@@ -31,8 +31,11 @@ var (
 func (s *Store) DeadLetters() *DeadLetters { return &DeadLetters{store: s} }
 
 func (d *DeadLetters) usable(ctx context.Context) error {
-	if d == nil || d.store == nil {
-		return fmt.Errorf("%w: DeadLetters is empty, want one of Store.DeadLetters", ErrConfig)
+	if d == nil {
+		return fmt.Errorf("%w: DeadLetters is nil, want one of Store.DeadLetters", ErrConfig)
+	}
+	if err := d.store.usable(); err != nil {
+		return err
 	}
 	return ctx.Err()
 }

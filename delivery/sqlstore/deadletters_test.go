@@ -248,7 +248,7 @@ func everyMethod(ctx context.Context, letters *sqlstore.DeadLetters) []error {
 const methods = 15
 
 func TestLettersOfNoStore(t *testing.T) {
-	for _, letters := range []*sqlstore.DeadLetters{nil, {}} {
+	for _, letters := range []*sqlstore.DeadLetters{nil, {}, new(sqlstore.Store).DeadLetters()} {
 		errs := everyMethod(t.Context(), letters)
 		require.Len(t, errs, methods)
 		for i, err := range errs {

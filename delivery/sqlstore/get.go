@@ -23,6 +23,9 @@ func (c *getCall) size() size { return size{rows: len(c.ids)} }
 // Get implements delivery.Store.
 func (s *Store) Get(ctx context.Context, ids ...string) ([]delivery.Record, []error) {
 	records := make([]delivery.Record, len(ids))
+	if err := s.usable(); err != nil {
+		return records, slices.Repeat([]error{err}, len(ids))
+	}
 	errs := eachChunk(len(ids), chunkByCount(len(ids), s.config.MaxBatch), func(from, to int, _ size) ([]error, error) {
 		c := &getCall{ctx: ctx, ids: slices.Clone(ids[from:to]), done: make(chan error, 1)}
 		err := ctx.Err()

@@ -30,10 +30,10 @@ func (s *Store) Keys() *Keys { return &Keys{store: s} }
 // Err is nil, or says that Keys is empty, for an idempotency.Guard to ask. It matches
 // ErrConfig.
 func (k *Keys) Err() error {
-	if k == nil || k.store == nil {
-		return fmt.Errorf("%w: Keys is empty, want one of Store.Keys", ErrConfig)
+	if k == nil {
+		return fmt.Errorf("%w: Keys is nil, want one of Store.Keys", ErrConfig)
 	}
-	return nil
+	return k.store.usable()
 }
 
 // indexed is key as it stands in the index: as it is, or its SHA-256 when it is

@@ -12,7 +12,7 @@ import (
 )
 
 func TestKeysOfNoStore(t *testing.T) {
-	for _, keys := range []*sqlstore.Keys{nil, {}} {
+	for _, keys := range []*sqlstore.Keys{nil, {}, new(sqlstore.Store).Keys()} {
 		_, err := keys.Claim(t.Context(), "key", "me", 0, time.Minute)
 		require.ErrorIs(t, err, sqlstore.ErrConfig)
 		require.ErrorIs(t, err, idempotency.ErrUnavailable)

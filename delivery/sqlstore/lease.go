@@ -40,6 +40,9 @@ type renewCall struct {
 // Renew implements delivery.Store. It writes each record once, at its first
 // renewal, and one row from then on.
 func (s *Store) Renew(ctx context.Context, queue, token string, until time.Time) error {
+	if err := s.usable(); err != nil {
+		return err
+	}
 	if token == "" || queue == "" {
 		return ctx.Err() // which no record is claimed by, or has
 	}

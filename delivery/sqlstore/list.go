@@ -17,6 +17,9 @@ import (
 // fit, by priority or by a queue among others, that is all of them, for as long as
 // Config.Timeout on PostgreSQL. Since and Until bound what is read.
 func (s *Store) List(ctx context.Context, q delivery.RecordQuery) (delivery.RecordPage, error) {
+	if err := s.usable(); err != nil {
+		return delivery.RecordPage{}, err
+	}
 	scan, err := q.Scan()
 	if err != nil {
 		return delivery.RecordPage{}, err

@@ -50,6 +50,8 @@ func (o Outbox) Save(ctx context.Context, records ...delivery.Record) []error {
 		err := checkRecord(&records[i])
 		if o.tx == nil {
 			err = fmt.Errorf("%w: the outbox has no transaction", ErrConfig)
+		} else if fault := o.store.usable(); fault != nil {
+			err = fault
 		}
 		if fail(i, err); err == nil {
 			order = append(order, i)
@@ -100,7 +102,7 @@ func (o Outbox) save(ctx context.Context, records []delivery.Record, which []int
 // returns calls it. A host that saves without a publisher calls it after the
 // commit. Without it a RetryWorker finds the records at its next scan.
 func (o Outbox) Committed() {
-	if o.store != nil {
+	if o.store.usable() == nil {
 		o.store.watchers.tell(*o.due)
 	}
 }

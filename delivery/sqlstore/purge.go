@@ -23,6 +23,9 @@ const purgeChunk = 1000
 
 // Purge implements delivery.Store.
 func (s *Store) Purge(ctx context.Context, queue string, before time.Time, limit int) (int, error) {
+	if err := s.usable(); err != nil {
+		return 0, err
+	}
 	if queue == "" {
 		return 0, errors.Join(ctx.Err(), &delivery.InvalidError{Field: "queue", Problem: "is empty"})
 	}

@@ -22,6 +22,9 @@ type saveCall struct {
 // or one record that is larger. When a chunk fails, those after it are not
 // tried.
 func (s *Store) Save(ctx context.Context, records ...delivery.Record) []error {
+	if err := s.usable(); err != nil {
+		return slices.Repeat([]error{err}, len(records))
+	}
 	next := func(from int) (int, size) {
 		return chunkBySize(from, len(records), s.config.MaxBatch, func(i int) int { return textBytes(&records[i]) })
 	}

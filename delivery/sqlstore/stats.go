@@ -15,6 +15,9 @@ import (
 // delivered or read, or none is given.
 func (s *Store) Stats(ctx context.Context, queue string, statuses ...delivery.Status) (delivery.RecordStats, error) {
 	var stats delivery.RecordStats
+	if err := s.usable(); err != nil {
+		return stats, err
+	}
 	asked := len(statuses) > 0
 	statuses = slices.DeleteFunc(slices.Clone(statuses), func(s delivery.Status) bool { return !s.Valid() })
 	if asked && len(statuses) == 0 {

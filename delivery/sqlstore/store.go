@@ -86,19 +86,32 @@ func Open(ctx context.Context, db *sql.DB, config Config) (*Store, error) {
 	return s, nil
 }
 
+// usable is nil, or says that the Store is none of Open's.
+func (s *Store) usable() error {
+	if s == nil || s.writer == nil {
+		return fmt.Errorf("%w: Store is empty, want one from Open", ErrConfig)
+	}
+	return nil
+}
+
 // Close finishes the calls that are under way, and ends the Store's goroutines.
 // The database stays open. Later calls fail with delivery.ErrClosed. Closing
 // again does nothing.
 func (s *Store) Close() error {
-	s.reader.close()
-	s.writer.close()
-	s.gets.close()
-	s.watchers.close()
+	if s.usable() == nil {
+		s.reader.close()
+		s.writer.close()
+		s.gets.close()
+		s.watchers.close()
+	}
 	return nil
 }
 
 // Ping implements delivery.Pinger. It returns nil when the database answered.
 // PostgreSQL must not be a standby, which is ErrReadOnly.
 func (s *Store) Ping(ctx context.Context) error {
+	if err := s.usable(); err != nil {
+		return err
+	}
 	return s.reader.read(ctx, "ping", func(q querier) error { return s.dialect.ping(ctx, q) })
 }

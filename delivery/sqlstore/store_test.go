@@ -106,6 +106,21 @@ func TestCloseCarriesOutWhatWasAsked(t *testing.T) {
 	})
 }
 
+// A Store that is none of Open's says so.
+func TestNoStore(t *testing.T) {
+	for _, store := range []*sqlstore.Store{nil, {}} {
+		for _, calls := range []storeCalls{writes(store), reads(store)} {
+			for name, call := range calls {
+				require.ErrorIs(t, call(t.Context()), sqlstore.ErrConfig, name)
+			}
+		}
+		require.ErrorIs(t, store.In(new(sql.Tx)).Save(t.Context(), pending("id"))[0], sqlstore.ErrConfig)
+		store.In(nil).Committed()
+		store.Watch(func(time.Time) {})()
+		require.NoError(t, store.Close())
+	}
+}
+
 func TestFieldsThatAreTooLong(t *testing.T) {
 	onEachStore(t, func(t *testing.T, store *sqlstore.Store) {
 		long := strings.Repeat("\xff", 1024)

@@ -19,6 +19,9 @@ type updateCall struct {
 // Update implements delivery.Store.
 func (s *Store) Update(ctx context.Context, updates ...delivery.Update) ([]delivery.Progress, []error) {
 	progress := make([]delivery.Progress, len(updates))
+	if err := s.usable(); err != nil {
+		return progress, slices.Repeat([]error{err}, len(updates))
+	}
 	errs := eachChunk(len(updates), chunkByCount(len(updates), s.config.MaxBatch), func(from, to int, amount size) ([]error, error) {
 		errs := make([]error, to-from)
 		c := &updateCall{updates: make([]delivery.Update, 0, to-from)}

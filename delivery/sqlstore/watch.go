@@ -42,7 +42,7 @@ func newWatchers() *watchers {
 // Watch implements delivery.StoreWatcher. Records that become due at about the
 // same time may be told of together, by the earliest time.
 func (s *Store) Watch(due func(at time.Time)) (stop func()) {
-	if due == nil {
+	if due == nil || s.usable() != nil {
 		return func() {}
 	}
 	w := &watcher{due: due}
