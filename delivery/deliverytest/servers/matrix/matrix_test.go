@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -36,6 +37,18 @@ func TestRows(t *testing.T) {
 		assert.False(t, names[row.String()], "%s is there twice", row)
 		names[row.String()] = true
 	}
+}
+
+// A command whose reader fails does not wait for another.
+func TestPipe(t *testing.T) {
+	run := func(from, to string) error {
+		return pipe(exec.CommandContext(t.Context(), "sh", "-c", from), exec.CommandContext(t.Context(), "sh", "-c", to))
+	}
+	require.NoError(t, run("echo a", "grep -q a"))
+	require.Error(t, run("echo a; false", "cat"))
+	require.Error(t, run("echo a", "false"))
+	require.Error(t, run("yes", "false"))
+	require.Error(t, pipe(exec.CommandContext(t.Context(), "yes"), exec.CommandContext(t.Context(), "/nowhere")))
 }
 
 func TestCount(t *testing.T) {

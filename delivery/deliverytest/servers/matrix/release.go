@@ -148,18 +148,24 @@ func unpackArchive(ctx context.Context, archive, root string) error {
 	read := exec.CommandContext(ctx, "dpkg-deb", "--fsys-tarfile", archive)
 	write := exec.CommandContext(ctx, "tar", "-x", "--keep-directory-symlink", "--no-same-owner", "-C", root,
 		"--exclude=./usr/share/doc", "--exclude=./usr/share/man", "--exclude=./usr/share/locale")
-	pipe, err := read.StdoutPipe()
-	if err != nil {
-		return err
-	}
-	write.Stdin, write.Stderr, read.Stderr = pipe, os.Stderr, os.Stderr
-	if err := read.Start(); err != nil {
-		return err
-	}
-	if err := errors.Join(write.Run(), read.Wait()); err != nil {
+	read.Stderr, write.Stderr = os.Stderr, os.Stderr
+	if err := pipe(read, write); err != nil {
 		return fmt.Errorf("unpack %s: %w", filepath.Base(archive), err)
 	}
 	return nil
+}
+
+// pipe runs two commands, of which one reads what the other writes.
+func pipe(from, to *exec.Cmd) error {
+	between, err := from.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	to.Stdin = between
+	if err := from.Start(); err != nil {
+		return err
+	}
+	return errors.Join(to.Run(), between.Close(), from.Wait())
 }
 
 // complete adds what the packages' own scripts would have made.
