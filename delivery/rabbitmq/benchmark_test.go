@@ -161,3 +161,15 @@ func compare(b *testing.B, ours, theirs func(n int), between func()) {
 	b.ReportMetric(float64(b.N)/other.Seconds(), "bare/s")
 	b.ReportMetric(other.Seconds()/mine.Seconds(), "ratio")
 }
+
+// BenchmarkOpen opens one new name after another, over connections that they share.
+func BenchmarkOpen(b *testing.B) {
+	connections, err := NewConnections(ConnectionsConfig{URL: shared.AMQP(b)})
+	require.NoError(b, err)
+	prefix, number := servers.Unique(b), 0
+	open(b, Config{Connections: connections, Name: prefix})
+	for b.Loop() {
+		number++
+		open(b, Config{Connections: connections, Name: prefix + strconv.Itoa(number)})
+	}
+}

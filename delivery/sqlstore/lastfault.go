@@ -15,17 +15,21 @@ type lastFault struct{ err atomic.Pointer[error] }
 // note keeps the outcome of a transaction, or of a try to begin one. What is the
 // matter with single rows says nothing to others.
 func (l *lastFault) note(d *dialect, err error) {
-	switch causeOf(err) {
-	case connectionLost, noAnswer, readOnly, diskFull, denied:
-		l.err.Store(&err)
-	case locked:
-		if d.oneWriter {
-			l.err.Store(&err)
-		}
-	default:
-		if err == nil && l.err.Load() != nil {
+	if err == nil {
+		if l.err.Load() != nil {
 			l.err.Store(nil)
 		}
+		return
+	}
+	fault := err // err itself does not go to the heap, which every success would pay for
+	switch causeOf(err) {
+	case connectionLost, noAnswer, readOnly, diskFull, denied:
+		l.err.Store(&fault)
+	case locked:
+		if d.oneWriter {
+			l.err.Store(&fault)
+		}
+	case unknown, transient, refusedValues:
 	}
 }
 

@@ -45,7 +45,7 @@ func (r *reader) tryRead(ctx, limited context.Context, work func(querier) error)
 		}
 		r.fault.note(r.dialect, err)
 	}
-	if contextError(ctx) != nil {
+	if err != nil && contextError(ctx) != nil {
 		return err // which tells nothing of the database
 	}
 	err = asNoAnswer(limited, r.timeout, err)

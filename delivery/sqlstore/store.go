@@ -98,13 +98,12 @@ func (s *Store) usable() error {
 // The database stays open. Later calls fail with delivery.ErrClosed. Closing
 // again does nothing.
 func (s *Store) Close() error {
-	if s.usable() != nil {
-		return nil
+	if s.usable() == nil {
+		s.reader.close()
+		s.writer.close()
+		s.gets.close()
+		s.watchers.close()
 	}
-	s.reader.close()
-	s.writer.close()
-	s.gets.close()
-	s.watchers.close()
 	return nil
 }
 

@@ -16,10 +16,11 @@ type lastFault struct{ err atomic.Pointer[error] }
 func (l *lastFault) note(err error) {
 	switch {
 	case err != nil && !isReply(err):
+		fault := err // err itself does not go to the heap, which every answer would pay for
 		if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
-			err = errors.New(err.Error()) // which was not the caller's
+			fault = errors.New(err.Error()) // which was not the caller's
 		}
-		l.err.Store(&err)
+		l.err.Store(&fault)
 	case l.err.Load() != nil:
 		l.err.Store(nil)
 	}

@@ -2,6 +2,7 @@ package redisstore_test
 
 import (
 	"context"
+	"errors"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -29,18 +30,25 @@ func steps(store *redisstore.Store) map[string]func(ctx context.Context) error {
 	}
 }
 
-// endEach takes each step with a context that ends meanwhile.
-func endEach(t *testing.T, store *redisstore.Store, check func(name string, err error)) {
+// endEach takes each step with a context that ends meanwhile. The first of them may end
+// before the step has come far.
+func endEach(t *testing.T, store *redisstore.Store, expected func(err error) bool) {
 	t.Helper()
 	for name, step := range steps(store) {
-		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Millisecond)
-		err := step(ctx)
-		cancel()
-		require.ErrorIs(t, err, context.DeadlineExceeded, name)
-		require.NotErrorIs(t, err, idempotency.ErrUnavailable, name)
-		check(name, err)
+		var err error
+		for timeout := 5 * time.Millisecond; timeout < 5*time.Second && !expected(err); timeout *= 2 {
+			ctx, cancel := context.WithTimeout(t.Context(), timeout)
+			err = step(ctx)
+			cancel()
+			require.ErrorIs(t, err, context.DeadlineExceeded, name)
+			require.NotErrorIs(t, err, idempotency.ErrUnavailable, name)
+		}
+		require.True(t, expected(err), "%s: %v", name, err)
 	}
 }
+
+func isRefused(err error) bool { return errors.Is(err, syscall.ECONNREFUSED) }
+func isBare(err error) bool    { return err == context.DeadlineExceeded } //nolint:errorlint // no other in its chain
 
 // slow lets commands wait.
 type slow struct{ gate atomic.Pointer[chan struct{}] }
@@ -99,14 +107,14 @@ func TestEndedCallsTellThatRedisIsAway(t *testing.T) {
 		require.ErrorIs(t, step(t.Context()), syscall.ECONNREFUSED, name)
 	}
 	reopen := s.stop()
-	endEach(t, store, func(name string, err error) { require.ErrorIs(t, err, syscall.ECONNREFUSED, name) })
+	endEach(t, store, isRefused)
 	reopen()
 
 	require.NoError(t, server.Start(t.Context()))
 	require.Eventually(t, claimed, patience, 10*time.Millisecond)
 	reopen = s.stop()
 	defer reopen()
-	endEach(t, store, func(name string, err error) { require.Equal(t, context.DeadlineExceeded, err, name) })
+	endEach(t, store, isBare)
 }
 
 // The store's own timeout does not look like the end of a context.
@@ -120,9 +128,9 @@ func TestEndedCallsTellThatRedisHangs(t *testing.T) {
 	require.NoError(t, server.Pause())
 	_, err := store.Claim(t.Context(), "key", "token", 0, long)
 	require.ErrorIs(t, err, idempotency.ErrUnavailable)
-	endEach(t, store, func(name string, err error) { require.NotEqual(t, context.DeadlineExceeded, err, name) })
+	endEach(t, store, func(err error) bool { return err != nil && !isBare(err) })
 	ctx, cancel := context.WithCancel(t.Context())
-	time.AfterFunc(time.Millisecond, cancel)
+	time.AfterFunc(100*time.Millisecond, cancel)
 	_, err = store.Claim(ctx, "key", "token", 0, long)
 	require.ErrorIs(t, err, context.Canceled)
 	require.NotEqual(t, context.Canceled, err)

@@ -54,15 +54,15 @@ func newMatrix(ctx context.Context, o options) (*matrix, error) {
 	if err := os.Chmod(m.data(), 0o777|os.ModeSticky); err != nil {
 		return nil, err
 	}
-	return m, m.provision(ctx)
+	return m, m.provideReleases(ctx)
 }
 
 // data is where the servers keep their data. It has the same path in each root.
 func (m *matrix) data() string           { return filepath.Join(m.temporary, "data") }
 func (m *matrix) binariesFolder() string { return filepath.Join(m.temporary, "tests") }
 
-// provision fetches and mounts the releases of the rows.
-func (m *matrix) provision(ctx context.Context) error {
+// provideReleases fetches and mounts the releases of the rows.
+func (m *matrix) provideReleases(ctx context.Context) error {
 	for _, name := range []string{newer, newest} {
 		if !slices.ContainsFunc(m.rows, func(r row) bool { return r.release == name }) {
 			continue
@@ -110,33 +110,33 @@ func (m *matrix) runAll(ctx context.Context) ([]result, error) {
 }
 
 // runRow runs the tests of a row.
-func (m *matrix) runRow(ctx context.Context, row row) result {
-	r := result{row: row, version: "?"}
-	release := m.releases[row.release]
-	if release == nil {
-		r.missing = m.failures[row.release]
+func (m *matrix) runRow(ctx context.Context, each row) (r result) {
+	r = result{row: each, version: "?"}
+	from := m.releases[each.release]
+	if from == nil {
+		r.missing = m.failures[each.release]
 		return r
 	}
-	r.version = row.server.version(release.packages)
+	r.version = each.server.version(from.packages)
 	begin := time.Now()
-	env, end, err := m.environment(ctx, row, release)
+	defer func() { r.took = time.Since(begin) }()
+	env, end, err := m.environment(ctx, each, from)
 	if err != nil {
 		r.fail(err)
 		return r
 	}
 	defer end()
-	for _, pkg := range row.suite.packages {
-		if err := m.test(ctx, pkg, row.suite, env, &r); err != nil {
+	for _, pkg := range each.suite.packages {
+		if err := m.test(ctx, pkg, each.suite, env, &r); err != nil {
 			r.fail(err)
 		}
 	}
-	r.took = time.Since(begin)
 	return r
 }
 
 // environment has the tests use the row's servers. Servers that it starts itself are
 // closed by end.
-func (m *matrix) environment(ctx context.Context, row row, release *release) (env []string, end func(), err error) {
+func (m *matrix) environment(ctx context.Context, of row, from *release) (env []string, end func(), err error) {
 	end = func() {}
 	for _, entry := range os.Environ() {
 		if !strings.HasPrefix(entry, "BARID_TEST_") {
@@ -144,16 +144,17 @@ func (m *matrix) environment(ctx context.Context, row row, release *release) (en
 		}
 	}
 	env = append(env, "TMPDIR="+m.data())
-	if row.release != machine {
-		found, err := programs(release.root, filepath.Join(m.temporary, "bin", row.release))
+	bin := filepath.Join(m.temporary, "bin", of.release)
+	if of.release != machine {
+		found, err := programs(from.root, bin)
 		if err != nil {
 			return nil, end, err
 		}
 		env = append(env, found...)
 	}
-	switch row.server.name {
+	switch of.server.name {
 	case valkey.name:
-		env = append(env, servers.EnvRedisServer+"="+filepath.Join(m.temporary, "bin", row.release, "valkey-server"))
+		env = append(env, servers.EnvRedisServer+"="+filepath.Join(bin, "valkey-server"))
 	case pgBouncer.name:
 		pooler, err := startPooledPostgres(ctx)
 		if err != nil {

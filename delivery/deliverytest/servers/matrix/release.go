@@ -41,7 +41,7 @@ func provision(ctx context.Context, name, cache string, packages []string) (*rel
 	wanted := slices.Concat(packages, besides)
 	err := a.prepare(name)
 	if err == nil {
-		err = a.run(ctx, "update")
+		_, err = a.run(ctx, "update")
 	}
 	if err == nil {
 		err = r.resolve(ctx, a, wanted)
@@ -59,7 +59,7 @@ func provision(ctx context.Context, name, cache string, packages []string) (*rel
 	if _, err := os.Stat(r.unpacked); err == nil {
 		return r, nil
 	}
-	if err := a.run(ctx, slices.Concat([]string{"-y", "--download-only", "install"}, wanted)...); err != nil {
+	if _, err := a.run(ctx, slices.Concat([]string{"install", "-y", "--download-only"}, wanted)...); err != nil {
 		return r.recall(cache, err)
 	}
 	return r, r.unpack(ctx, a)
@@ -77,13 +77,12 @@ func (r *release) list() []string {
 
 // resolve finds out which versions would be installed.
 func (r *release) resolve(ctx context.Context, a apt, packages []string) error {
-	command := a.command(ctx, slices.Concat([]string{"--simulate", "install"}, packages)...)
-	out, err := command.Output()
+	out, err := a.run(ctx, slices.Concat([]string{"install", "--simulate"}, packages)...)
 	if err != nil {
-		return fmt.Errorf("%w: %s has not all of %s: %w", errMirror, r.name, packages, err)
+		return err
 	}
 	r.packages = map[string]string{}
-	for _, match := range regexp.MustCompile(`(?m)^Inst (\S+) \((\S+) `).FindAllStringSubmatch(string(out), -1) {
+	for _, match := range regexp.MustCompile(`(?m)^Inst (\S+) \((\S+) `).FindAllStringSubmatch(out, -1) {
 		r.packages[match[1]] = match[2]
 	}
 	return nil
@@ -149,18 +148,24 @@ func unpackArchive(ctx context.Context, archive, root string) error {
 	read := exec.CommandContext(ctx, "dpkg-deb", "--fsys-tarfile", archive)
 	write := exec.CommandContext(ctx, "tar", "-x", "--keep-directory-symlink", "--no-same-owner", "-C", root,
 		"--exclude=./usr/share/doc", "--exclude=./usr/share/man", "--exclude=./usr/share/locale")
-	pipe, err := read.StdoutPipe()
-	if err != nil {
-		return err
-	}
-	write.Stdin, write.Stderr, read.Stderr = pipe, os.Stderr, os.Stderr
-	if err := read.Start(); err != nil {
-		return err
-	}
-	if err := errors.Join(write.Run(), read.Wait()); err != nil {
+	read.Stderr, write.Stderr = os.Stderr, os.Stderr
+	if err := pipe(read, write); err != nil {
 		return fmt.Errorf("unpack %s: %w", filepath.Base(archive), err)
 	}
 	return nil
+}
+
+// pipe runs two commands, of which one reads what the other writes.
+func pipe(from, to *exec.Cmd) error {
+	between, err := from.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	to.Stdin = between
+	if err := from.Start(); err != nil {
+		return err
+	}
+	return errors.Join(to.Run(), between.Close(), from.Wait())
 }
 
 // complete adds what the packages' own scripts would have made.
@@ -225,8 +230,10 @@ func machinesMirror() (string, error) {
 	return "", errors.New("the machine's apt sources name no Debian mirror")
 }
 
-func (a apt) command(ctx context.Context, args ...string) *exec.Cmd {
+// run runs apt-get, and returns what it says. The error has its complaints.
+func (a apt) run(ctx context.Context, args ...string) (string, error) {
 	in := func(name string) string { return filepath.Join(a.folder, name) }
+	doing := args[0]
 	args = append([]string{"-q"}, args...)
 	for _, setting := range []string{
 		"Dir::State=" + a.folder, "Dir::State::Lists=" + in("lists"), "Dir::State::status=" + in("status"),
@@ -242,30 +249,24 @@ func (a apt) command(ctx context.Context, args ...string) *exec.Cmd {
 	}
 	command := exec.CommandContext(ctx, "apt-get", args...)
 	command.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive", "LC_ALL=C")
-	return command
-}
-
-// run fetches something. When that fails, the error has what apt-get said.
-func (a apt) run(ctx context.Context, args ...string) error {
-	out, err := a.command(ctx, args...).CombinedOutput()
+	out, err := command.CombinedOutput()
 	if err != nil {
 		complaints := regexp.MustCompile(`(?m)^[EW]: .*$`).FindAllString(string(out), 3)
-		return fmt.Errorf("%w: apt-get %s: %w: %s", errMirror, args[0], err, strings.Join(complaints, "; "))
+		err = fmt.Errorf("%w: apt-get %s: %w: %s", errMirror, doing, err, strings.Join(complaints, "; "))
 	}
-	return nil
+	return string(out), err
 }
 
 // installed are the packages of the machine itself.
 func installed(ctx context.Context) (*release, error) {
-	out, err := exec.CommandContext(ctx, "dpkg-query", "-W", "-f", "${Package} ${Version}\n").Output()
+	out, err := exec.CommandContext(ctx, "dpkg-query", "-W", "-f", "${Package} ${Version} ${db:Status-Status}\n").Output()
 	if err != nil {
 		return nil, fmt.Errorf("list the machine's packages: %w", err)
 	}
 	r := &release{name: machine, packages: map[string]string{}}
 	for line := range strings.Lines(string(out)) {
-		name, version, _ := strings.Cut(strings.TrimSpace(line), " ")
-		if version != "" { // else it was removed
-			r.packages[name] = version
+		if fields := strings.Fields(line); len(fields) == 3 && fields[2] == "installed" {
+			r.packages[fields[0]] = fields[1]
 		}
 	}
 	return r, nil

@@ -2,6 +2,8 @@ package main
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 )
 
@@ -81,15 +83,17 @@ var (
 )
 
 // version is the server's among those packages. A package such as postgresql has
-// only the number of the release; that with the server is named postgresql-17.
+// only the number of the release; that with the server is named postgresql-17. Of
+// several it is the newest, which package servers takes as well.
 func (s server) version(packages map[string]string) string {
-	for name, version := range packages {
+	version := "?"
+	for _, name := range slices.Sorted(maps.Keys(packages)) {
 		rest, found := strings.CutPrefix(name, s.versionOf)
 		if found && strings.Trim(rest, "0123456789") == "" {
-			return upstream(version)
+			version = upstream(packages[name])
 		}
 	}
-	return "?"
+	return version
 }
 
 // upstream is a Debian version without what Debian has added: 8.0.2 of 5:8.0.2-3.

@@ -13,12 +13,12 @@ import (
 
 // result is what became of a row.
 type result struct {
-	row                     row
-	version                 string
-	passed, failed, skipped int
-	took                    time.Duration
-	missing                 error // why the server could not be had
-	faults                  []error
+	row            row
+	version        string
+	passed, failed int
+	took           time.Duration
+	missing        error // why the server could not be had
+	faults         []error
 }
 
 func (r *result) fail(err error) { r.faults = append(r.faults, err) }
