@@ -32,6 +32,9 @@ func main() {
 	switch err := run(); {
 	case err == nil:
 		return
+	case errors.Is(err, errAllowed):
+		fmt.Println("matrix: NOT RUN,", err)
+		return
 	case !errors.Is(err, errTold):
 		fmt.Fprintln(os.Stderr, "matrix:", err)
 	}
@@ -40,15 +43,19 @@ func main() {
 
 var (
 	// errTold says that the process in the sandbox has failed, and has told why.
-	errTold        = errors.New("failed")
+	errTold = errors.New("failed")
+	// errSandbox says that this machine can't make the sandbox, and errAllowed that it
+	// need not.
+	errSandbox     = errors.New("this machine can't run it")
+	errAllowed     = errors.New("as -optional allows")
 	errInterrupted = errors.New("interrupted")
 )
 
 type options struct {
-	rows           *regexp.Regexp
-	run            string
-	output, cache  string
-	mirrorOptional bool
+	rows          *regexp.Regexp
+	run           string
+	output, cache string
+	optional      bool
 }
 
 func parseOptions() (options, error) {
@@ -57,7 +64,7 @@ func parseOptions() (options, error) {
 	flag.StringVar(&o.run, "run", "", "run only the tests that match this `pattern`, as go test -run")
 	flag.StringVar(&o.output, "o", "", "write the table as Markdown to the end of this `file`, if all rows and tests were asked for")
 	flag.StringVar(&o.cache, "cache", ".tools/servers", "`folder` for the servers of other releases")
-	flag.BoolVar(&o.mirrorOptional, "mirror-optional", false, "succeed without the rows whose servers can't be fetched")
+	flag.BoolVar(&o.optional, "optional", false, "succeed without the rows whose servers can't be fetched, and without any on a machine that can't run them")
 	flag.Parse()
 	if flag.NArg() > 0 {
 		return o, fmt.Errorf("unexpected argument %q", flag.Arg(0))
@@ -75,10 +82,16 @@ func run() error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if !inSandbox() {
+		var err error
 		if missing := requirements(); len(missing) > 0 {
-			return fmt.Errorf("this machine lacks %s", strings.Join(missing, ", "))
+			err = fmt.Errorf("%w: it lacks %s", errSandbox, strings.Join(missing, ", "))
+		} else {
+			err = runInSandbox(ctx)
 		}
-		return runInSandbox(ctx)
+		if o.optional && errors.Is(err, errSandbox) {
+			err = fmt.Errorf("%w: %w", errAllowed, err)
+		}
+		return err
 	}
 	m, err := newMatrix(ctx, o)
 	if ctx.Err() != nil {
@@ -92,5 +105,5 @@ func run() error {
 	if o.output != "" && err == nil && o.run == "" && len(results) == len(allRows) {
 		err = writeTable(o.output, results)
 	}
-	return errors.Join(err, verdict(results, o.mirrorOptional))
+	return errors.Join(err, verdict(results, o.optional))
 }

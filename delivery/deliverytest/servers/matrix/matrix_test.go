@@ -74,9 +74,9 @@ func TestVerdicts(t *testing.T) {
 	good := result{row: allRows[0], version: "1", passed: 3, took: time.Second}
 	unreachable := result{row: allRows[1], missing: errMirror}
 	for name, test := range map[string]struct {
-		results        []result
-		mirrorOptional bool
-		fails          bool
+		results  []result
+		optional bool
+		fails    bool
 	}{
 		"all passed":                 {[]result{good}, false, false},
 		"a test failed":              {[]result{good, {passed: 9, failed: 1}}, true, true},
@@ -86,7 +86,7 @@ func TestVerdicts(t *testing.T) {
 		"no mirror, as allowed":      {[]result{good, unreachable}, true, false},
 		"missing for another reason": {[]result{good, {missing: errors.New("disk full")}}, true, true},
 	} {
-		err := verdict(test.results, test.mirrorOptional)
+		err := verdict(test.results, test.optional)
 		assert.Equal(t, test.fails, err != nil, name)
 	}
 }

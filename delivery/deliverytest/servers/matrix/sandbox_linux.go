@@ -65,7 +65,7 @@ func runInSandbox(ctx context.Context) error {
 		return errTold
 	}
 	if errors.Is(err, syscall.EPERM) {
-		return fmt.Errorf("this machine gives no right to make namespaces: %w", err)
+		return fmt.Errorf("%w: it gives no right to make namespaces: %w", errSandbox, err)
 	}
 	return err
 }

@@ -63,7 +63,7 @@ func printTable(w io.Writer, results []result) {
 }
 
 // verdict prints the totals, and says whether everything passed.
-func verdict(results []result, mirrorOptional bool) error {
+func verdict(results []result, optional bool) error {
 	var passed, failed, bad, missing int
 	var took time.Duration
 	var errs []error
@@ -76,7 +76,7 @@ func verdict(results []result, mirrorOptional bool) error {
 		}
 		if r.missing != nil {
 			missing++
-			if !mirrorOptional || !errors.Is(r.missing, errMirror) {
+			if !optional || !errors.Is(r.missing, errMirror) {
 				errs = append(errs, r.missing)
 			}
 		}
