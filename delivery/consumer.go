@@ -334,6 +334,7 @@ type Consumer struct {
 
 	mu      sync.Mutex
 	running *consumerRun
+	started chan struct{} // closed while a Run is subscribed
 	paused  bool
 }
 
@@ -368,6 +369,7 @@ func NewConsumer(transport Transport, handler Handler, config ConsumerConfig) (*
 		handler:   handler,
 		config:    config,
 		metrics:   newConsumerMetrics(config.Metrics),
+		started:   make(chan struct{}),
 	}
 	if config.Idempotency != nil {
 		consumer.guard = idempotency.NewGuard(config.Idempotency, idempotency.GuardConfig{
@@ -430,15 +432,30 @@ func (c *Consumer) Run(ctx context.Context) error {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		c.running = nil
+		select {
+		case <-c.started:
+			c.started = make(chan struct{})
+		default:
+		}
 	}()
 	switch err := r.subscribe(ctx); {
 	case err == nil:
+		close(c.started) // which only this Run changes
 		return r.until(ctx)
 	case errors.Is(ctx.Err(), context.Canceled):
 		return nil // told to end before it began
 	default:
 		return err
 	}
+}
+
+// Started is closed when Run has subscribed, so that messages come from then on: for
+// hosts that report to be ready, and for tests. When that Run has ended, Started returns
+// another channel, for the next one.
+func (c *Consumer) Started() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.started
 }
 
 // Checker is a dependency that can tell whether it is fit for use. Run asks the

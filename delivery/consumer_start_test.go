@@ -126,3 +126,42 @@ func TestRunThatCouldNotStartInTime(t *testing.T) {
 		require.NoError(t, consumer.Run(ended), "told to end")
 	})
 }
+
+// Started is closed from when a consumer has subscribed until that Run has ended.
+func TestStarted(t *testing.T) {
+	bubble(t, func(f *fixture) {
+		transport := &lateTransport{faultyTransport: f.transport, failures: []error{errDown}}
+		consumer, stop := f.consumeFrom(transport, fine, f.config())
+		started := consumer.Started()
+		wait(time.Millisecond)
+		assert.False(t, isClosed(started), "subscribed, though it could not")
+		<-started
+		assert.EqualValues(t, 2, transport.tries.Load())
+		assert.Equal(t, started, consumer.Started(), "while it runs it is the same")
+		require.NoError(t, stop())
+
+		next := consumer.Started()
+		assert.False(t, isClosed(next), "it has ended")
+		ctx, cancel := context.WithCancel(context.Background())
+		ended := make(chan error, 1)
+		go func() { ended <- consumer.Run(ctx) }()
+		<-next
+		cancel()
+		require.NoError(t, <-ended)
+
+		require.NoError(t, f.transport.Close())
+		failed := consumer.Started()
+		require.ErrorIs(t, consumer.Run(context.Background()), delivery.ErrClosed)
+		assert.False(t, isClosed(failed), "it never started")
+		assert.Equal(t, failed, consumer.Started(), "whoever waits does so for the next one")
+	})
+}
+
+func isClosed(channel <-chan struct{}) bool {
+	select {
+	case <-channel:
+		return true
+	default:
+		return false
+	}
+}

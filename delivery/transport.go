@@ -29,6 +29,11 @@ type Transport interface {
 	//
 	// Send returns by ctx's end at the latest; with a ctx that has ended it does
 	// nothing. It retains neither the batch nor what is in it.
+	//
+	// It takes envelopes as they are: it fills in nothing, no ID and no CreatedAt, and
+	// checks no more than what it can't carry. That is the Publisher's to do. A caller
+	// of Send has to see to it that Message.Validate accepts them; a message without an
+	// ID or a Recipient is malformed to a consumer.
 	Send(ctx context.Context, batch []Envelope) []error
 
 	// Subscribe starts to fetch. It fails when the transport can't be reached by
