@@ -22,21 +22,28 @@ type recordModel struct {
 	last string
 }
 
+// randomWalks are checks that take random steps on a few records each.
+func randomWalks() []storeCheck {
+	walks := make([]storeCheck, 8)
+	for seed := range walks {
+		walks[seed] = storeCheck{fmt.Sprint("Seed", seed), func(t *storeSubtest) { randomSteps(t, uint64(seed)) }}
+	}
+	return walks
+}
+
 // randomSteps takes random steps on a few records. After each it compares what
 // the store answers with the model.
-func randomSteps(t *storeSubtest) {
-	const walks, length = 6, 150
-	model := &recordModel{storeSubtest: t, now: storeStart}
-	for seed := range uint64(walks) {
-		model.random = rand.New(rand.NewPCG(seed, 5)) //nolint:gosec // fixed seeds
-		for step := range length {
-			if err := model.step(); err != nil {
-				t.Fatalf("seed %d, step %d: %s: %v", seed, step, model.last, err)
-			}
+func randomSteps(t *storeSubtest, seed uint64) {
+	const length = 150
+	random := rand.New(rand.NewPCG(seed, 5)) //nolint:gosec // fixed seeds
+	model := &recordModel{storeSubtest: t, now: storeStart, random: random}
+	for step := range length {
+		if err := model.step(); err != nil {
+			t.Fatalf("step %d: %s: %v", step, model.last, err)
 		}
-		if err := model.purgeAll(); err != nil {
-			t.Fatalf("seed %d: %v", seed, err)
-		}
+	}
+	if err := model.purgeAll(); err != nil {
+		t.Fatalf("%v", err)
 	}
 }
 

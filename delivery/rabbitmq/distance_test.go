@@ -11,13 +11,14 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/esh3artech/barid/delivery"
+	"github.com/esh3artech/barid/delivery/deliverytest/servers"
 )
 
 // Far from the broker everything takes longer, and nothing fails.
 func TestFarAway(t *testing.T) {
 	t.Parallel()
 	c := config(t, shared.AMQP(t))
-	n := newDistantNetwork(t, c.URL, 50*time.Millisecond)
+	n := newNetwork(t, servers.Far(t, c.URL, 50*time.Millisecond))
 	c.URL = n.url
 	ctx := context.Background()
 	transport := open(t, c)

@@ -24,7 +24,6 @@ type network struct {
 	flow     sync.RWMutex            // held for writing, nothing gets through
 	loses    func(frame []byte) bool // nil when nothing gets lost
 	down     atomic.Bool             // new connections end at once
-	delay    time.Duration           // each way
 	gather   time.Duration           // see newCountingNetwork
 
 	mu     sync.Mutex
@@ -34,11 +33,6 @@ type network struct {
 }
 
 func newNetwork(tb testing.TB, url string) *network { return startNetwork(tb, url, nil, &network{}) }
-
-// newDistantNetwork is a network in which everything takes so long each way.
-func newDistantNetwork(tb testing.TB, url string, delay time.Duration) *network {
-	return startNetwork(tb, url, nil, &network{delay: delay})
-}
 
 // newCountingNetwork is a network that counts round trips. What a client sends is
 // gathered for some time and then goes on together, as one round. A client that
@@ -143,37 +137,7 @@ func (n *network) accept() {
 
 func (n *network) carry(to, from net.Conn) {
 	defer n.over(to, from)
-	if n.delay == 0 {
-		io.Copy(gate{to, &n.flow}, from) //nolint:errcheck // ends when either side does
-		return
-	}
-	type packet struct {
-		bytes []byte
-		due   time.Time
-	}
-	onTheWay := make(chan packet, 1<<12)
-	n.running.Go(func() {
-		defer close(onTheWay)
-		for {
-			p := packet{bytes: make([]byte, 32<<10)}
-			count, err := from.Read(p.bytes)
-			if err != nil {
-				return
-			}
-			p.bytes, p.due = p.bytes[:count], time.Now().Add(n.delay)
-			onTheWay <- p
-		}
-	})
-	var err error
-	for p := range onTheWay {
-		if err != nil {
-			continue // until the other goroutine has ended
-		}
-		<-time.After(time.Until(p.due))
-		if _, err = (gate{to, &n.flow}).Write(p.bytes); err != nil {
-			from.Close() //nolint:errcheck // nothing can be carried any more
-		}
-	}
+	io.Copy(gate{to, &n.flow}, from) //nolint:errcheck // ends when either side does
 }
 
 // carryRounds carries what the client sends in rounds, and counts them.

@@ -71,9 +71,9 @@ func harness(tb testing.TB, topology func(string, Version) Topology) deliverytes
 	return deliverytest.Harness{
 		// The accuracy is a few milliseconds; the rest is for a busy machine.
 		DelayAccuracy: 30 * time.Second,
-		Patience:      30*time.Second + 1000**distance, // so many round trips
+		Patience:      30*time.Second + 1000*servers.Distance(tb), // so many round trips
 		Open: func(tb testing.TB) delivery.Transport {
-			n := newDistantNetwork(tb, url, *distance)
+			n := newNetwork(tb, url)
 			return &networkedTransport{network: n, Transport: open(tb, Config{
 				URL: n.url, Name: name, Topology: topology, MaxReconnectDelay: 100 * time.Millisecond,
 			})}

@@ -62,24 +62,34 @@ func testListFilters(t *testing.T, store dlq.Store) {
 			Since: all[9].DeadAt, Until: all[10].DeadAt,
 		},
 	} {
-		var want []string
-		for i := range all {
-			if filter.Match(&all[i]) {
-				want = append(want, all[i].ID)
-			}
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			checkFilter(t, store, filter, all)
+		})
+	}
+}
+
+// checkFilter counts and lists by a filter. The entries are all that are in the
+// store, oldest first.
+func checkFilter(t *testing.T, store dlq.Store, filter dlq.Filter, all []dlq.Entry) {
+	t.Helper()
+	var want []string
+	for i := range all {
+		if filter.Match(&all[i]) {
+			want = append(want, all[i].ID)
 		}
-		if count, err := store.Count(context.Background(), filter); err != nil || count != len(want) {
-			t.Errorf("Count by %s is %d, %v, want %d", name, count, err, len(want))
+	}
+	if count, err := store.Count(context.Background(), filter); err != nil || count != len(want) {
+		t.Errorf("Count is %d, %v, want %d", count, err, len(want))
+	}
+	for _, limit := range []int{0, 2} {
+		if got := walk(t, store, dlq.Query{Filter: filter, Order: dlq.OldestFirst, Limit: limit}); !slices.Equal(got, want) {
+			t.Errorf("oldest first, limit %d: %q, want %q", limit, got, want)
 		}
-		for _, limit := range []int{0, 2} {
-			if got := walk(t, store, dlq.Query{Filter: filter, Order: dlq.OldestFirst, Limit: limit}); !slices.Equal(got, want) {
-				t.Errorf("filter by %s, oldest first, limit %d: %q, want %q", name, limit, got, want)
-			}
-		}
-		slices.Reverse(want)
-		if got := walk(t, store, dlq.Query{Filter: filter, Limit: 3}); !slices.Equal(got, want) {
-			t.Errorf("filter by %s, newest first: %q, want %q", name, got, want)
-		}
+	}
+	slices.Reverse(want)
+	if got := walk(t, store, dlq.Query{Filter: filter, Limit: 3}); !slices.Equal(got, want) {
+		t.Errorf("newest first: %q, want %q", got, want)
 	}
 }
 
@@ -167,11 +177,13 @@ func testListEqualTimes(t *testing.T, store dlq.Store) {
 func testListWhileRowsChange(t *testing.T, store dlq.Store) {
 	for _, order := range []dlq.Order{dlq.NewestFirst, dlq.OldestFirst} {
 		// The even ones stay. The odd ones are put and deleted meanwhile.
+		var stay []dlq.Entry
 		var want []string
 		for i := 0; i < 40; i += 2 {
-			put(t, store, entry(i))
+			stay = append(stay, entry(i))
 			want = append(want, entry(i).ID)
 		}
+		put(t, store, stay...)
 		if order == dlq.NewestFirst {
 			slices.Reverse(want)
 		}
@@ -192,14 +204,17 @@ func testListWhileRowsChange(t *testing.T, store dlq.Store) {
 			}
 			query.Cursor = page.Next
 			// This may delete the entry at the cursor, if it is an odd one.
+			come := []dlq.Entry{deadAt(100+round, start.Add(-time.Hour)), deadAt(200+round, later)}
+			var gone []string
 			for i := 1; i < 40; i += 2 {
 				if (i+round)%4 == 1 {
-					put(t, store, entry(i))
+					come = append(come, entry(i))
 				} else {
-					store.Delete(context.Background(), later, entry(i).ID)
+					gone = append(gone, entry(i).ID)
 				}
 			}
-			put(t, store, deadAt(100+round, start.Add(-time.Hour)), deadAt(200+round, later))
+			put(t, store, come...)
+			store.Delete(context.Background(), later, gone...)
 		}
 		if !slices.Equal(got, want) {
 			t.Errorf("order %d: entries that stayed came as %q, want %q", order, got, want)

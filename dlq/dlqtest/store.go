@@ -15,7 +15,8 @@ import (
 )
 
 // TestStore runs the suite of dlq.Store. It calls open for each of its parts.
-// open returns an empty Store that nobody else uses.
+// open returns an empty Store that nobody else uses. It may call t.Parallel, which
+// helps when the store is far away.
 func TestStore(t *testing.T, open func(t *testing.T) dlq.Store) {
 	for _, part := range []struct {
 		name string

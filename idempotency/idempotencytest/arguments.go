@@ -39,7 +39,9 @@ func testKeys(h *harness) {
 }
 
 func testTokens(h *harness) {
-	for _, token := range strange() {
+	tokens := strange()
+	h.atOnce(len(tokens), func(i int) error {
+		token := tokens[i]
 		leased, scheduled, completed := h.newKey(), h.newKey(), h.newKey()
 		err := first(
 			h.claim(leased, token, 0, long, idempotency.Claimed, token),
@@ -61,9 +63,10 @@ func testTokens(h *harness) {
 			h.isIn(completed, "done", token),
 		)
 		if err != nil {
-			h.Fatalf("token %.40q: %v", token, err)
+			return fmt.Errorf("token %.40q: %w", token, err)
 		}
-	}
+		return nil
+	})
 }
 
 // steps calls every method once.

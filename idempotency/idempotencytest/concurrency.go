@@ -55,13 +55,9 @@ func testContention(h *harness) {
 		names[i] = h.newKey()
 	}
 	var holders, completed [keys]atomic.Int32
-	errs := make([]error, workers)
-	var all sync.WaitGroup
-	for w := range workers {
-		all.Go(func() { errs[w] = h.contend(w, rounds, names, holders[:], completed[:]) })
-	}
-	all.Wait()
-	h.must(errs...)
+	h.atOnce(workers, func(worker int) error {
+		return h.contend(worker, rounds, names, holders[:], completed[:])
+	})
 	for i := range names {
 		if n := completed[i].Load(); n != 1 {
 			h.Errorf("key %d was completed %d times, want once", i, n)

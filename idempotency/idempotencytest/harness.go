@@ -2,6 +2,8 @@ package idempotencytest
 
 import (
 	"fmt"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -22,7 +24,8 @@ type Harness struct {
 }
 
 // TestStore runs the suite, each test on a store of its own from open, which
-// cleans up by t.Cleanup.
+// cleans up by t.Cleanup. open may call t.Parallel, which helps when the store
+// is far away.
 func TestStore(t *testing.T, open func(t *testing.T) Harness) {
 	for _, test := range tests() {
 		t.Run(test.name, func(t *testing.T) { run(t, open, test.run) })
@@ -90,7 +93,7 @@ type harness struct {
 	*testing.T
 	Harness
 	prefix string
-	keys   int
+	keys   atomic.Int64
 	// started and took tell within how long a body's steps before the wait took.
 	started time.Time
 	took    time.Duration
@@ -101,8 +104,7 @@ const long = 10 * time.Minute
 
 // newKey returns a key that was never used.
 func (h *harness) newKey() string {
-	h.keys++
-	return fmt.Sprint(h.prefix, h.keys)
+	return fmt.Sprint(h.prefix, h.keys.Add(1))
 }
 
 // within runs body, which has to do its steps within lease for what it checks
@@ -130,6 +132,18 @@ func (h *harness) passed(lease time.Duration) error {
 	h.took = time.Since(h.started)
 	h.Advance(lease + lease/5 + 5*time.Millisecond)
 	return h.Context().Err()
+}
+
+// atOnce runs n bodies at once, and fails the test with the first error.
+func (h *harness) atOnce(n int, body func(i int) error) {
+	h.Helper()
+	errs := make([]error, n)
+	var all sync.WaitGroup
+	for i := range n {
+		all.Go(func() { errs[i] = body(i) })
+	}
+	all.Wait()
+	h.must(errs...)
 }
 
 // claim and the others below check a step's answer.

@@ -23,6 +23,11 @@
 // servers that Shared.AMQP, Shared.RedisURL and Shared.PostgresURL use instead
 // of starting one.
 //
+// BARID_TEST_DISTANCE, 50ms for instance, delays everything by so long each way
+// between the tests and the servers whose URLs these methods return. Far does
+// so for one test. Tests that wait for many round trips can run in parallel
+// then (see Parallel), or wait longer (see Distance).
+//
 // A test whose server is not installed fails, and says what to install or which
 // variable to set. Under go test -short such tests are skipped.
 //

@@ -18,6 +18,7 @@ type Shared struct {
 	rabbitMQ lazy[*RabbitMQ]
 	redis    lazy[*Redis]
 	postgres lazy[*Postgres]
+	distant  farServers
 }
 
 // AMQP is the URL of a running RabbitMQ: the one that BARID_TEST_AMQP_URL
@@ -27,9 +28,9 @@ func (s *Shared) AMQP(tb testing.TB) string {
 	tb.Helper()
 	skipShort(tb, "RabbitMQ")
 	if url := os.Getenv(EnvAMQPURL); url != "" {
-		return url
+		return s.distant.far(tb, url)
 	}
-	return s.RabbitMQ(tb).URL()
+	return s.distant.far(tb, s.RabbitMQ(tb).URL())
 }
 
 // RabbitMQ is the shared RabbitMQ itself, never the one of the environment. A
@@ -54,9 +55,9 @@ func (s *Shared) RedisURL(tb testing.TB) string {
 	tb.Helper()
 	skipShort(tb, "Redis")
 	if url := os.Getenv(EnvRedisURL); url != "" {
-		return url
+		return s.distant.far(tb, url)
 	}
-	return s.Redis(tb).URL()
+	return s.distant.far(tb, s.Redis(tb).URL())
 }
 
 // Redis is the shared Redis itself, never the one of the environment. A test
@@ -82,9 +83,9 @@ func (s *Shared) PostgresURL(tb testing.TB) string {
 	tb.Helper()
 	skipShort(tb, "PostgreSQL")
 	if url := os.Getenv(EnvPostgresURL); url != "" {
-		return url
+		return s.distant.far(tb, url)
 	}
-	return s.Postgres(tb).URL()
+	return s.distant.far(tb, s.Postgres(tb).URL())
 }
 
 // Postgres is the shared PostgreSQL itself, never the one of the environment.
@@ -105,6 +106,7 @@ func (s *Shared) Postgres(tb testing.TB) *Postgres {
 
 // Close ends the servers that were started.
 func (s *Shared) Close() error {
+	s.distant.close()
 	var errs []error
 	if server := s.rabbitMQ.take(); server != nil {
 		errs = append(errs, server.Close())
