@@ -3,7 +3,7 @@
 // that took turns on the same servers in the same run, because machines differ
 // and drift.
 //
-//	go run ./examples/compare                  # all rows, 5 pairs, about 12 minutes
+//	go run ./examples/compare                  # all rows, 5 pairs, about 15 minutes
 //	go run ./examples/compare -rows consume-raw,publish-raw -pairs 1 -messages 5000 -o ""
 //
 // It starts the servers that the rows need and ends them. Each side of each

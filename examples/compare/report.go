@@ -139,6 +139,8 @@ the run fails.
 | store-river-pg | Publisher and Consumer with a store in PostgreSQL, between them the memory transport, beside them a RetryWorker; transactions of up to {hand} records, {hand} messages in hand, room for all that is saved to wait in memory; {storeCallers} callers, {storeBatch} messages a call | River on PostgreSQL, insert, work and complete, the same calls by InsertManyFast (COPY), MaxWorkers {riverWorkers}, {riverConnections} connections, FetchCooldown and FetchPollInterval {pause} |
 | store-river-sqlite | the same with the store in a file | River on a file opened with the same pragmas (WAL, synchronous=FULL), one connection, the rest as on PostgreSQL |
 | scan-scale | one Claim of {due} due records after the other, of the number in -stored, 1,000,000 by default | the same of {few} |
+| far-broker | as publish-raw, with everything on its way to and from RabbitMQ for {far} each way | the same |
+| far-redis | as consume-redis, with everything on its way to and from Redis for {far} each way | the same with dedup in memory |
 | replay | one bulk replay job over all dead letters in a SQLite file (synchronous=FULL), sent to the memory transport | a call of Requeue for each, one after the other |
 
 What the peers need to be at their best, and what they do less:
@@ -165,7 +167,7 @@ What the peers need to be at their best, and what they do less:
 		"{workers}", strconv.Itoa(workers), "{pool}", strconv.Itoa(poolSize), "{batch}", strconv.Itoa(pipelineBatch),
 		"{hand}", strconv.Itoa(storeInHand), "{storeCallers}", strconv.Itoa(storeCallers), "{storeBatch}", strconv.Itoa(storeBatch),
 		"{riverWorkers}", strconv.Itoa(riverWorkers), "{riverConnections}", strconv.Itoa(riverConnections),
-		"{pause}", riverPause.String(), "{due}", strconv.Itoa(scanDue), "{few}", strconv.Itoa(storedFew),
+		"{far}", farDistance.String(), "{pause}", riverPause.String(), "{due}", strconv.Itoa(scanDue), "{few}", strconv.Itoa(storedFew),
 	).Replace(text)
 }
 

@@ -61,6 +61,8 @@ func rows() []row {
 		{name: "store-river-pg", target: 1.5, messages: 20_000, unit: inMessages, uses: []server{postgreSQL}, ours: storeBaridPG, theirs: storeRiverPG},
 		{name: "store-river-sqlite", target: 4, messages: 10_000, unit: inMessages, ours: storeBaridSQLite, theirs: storeRiverSQLite},
 		{name: "scan-scale", target: 0.7, messages: 40_000, unit: "records/s", uses: []server{postgreSQL}, ours: claimOfMany, theirs: claimOfFew},
+		{name: "far-broker", target: 1, messages: 60_000, unit: inMessages, uses: []server{rabbitMQ}, ours: farRabbitMQ(publishBarid), theirs: farRabbitMQ(publishRaw)},
+		{name: "far-redis", target: 0.7, messages: 60_000, unit: inMessages, uses: []server{rabbitMQ, redisServer}, ours: farRedis(consumeBaridRedis), theirs: consumeBarid},
 		{name: "replay", target: 5, messages: 10_000, unit: "letters/s", ours: replayByJob, theirs: replayOneByOne},
 	}
 }

@@ -49,12 +49,12 @@ func Parallel(tb testing.TB) {
 // without a delay. The relay ends with the test.
 func Far(tb testing.TB, location string, distance time.Duration) string {
 	tb.Helper()
-	r, err := startRelay(location, distance)
+	r, err := NewRelay(location, distance)
 	if err != nil {
 		tb.Fatal(err)
 	}
-	tb.Cleanup(r.close)
-	return r.url
+	tb.Cleanup(r.Close)
+	return r.URL()
 }
 
 // defaultPorts are those of URLs without a port.
@@ -62,8 +62,9 @@ var defaultPorts = map[string]string{
 	"amqp": "5672", "amqps": "5671", "redis": "6379", "rediss": "6379", "postgres": "5432", "postgresql": "5432",
 }
 
-// relay stands between clients and a far server.
-type relay struct {
+// Relay stands between clients and a server, and delays everything each way. The
+// connections themselves are made without a delay.
+type Relay struct {
 	url      string // of the server, by way of the relay
 	server   string
 	distance time.Duration
@@ -75,7 +76,8 @@ type relay struct {
 	conns map[net.Conn]struct{}
 }
 
-func startRelay(location string, distance time.Duration) (*relay, error) {
+// NewRelay starts a relay to the server that location, a URL, names. End it with Close.
+func NewRelay(location string, distance time.Duration) (*Relay, error) {
 	parsed, err := url.Parse(location)
 	if err != nil {
 		return nil, errors.New("servers: the URL of the far server can't be parsed") // it may hold a password
@@ -91,7 +93,7 @@ func startRelay(location string, distance time.Duration) (*relay, error) {
 	if err != nil {
 		return nil, fmt.Errorf("servers: relay: %w", err)
 	}
-	r := &relay{
+	r := &Relay{
 		server: net.JoinHostPort(parsed.Hostname(), port), distance: distance,
 		listener: listener, closed: make(chan struct{}), conns: make(map[net.Conn]struct{}),
 	}
@@ -101,7 +103,7 @@ func startRelay(location string, distance time.Duration) (*relay, error) {
 	return r, nil
 }
 
-func (r *relay) accept() {
+func (r *Relay) accept() {
 	for {
 		client, err := r.listener.Accept()
 		if err != nil {
@@ -121,7 +123,7 @@ func (r *relay) accept() {
 }
 
 // add notes a pair of connections, unless the relay is closed.
-func (r *relay) add(client, server net.Conn) bool {
+func (r *Relay) add(client, server net.Conn) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	select {
@@ -137,7 +139,7 @@ func (r *relay) add(client, server net.Conn) bool {
 
 // carry carries what one side sends to the other, in order and late. What was on
 // its way when that side closed its connection still arrives.
-func (r *relay) carry(to, from net.Conn) {
+func (r *Relay) carry(to, from net.Conn) {
 	defer r.remove(to, from)
 	type packet struct {
 		bytes []byte
@@ -172,7 +174,7 @@ func (r *relay) carry(to, from net.Conn) {
 	}
 }
 
-func (r *relay) remove(conns ...net.Conn) {
+func (r *Relay) remove(conns ...net.Conn) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, conn := range conns {
@@ -181,8 +183,11 @@ func (r *relay) remove(conns ...net.Conn) {
 	}
 }
 
-// close ends the relay, and returns when it has ended.
-func (r *relay) close() {
+// URL is where clients connect: the server's, by way of the relay.
+func (r *Relay) URL() string { return r.url }
+
+// Close ends the relay, and returns when it has ended.
+func (r *Relay) Close() {
 	r.listener.Close() //nolint:errcheck // closed is what is wanted
 	r.mu.Lock()
 	close(r.closed)
@@ -196,7 +201,7 @@ func (r *relay) close() {
 // farServers are the relays of a Shared, by the server's URL.
 type farServers struct {
 	mu     sync.Mutex
-	relays map[string]*relay
+	relays map[string]*Relay
 }
 
 // far is the URL of the server at the distance that the environment asks for.
@@ -211,12 +216,12 @@ func (f *farServers) far(tb testing.TB, location string) string {
 	if r := f.relays[location]; r != nil {
 		return r.url
 	}
-	r, err := startRelay(location, distance)
+	r, err := NewRelay(location, distance)
 	if err != nil {
 		tb.Fatal(err)
 	}
 	if f.relays == nil {
-		f.relays = make(map[string]*relay)
+		f.relays = make(map[string]*Relay)
 	}
 	f.relays[location] = r
 	return r.url
@@ -226,7 +231,7 @@ func (f *farServers) close() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, r := range f.relays {
-		r.close()
+		r.Close()
 	}
 	f.relays = nil
 }
