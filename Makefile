@@ -79,9 +79,14 @@ FORCE:
 faults: servers .tools/faults.test ## break servers and networks under load, and settle the ledger; into delivery/rabbitmq/FAULTS.md
 	@cd $(FAULTS) && $(CURDIR)/.tools/faults.test -test.timeout 40m -faults.all -faults.out=../FAULTS.md
 
+# Far from their servers, tests wait most of the time, so many of them run at once.
+FAR := BARID_TEST_DISTANCE=50ms go test $(RACE) -timeout 15m -parallel 64
+
 .PHONY: far
-far: servers ## run the transport's conformance suite with 50 ms each way between it and RabbitMQ
-	go test $(RACE) -timeout 15m -run 'TestTransport$$' ./delivery/rabbitmq -distance 50ms
+far: servers ## run the adapters' conformance suites with 50 ms each way between them and their servers
+	$(FAR) -p 4 -run 'TestTransport$$|TestStoreIsAStore|TestPostgresStore|TestKeys$$|TestDeadLetters$$|TestJobs$$' \
+		-skip './SQLite' ./delivery/rabbitmq ./delivery/sqlstore ./idempotency/redisstore ./dlq/redisstore
+	$(FAR) ./breaker/redisstate -rapid.checks 20
 
 .PHONY: soak
 soak: servers .tools/faults.test ## 20 minutes of random faults, every 20 s one

@@ -13,30 +13,39 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/esh3artech/barid/delivery"
+	"github.com/esh3artech/barid/delivery/deliverytest/servers"
 	"github.com/esh3artech/barid/delivery/sqlstore"
 	"github.com/esh3artech/barid/dlq"
 	"github.com/esh3artech/barid/dlq/dlqtest"
 )
 
 func TestDeadLetters(t *testing.T) {
+	servers.Parallel(t)
 	t.Run("SQLite", func(t *testing.T) {
 		t.Parallel()
 		dlqtest.TestStore(t, func(t *testing.T) dlq.Store { return openSQLiteStore(t).DeadLetters() })
 	})
 	t.Run("PostgreSQL", func(t *testing.T) {
 		t.Parallel()
-		dlqtest.TestStore(t, func(t *testing.T) dlq.Store { return openPostgresStore(t).DeadLetters() })
+		dlqtest.TestStore(t, func(t *testing.T) dlq.Store {
+			servers.Parallel(t)
+			return openPostgresStore(t).DeadLetters()
+		})
 	})
 }
 
 func TestJobs(t *testing.T) {
+	servers.Parallel(t)
 	t.Run("SQLite", func(t *testing.T) {
 		t.Parallel()
 		dlqtest.TestJobStore(t, func(t *testing.T) dlq.JobStore { return openSQLiteStore(t).DeadLetters() })
 	})
 	t.Run("PostgreSQL", func(t *testing.T) {
 		t.Parallel()
-		dlqtest.TestJobStore(t, func(t *testing.T) dlq.JobStore { return openPostgresStore(t).DeadLetters() })
+		dlqtest.TestJobStore(t, func(t *testing.T) dlq.JobStore {
+			servers.Parallel(t)
+			return openPostgresStore(t).DeadLetters()
+		})
 	})
 }
 

@@ -6,6 +6,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/esh3artech/barid/delivery/deliverytest/servers"
 	"github.com/esh3artech/barid/delivery/sqlstore"
 	"github.com/esh3artech/barid/idempotency"
 	"github.com/esh3artech/barid/idempotency/idempotencytest"
@@ -23,8 +24,10 @@ func TestKeysOfNoStore(t *testing.T) {
 }
 
 func TestKeys(t *testing.T) {
+	servers.Parallel(t)
 	onEachStore(t, func(t *testing.T, store *sqlstore.Store) {
-		idempotencytest.TestStore(t, func(*testing.T) idempotencytest.Harness {
+		idempotencytest.TestStore(t, func(t *testing.T) idempotencytest.Harness {
+			servers.Parallel(t)
 			return idempotencytest.Harness{Store: store.Keys(), Short: 150 * time.Millisecond}
 		})
 	})

@@ -66,6 +66,9 @@ func openSQLite(tb testing.TB) delivery.Store {
 
 func openPostgres(tb testing.TB) delivery.Store {
 	tb.Helper()
+	if !strings.Contains(tb.Name(), "/LeavesNoGoroutines") {
+		servers.Parallel(tb)
+	}
 	return open(tb, connectPostgres(tb), sqlstore.Config{TablePrefix: unique(tb)})
 }
 

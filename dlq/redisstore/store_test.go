@@ -23,11 +23,15 @@ import (
 func TestStoreIsAStore(t *testing.T) {
 	client := connect(t, shared.RedisURL(t))
 	dlqtest.TestStore(t, func(t *testing.T) dlq.Store {
+		servers.Parallel(t)
 		prefix := servers.Unique(t)
 		t.Cleanup(func() { audit(t, client, prefix) })
 		return open(t, client, redisstore.Config{Prefix: prefix})
 	})
-	dlqtest.TestJobStore(t, func(t *testing.T) dlq.JobStore { return open(t, client, redisstore.Config{}) })
+	dlqtest.TestJobStore(t, func(t *testing.T) dlq.JobStore {
+		servers.Parallel(t)
+		return open(t, client, redisstore.Config{})
+	})
 }
 
 // The scripts vanish between any two steps.

@@ -21,33 +21,39 @@ import (
 )
 
 func TestStoreIsAStore(t *testing.T) {
+	servers.Parallel(t)
 	client := connect(t, shared.RedisURL(t))
 	idempotencytest.TestStore(t, func(t *testing.T) idempotencytest.Harness {
+		servers.Parallel(t)
 		return idempotencytest.Harness{Store: open(t, client, redisstore.Config{})}
 	})
 }
 
 // The same with RESP2, and batches and queue as small as they get.
 func TestStoreIsAStoreWithSmallBatches(t *testing.T) {
+	servers.Parallel(t)
 	client := redis.NewClient(patientOptions(t, shared.RedisURL(t)+"?protocol=2"))
 	t.Cleanup(func() { assert.NoError(t, client.Close()) })
 	idempotencytest.TestStore(t, func(t *testing.T) idempotencytest.Harness {
+		servers.Parallel(t)
 		return idempotencytest.Harness{Store: open(t, client, redisstore.Config{MaxBatch: 1, MaxInFlight: 1, MaxQueue: 1})}
 	})
 }
 
 // The same on a server that takes claims by script only.
 func TestStoreIsAStoreOnOldServers(t *testing.T) {
+	servers.Parallel(t)
 	client := connect(t, shared.RedisURL(t))
 	var server aged
 	server.old.Store(true)
 	client.AddHook(&server)
-	stores := 0
+	var stores atomic.Int64
+	t.Cleanup(func() { assert.GreaterOrEqual(t, server.refused.Load(), stores.Load()) })
 	idempotencytest.TestStore(t, func(t *testing.T) idempotencytest.Harness {
-		stores++
+		servers.Parallel(t)
+		stores.Add(1)
 		return idempotencytest.Harness{Store: open(t, client, redisstore.Config{})}
 	})
-	assert.GreaterOrEqual(t, server.refused.Load(), int64(stores))
 }
 
 // After a failover the primary may be an older server than the one before.
