@@ -6,8 +6,8 @@ MODULES := ./... ./examples/... ./examples/compare/...
 # Tests that break whole servers: they want the machine for themselves, so they run after the others.
 FAULTS := ./delivery/rabbitmq/faults
 # What the coverage bound holds for: everything but examples, suites and servers.
-CORE := ./retry ./breaker ./breaker/redisstate ./idempotency ./idempotency/redisstore ./metrics ./dlq ./dlq/redisstore \
-	./delivery ./delivery/memory ./delivery/rabbitmq ./delivery/sqlstore
+CORE := ./retry ./breaker ./breaker/redisstate ./idempotency ./idempotency/redisstore ./internal/lastfault ./metrics \
+	./dlq ./dlq/redisstore ./delivery ./delivery/memory ./delivery/rabbitmq ./delivery/sqlstore
 COVERAGE := 85
 
 # SQLite is C code that was translated to Go. It works on memory that it maps itself, which the race detector does not

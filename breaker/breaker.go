@@ -162,8 +162,9 @@ func (b *Breaker) allow() (Permit, error) {
 
 // Wait returns nil as soon as Allow has a chance to succeed: when the breaker is
 // closed, or half-open with a probe left that isn't held. Another caller may take
-// that probe first; then wait again. Wait returns ctx's error, bare, if ctx ends
-// before or has ended already. A nil ctx never ends. A Breaker that can't be used
+// that probe first; then wait again. If ctx ends before, the error matches ctx's, and
+// has in its chain the *OpenError with which Allow would refuse. If ctx has ended
+// already, it is ctx's error, bare. A nil ctx never ends. A Breaker that can't be used
 // returns what Err says.
 func (b *Breaker) Wait(ctx context.Context) error {
 	if err := b.Err(); err != nil {
@@ -172,10 +173,10 @@ func (b *Breaker) Wait(ctx context.Context) error {
 	if ctx == nil {
 		ctx = context.Background()
 	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	for {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
 		wake := b.blocked()
 		if wake == nil {
 			return nil
@@ -184,7 +185,20 @@ func (b *Breaker) Wait(ctx context.Context) error {
 		case <-wake:
 		case <-ctx.Done():
 		}
+		if err := ctx.Err(); err != nil {
+			return b.waitedInVain(err)
+		}
 	}
+}
+
+// waitedInVain is the error of a Wait whose context has ended.
+func (b *Breaker) waitedInVain(ended error) error {
+	b.mu.Lock()
+	defer b.unlock()
+	if b.wouldAllow() {
+		return ended
+	}
+	return fmt.Errorf("%w: %w", ended, b.refusal())
 }
 
 // blocked is nil if Allow would succeed, and otherwise a channel that is closed when
@@ -193,8 +207,7 @@ func (b *Breaker) Wait(ctx context.Context) error {
 func (b *Breaker) blocked() <-chan struct{} {
 	b.mu.Lock()
 	defer b.unlock()
-	state := b.current()
-	if state == Closed || state == HalfOpen && !b.held && b.gate.Counts().Requests < uint32(b.config.Probes) {
+	if b.wouldAllow() {
 		return nil
 	}
 	b.wanted = true
@@ -202,6 +215,12 @@ func (b *Breaker) blocked() <-chan struct{} {
 		b.wake = make(chan struct{})
 	}
 	return b.wake
+}
+
+// wouldAllow says whether Allow would succeed. mu is held.
+func (b *Breaker) wouldAllow() bool {
+	state := b.current()
+	return state == Closed || state == HalfOpen && !b.held && b.gate.Counts().Requests < uint32(b.config.Probes)
 }
 
 // refusal says why nothing is allowed. mu is held.

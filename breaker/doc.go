@@ -65,8 +65,8 @@
 //
 // Allow refuses with an *OpenError, which matches ErrOpen. A Breaker with a faulty
 // Config, a nil one and a zero one allow nothing: their Allow, Wait and Err return
-// an error that matches ErrConfig and names every fault. Wait returns a context's
-// own error bare.
+// an error that matches ErrConfig and names every fault. When its
+// context ends, Wait returns the context's error together with an *OpenError.
 //
 // Everything here is safe for concurrent use.
 package breaker

@@ -70,12 +70,16 @@ func TestWaitEndsWithItsContext(t *testing.T) {
 		require.Equal(t, context.Canceled, b.Wait(over), "even when closed")
 
 		b.trip(t)
-		require.Equal(t, context.Canceled, b.Wait(over))
+		require.Equal(t, context.Canceled, b.Wait(over), "when it has ended already")
 		start := time.Now()
 		short, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
-		require.Equal(t, context.DeadlineExceeded, b.Wait(short))
+		err := b.Wait(short)
 		require.Equal(t, time.Minute, time.Since(start))
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		var refusal *OpenError
+		require.ErrorAs(t, err, &refusal)
+		require.Equal(t, 59*time.Minute, refusal.RetryIn.Round(time.Second))
 
 		caused, cancelCause := context.WithCancelCause(context.Background())
 		cancelCause(errors.New("the cause"))

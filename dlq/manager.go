@@ -285,8 +285,12 @@ func (m *Manager) inBatches(ctx context.Context, ids []string, event string, do 
 			unique = append(unique, id)
 		}
 	}
+	var last error // of the ids so far
 	for batch := range slices.Chunk(unique, m.config.BatchSize) {
 		if err := ctx.Err(); err != nil {
+			if errors.Is(last, err) {
+				err = last // which may tell more
+			}
 			for _, id := range batch {
 				outcome[id] = err
 			}
@@ -297,6 +301,8 @@ func (m *Manager) inBatches(ctx context.Context, ids []string, event string, do 
 			outcome[batch[i]] = err
 			if err == nil {
 				done = append(done, batch[i])
+			} else {
+				last = err
 			}
 		}
 		if len(done) > 0 {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -176,6 +177,35 @@ func TestGetAndDeleteTellOfEveryID(t *testing.T) {
 	require.ErrorIs(t, err, context.Canceled)
 	assert.Len(t, results, 3)
 	assert.Len(t, kept(t, manager), 3)
+}
+
+// endsWithin is a store whose callers' context ends while it deletes, for a reason that
+// it knows.
+type endsWithin struct {
+	dlq.Store
+	end func()
+	err error
+}
+
+func (e *endsWithin) Delete(_ context.Context, _ time.Time, ids ...string) []error {
+	e.end()
+	return slices.Repeat([]error{e.err}, len(ids))
+}
+
+// The batches that an ended context leaves out have the reason that one before has met.
+func TestBatchesLeftOutTellTheReason(t *testing.T) {
+	for name, err := range map[string]error{
+		"known":   fmt.Errorf("%w: connection refused", context.Canceled),
+		"unknown": context.Canceled,
+	} {
+		ctx, cancel := context.WithCancel(t.Context())
+		store := &endsWithin{Store: dlq.NewMemory(dlq.MemoryConfig{}), end: cancel, err: err}
+		results, got := dlq.NewManager(store, nil, dlq.Config{BatchSize: 2}).Delete(ctx, "a", "b", "c", "d", "e")
+		require.ErrorIs(t, got, context.Canceled, name)
+		for _, result := range results {
+			require.Equal(t, err, result.Err, name)
+		}
+	}
 }
 
 // What was purged before a purge failed is told of.

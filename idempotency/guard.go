@@ -220,19 +220,25 @@ func (g *Guard) Do(ctx context.Context, key Key, fn func(ctx context.Context) er
 }
 
 // complete tries again while the store is away: work that is not completed runs
-// twice.
+// twice. Its error matches no context's, because the caller's does not bound it.
 func (g *Guard) complete(ctx context.Context, claim *Claim) error {
 	ctx, cancel := g.settleContext(ctx)
 	defer cancel()
+	var away error // the last failure of the store
 	for {
 		err := claim.Complete(ctx)
-		if !errors.Is(err, ErrUnavailable) {
+		switch ended := ctx.Err(); {
+		case errors.Is(err, ErrUnavailable):
+			away = err
+		case ended == nil || !errors.Is(err, ended):
 			return err
+		case away == nil:
+			return Unavailable(context.Background(), "complete", err)
 		}
 		select {
 		case <-time.After(settlePause):
 		case <-ctx.Done():
-			return err
+			return away
 		}
 	}
 }

@@ -358,6 +358,30 @@ func TestDoTellsWhatIsNotRecorded(t *testing.T) {
 	})
 }
 
+// How long Do tries to settle is no context of the caller's, and hides no cause.
+func TestDoTellsWhyItIsNotRecordedInTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for name, cause := range map[string]error{"hangs": nil, "fails, and then hangs": errDown} {
+			store := newFaulty()
+			guard := newGuard(t, store)
+			store.set(store.before, "complete", cause)
+			store.hang("complete", time.Hour)
+			if cause != nil {
+				store.hang("complete", 0)
+				time.AfterFunc(time.Second, func() { store.hang("complete", time.Hour) })
+			}
+			err := guard.Do(t.Context(), key, func(context.Context) error { return nil })
+			require.ErrorIs(t, err, idempotency.ErrUnrecorded, name)
+			require.ErrorIs(t, err, idempotency.ErrUnavailable, name)
+			require.NotErrorIs(t, err, context.DeadlineExceeded, name)
+			if cause != nil {
+				require.ErrorIs(t, err, cause, name)
+			}
+			time.Sleep(time.Hour)
+		}
+	})
+}
+
 func TestDoWithoutItsLease(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := newFaulty()

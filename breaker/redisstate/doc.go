@@ -80,8 +80,10 @@
 // # Errors
 //
 // Every error matches ErrUnavailable where Redis was asked and did not answer, or
-// ErrConfig, or ErrRunning, but for a context's own, which is returned bare. Run
-// survives everything but ErrConfig. No error shows a password.
+// ErrConfig, or ErrRunning. Only when the context of a call ends, it is the context's.
+// Where the Fleet knows what has kept it from asking Redis last, a refused connection
+// for instance, that is in the error's chain, too. Run survives everything but
+// ErrConfig. No error shows a password.
 //
 // The examples show how a process shares its breakers and how an operator's tool
 // forces one.

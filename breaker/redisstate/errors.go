@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+
+	"github.com/esh3artech/barid/internal/lastfault"
 )
 
 // What can go wrong, to be matched with errors.Is.
@@ -18,17 +20,18 @@ var (
 	ErrRunning = errors.New("redisstate: running already")
 )
 
-// unavailable is ctx's error, bare, if the caller's context has ended, and an
-// ErrUnavailable otherwise.
-func unavailable(ctx context.Context, err error) error {
+// errTimeout is the reason when Config.Timeout is over, which no caller has set by a
+// context.
+var errTimeout = errors.New("no answer in time")
+
+// unavailable is ctx's error, together with the last fault, if ctx's end is the reason
+// of a failure, and an ErrUnavailable otherwise.
+func (f *Fleet) unavailable(ctx context.Context, reason error) error {
 	switch {
-	case err == nil:
+	case reason == nil:
 		return nil
-	case ctx.Err() != nil:
-		return ctx.Err()
-	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
-		// Config.Timeout, which no caller has set by a context.
-		return fmt.Errorf("%w: no answer in time", ErrUnavailable)
+	case lastfault.EndedBy(ctx, reason) != nil:
+		return lastfault.With(ctx, reason, f.lastFault.Err())
 	}
-	return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	return fmt.Errorf("%w: %w", ErrUnavailable, reason)
 }

@@ -2,9 +2,12 @@ package redisstate
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/esh3artech/barid/internal/lastfault"
 )
 
 // command is one call of the script.
@@ -37,21 +40,43 @@ type answer struct {
 	err    error
 }
 
-// exchange sends commands as one pipeline and returns as many answers, or ctx's
-// error. It returns no later than ctx ends, whatever the client does. done is
-// called when the client has finished, which may be later.
-func (f *Fleet) exchange(ctx context.Context, commands []command, done func()) ([]answer, error) {
+// exchange sends commands as one pipeline and returns as many answers. It returns no
+// later than bounded ends, which is ctx with Config.Timeout, whatever the client does.
+// done is called when the client has finished, which may be later.
+func (f *Fleet) exchange(ctx, bounded context.Context, commands []command, done func()) ([]answer, error) {
 	answered := make(chan []answer, 1)
 	go func() {
 		defer done()
-		answered <- f.send(ctx, commands)
+		answers := f.send(bounded, commands)
+		for i := range answers {
+			answers[i].err = lastfault.Reason(ctx, answers[i].err, errTimeout)
+		}
+		f.lastFault.Note(ctx, firstFault(answers))
+		answered <- answers
 	}()
 	select {
 	case answers := <-answered:
 		return answers, nil
-	case <-ctx.Done():
-		return nil, ctx.Err()
+	case <-bounded.Done():
+		return nil, f.timeIsUp(ctx, bounded)
 	}
+}
+
+// timeIsUp is why there is no answer when bounded has ended.
+func (f *Fleet) timeIsUp(ctx, bounded context.Context) error {
+	reason := lastfault.Reason(ctx, bounded.Err(), errTimeout)
+	f.lastFault.Note(ctx, reason)
+	return reason
+}
+
+// firstFault is what has kept Redis from answering one of the commands, or nil.
+func firstFault(answers []answer) error {
+	for _, a := range answers {
+		if a.err != nil && !lastfault.IsReply(a.err) && !errors.Is(a.err, errAnswer) {
+			return a.err
+		}
+	}
+	return nil
 }
 
 // send sends commands by the script's digest, and those whose server does not have

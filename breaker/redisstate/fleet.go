@@ -11,6 +11,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/esh3artech/barid/breaker"
+	"github.com/esh3artech/barid/internal/lastfault"
 )
 
 // Fleet shares the states of one process's breakers with other processes, and
@@ -27,6 +28,8 @@ type Fleet struct {
 	urgent  chan struct{} // has an element while Run should sync without waiting for Every
 	syncing chan struct{} // has an element while a Sync is under way
 	sending chan struct{} // has an element until the client is done with a Sync's exchange
+
+	lastFault lastfault.Fault // noted of every exchange
 
 	mu      sync.Mutex
 	members []*member

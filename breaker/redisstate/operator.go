@@ -54,7 +54,7 @@ type View struct {
 // they read Redis. It replaces an earlier force. When it returns nil, Redis has
 // the force. This process needs no breaker of the name, and no Run.
 //
-// The errors match ErrConfig or ErrUnavailable, or are ctx's own, bare.
+// The errors match ErrConfig, ErrUnavailable or ctx's own error.
 func (f *Fleet) ForceOpen(ctx context.Context, name string, force Force) error {
 	return f.force(ctx, name, stateOpen, force)
 }
@@ -134,12 +134,12 @@ func (f *Fleet) do(ctx context.Context, c command) (record, error) {
 	}
 	bounded, cancel := context.WithTimeout(ctx, f.config.Timeout)
 	defer cancel()
-	answers, err := f.exchange(bounded, []command{c}, func() {})
+	answers, err := f.exchange(ctx, bounded, []command{c}, func() {})
 	if err == nil && answers[0].err == nil {
 		return answers[0].record, nil
 	}
 	if err == nil {
 		err = answers[0].err
 	}
-	return record{}, unavailable(ctx, err)
+	return record{}, f.unavailable(ctx, err)
 }

@@ -10,7 +10,7 @@ import (
 // breakers here, and reads and follows what happened elsewhere. An instance that
 // calls it before its first Allow knows of a force and of an open state from its
 // first call on. It returns an error that matches ErrUnavailable if that failed
-// for any breaker, or ctx's own error, bare.
+// for any breaker, or ctx's own error.
 func (f *Fleet) Sync(ctx context.Context) error {
 	if err := f.Err(); err != nil {
 		return err
@@ -22,11 +22,11 @@ func (f *Fleet) Sync(ctx context.Context) error {
 	case f.syncing <- struct{}{}:
 		defer func() { <-f.syncing }()
 	case <-ctx.Done():
-		return ctx.Err()
+		return f.unavailable(ctx, ctx.Err())
 	}
 	members := f.snapshot()
 	if len(members) == 0 {
-		return ctx.Err()
+		return f.unavailable(ctx, ctx.Err())
 	}
 	sent := time.Now()
 	commands := make([]command, len(members))
@@ -35,7 +35,7 @@ func (f *Fleet) Sync(ctx context.Context) error {
 	}
 	answers, err := f.ask(ctx, commands)
 	if ctx.Err() != nil {
-		return ctx.Err()
+		return f.unavailable(ctx, ctx.Err())
 	}
 	var first error
 	failed := 0
@@ -54,19 +54,19 @@ func (f *Fleet) Sync(ctx context.Context) error {
 		m.follow(f, commands[i], answers[i].record, sent)
 	}
 	f.logAway(ctx, failed, len(members), first)
-	return unavailable(ctx, first)
+	return f.unavailable(ctx, first)
 }
 
 // ask is the one exchange of a Sync, within Timeout. A client that doesn't heed
 // contexts may go on longer; the next Sync waits for it.
 func (f *Fleet) ask(ctx context.Context, commands []command) ([]answer, error) {
-	ctx, cancel := context.WithTimeout(ctx, f.config.Timeout)
+	bounded, cancel := context.WithTimeout(ctx, f.config.Timeout)
 	defer cancel()
 	select {
 	case f.sending <- struct{}{}:
-		return f.exchange(ctx, commands, func() { <-f.sending })
-	case <-ctx.Done():
-		return nil, ctx.Err()
+		return f.exchange(ctx, bounded, commands, func() { <-f.sending })
+	case <-bounded.Done():
+		return nil, f.timeIsUp(ctx, bounded)
 	}
 }
 
@@ -85,7 +85,7 @@ func (f *Fleet) logAway(ctx context.Context, failed, of int, err error) {
 	switch {
 	case failed > 0 && !before:
 		f.config.Logger.LogAttrs(ctx, slog.LevelWarn, "breakers not shared",
-			slog.Int("breakers", failed), slog.Any("error", unavailable(ctx, err)))
+			slog.Int("breakers", failed), slog.Any("error", f.unavailable(ctx, err)))
 	case failed == 0 && before:
 		f.config.Logger.LogAttrs(ctx, slog.LevelInfo, "breakers shared again")
 	}

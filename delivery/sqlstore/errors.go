@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/esh3artech/barid/delivery"
+	"github.com/esh3artech/barid/internal/lastfault"
 )
 
 // The errors of this package, to be matched with errors.Is. The contracts' errors
@@ -111,7 +112,7 @@ func asDatabaseError(ctx context.Context, doing string, err, fault error) error 
 	if err == nil {
 		return nil
 	}
-	if ended := contextError(ctx); ended != nil {
+	if ended := lastfault.Ended(ctx); ended != nil {
 		switch causeOf(err) {
 		case transient, locked, readOnly, diskFull, denied, refusedValues:
 			fault = err
@@ -124,18 +125,6 @@ func asDatabaseError(ctx context.Context, doing string, err, fault error) error 
 		return err
 	}
 	return &DatabaseError{Doing: doing, Err: err}
-}
-
-// contextError is ctx's error. A driver passes the deadline on to the network,
-// which may notice it a moment before ctx does.
-func contextError(ctx context.Context) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	if deadline, ok := ctx.Deadline(); ok && !time.Now().Before(deadline) {
-		return context.DeadlineExceeded
-	}
-	return nil
 }
 
 // lockedError says how long a call has waited in vain for locks of others.
@@ -165,7 +154,7 @@ func (e *noAnswerError) Error() string {
 // asNoAnswer is err, as a noAnswerError if ctx, which bounds a transaction, has
 // ended.
 func asNoAnswer(ctx context.Context, timeout time.Duration, err error) error {
-	if err != nil && contextError(ctx) != nil {
+	if err != nil && lastfault.Ended(ctx) != nil {
 		return &noAnswerError{timeout: timeout, err: err}
 	}
 	return err
@@ -177,7 +166,7 @@ func withTimeout(ctx context.Context, timeout time.Duration, doing string, ask f
 	limited, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	err := ask(limited)
-	if errors.Is(err, context.DeadlineExceeded) && contextError(ctx) == nil {
+	if errors.Is(err, context.DeadlineExceeded) && lastfault.Ended(ctx) == nil {
 		return &DatabaseError{Doing: doing, Err: asNoAnswer(limited, timeout, err)}
 	}
 	return err

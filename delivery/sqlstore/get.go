@@ -30,7 +30,7 @@ func (s *Store) Get(ctx context.Context, ids ...string) ([]delivery.Record, []er
 		c := &getCall{ctx: ctx, ids: slices.Clone(ids[from:to]), done: make(chan error, 1)}
 		err := ctx.Err()
 		if err == nil {
-			err = withFault(ctx, "get", s.gets.await(ctx, c, c.done), s.fault.load())
+			err = withFault(ctx, "get", s.gets.await(ctx, c, c.done), s.fault.Err())
 		}
 		if err != nil {
 			return slices.Repeat([]error{err}, to-from), err

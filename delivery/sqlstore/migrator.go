@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/esh3artech/barid/internal/lastfault"
 	"github.com/esh3artech/barid/retry"
 )
 
@@ -150,7 +151,7 @@ func (m *migrator) run(ctx context.Context) error {
 		default:
 			return err
 		}
-		if n == maxTries || contextError(ctx) != nil {
+		if n == maxTries || lastfault.Ended(ctx) != nil {
 			return err
 		}
 		m.fault = fault

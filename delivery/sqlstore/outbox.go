@@ -94,7 +94,7 @@ func (o Outbox) save(ctx context.Context, records []delivery.Record, which []int
 		batch[n] = &rows
 	}
 	added, err := o.store.records.addRecords(ctx, o.tx, batch)
-	return added, asDatabaseError(ctx, "save", err, o.store.fault.load())
+	return added, asDatabaseError(ctx, "save", err, o.store.fault.Err())
 }
 
 // Committed implements delivery.CommittedSaver: it tells the watchers of the

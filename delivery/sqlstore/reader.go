@@ -5,6 +5,8 @@ import (
 	"database/sql"
 	"sync/atomic"
 	"time"
+
+	"github.com/esh3artech/barid/internal/lastfault"
 )
 
 // reader runs transactions that only read.
@@ -33,19 +35,19 @@ func (r *reader) read(ctx context.Context, doing string, work func(querier) erro
 		limited, cancel = context.WithTimeout(ctx, r.timeout)
 		defer cancel()
 	}
-	return asDatabaseError(ctx, doing, r.tryRead(ctx, limited, work), r.fault.load())
+	return asDatabaseError(ctx, doing, r.tryRead(ctx, limited, work), r.fault.Err())
 }
 
 // tryRead runs work within limited, which is ctx with the store's timeout.
 func (r *reader) tryRead(ctx, limited context.Context, work func(querier) error) error {
 	var err error
 	for range maxTries {
-		if err = r.readOnce(limited, work); err == nil || causeOf(err) != connectionLost || contextError(limited) != nil {
+		if err = r.readOnce(limited, work); err == nil || causeOf(err) != connectionLost || lastfault.Ended(limited) != nil {
 			break
 		}
 		r.fault.note(r.dialect, err)
 	}
-	if err != nil && contextError(ctx) != nil {
+	if err != nil && lastfault.Ended(ctx) != nil {
 		return err // which tells nothing of the database
 	}
 	err = asNoAnswer(limited, r.timeout, err)
@@ -59,7 +61,7 @@ func (r *reader) readOnce(ctx context.Context, work func(querier) error) error {
 		return err
 	}
 	err = conn.transaction(ctx, r.dialect.beginRead, work)
-	if err != nil && (contextError(ctx) != nil || mayBeBroken(err)) {
+	if err != nil && (lastfault.Ended(ctx) != nil || mayBeBroken(err)) {
 		conn.discard()
 	} else {
 		conn.release()

@@ -52,7 +52,7 @@ func (w *writer) execute(ctx context.Context, op *operation, amount size, args a
 	}
 	c := &call{ctx: ctx, op: op, args: args, amount: amount, done: make(chan error, 1)}
 	err := w.batches.await(ctx, c, c.done)
-	fault := w.fault.load()
+	fault := w.fault.Err()
 	if locked := c.locked.Load(); locked != nil {
 		fault = *locked
 	}

@@ -94,6 +94,8 @@
 //   - ErrDamaged: what is stored can't be read.
 //   - ErrConfig, from every method: New was given what can't be used.
 //
-// A context's error is returned as it is. No error shows a password, a body or
-// a recipient.
+// When the context of a call ends, the error is the context's. Where the store
+// knows what has kept it from asking Redis last, a refused connection for
+// instance, that is in the error's chain, too. No error shows a password, a body
+// or a recipient.
 package redisstore

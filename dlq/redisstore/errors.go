@@ -4,11 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"strings"
-	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/esh3artech/barid/internal/lastfault"
 )
 
 // What can go wrong beside package dlq's errors, to be matched with errors.Is.
@@ -46,28 +46,18 @@ func (e *UnavailableError) Unwrap() error { return e.Err }
 // errTimeout is the reason when Config.Timeout is over.
 var errTimeout = errors.New("no answer within Config.Timeout")
 
-// unavailable returns ctx's error if that is the cause of err, and otherwise an
-// *UnavailableError. An *EvictionError stays as it is.
-func unavailable(ctx context.Context, op string, err error) error {
+// unavailable returns ctx's error, together with the last fault, if ctx's end is the
+// reason of a failure, and otherwise an *UnavailableError. An *EvictionError stays as
+// it is.
+func (s *Store) unavailable(ctx context.Context, op string, reason error) error {
 	var eviction *EvictionError
-	if err == nil || errors.As(err, &eviction) {
-		return err
+	switch {
+	case reason == nil || errors.As(reason, &eviction):
+		return reason
+	case lastfault.EndedBy(ctx, reason) != nil:
+		return lastfault.With(ctx, reason, s.lastFault.Err())
 	}
-	var network net.Error
-	timeout := errors.As(err, &network) && network.Timeout() // a context's deadline is one too
-	if timeout || errors.Is(err, context.Canceled) {
-		if ended := ctx.Err(); ended != nil {
-			return ended
-		}
-		// The socket has the same deadline, and can notice it before the context.
-		if deadline, ok := ctx.Deadline(); ok && timeout && !time.Now().Before(deadline) {
-			return context.DeadlineExceeded
-		}
-	}
-	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
-		err = errTimeout
-	}
-	return &UnavailableError{Op: op, Err: err}
+	return &UnavailableError{Op: op, Err: reason}
 }
 
 // outOfMemory reports whether Redis refused for lack of memory. Within a script

@@ -9,6 +9,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/esh3artech/barid/dlq"
+	"github.com/esh3artech/barid/internal/lastfault"
 )
 
 // How much one round trip carries at most. Redis serves nobody else while a
@@ -61,26 +62,30 @@ func exchange[T any](ctx context.Context, s *Store, op string, do func(ctx conte
 	}
 	var none T
 	if err := ctx.Err(); err != nil {
-		return none, err
+		return none, s.unavailable(ctx, op, err)
 	}
 	bounded, cancel := context.WithTimeout(ctx, s.config.Timeout)
 	answered := make(chan answer, 1)
 	go func() {
 		defer cancel()
 		value, err := do(bounded)
+		err = lastfault.Reason(ctx, err, errTimeout)
+		s.lastFault.Note(ctx, err)
 		answered <- answer{value: value, err: err}
 	}()
 	select {
 	case got := <-answered:
-		return got.value, unavailable(ctx, op, got.err)
+		return got.value, s.unavailable(ctx, op, got.err)
 	case <-bounded.Done():
 	}
 	select {
 	case got := <-answered: // both at once: the answer tells more
-		return got.value, unavailable(ctx, op, got.err)
+		return got.value, s.unavailable(ctx, op, got.err)
 	default:
-		return none, unavailable(ctx, op, bounded.Err())
 	}
+	reason := lastfault.Reason(ctx, bounded.Err(), errTimeout)
+	s.lastFault.Note(ctx, reason)
+	return none, s.unavailable(ctx, op, reason)
 }
 
 // errorOf returns the error that stands for a script's answer for one entry.

@@ -12,6 +12,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/esh3artech/barid/dlq"
+	"github.com/esh3artech/barid/internal/lastfault"
 )
 
 // Store keeps dead letters in Redis. Any number of goroutines may use it at
@@ -24,6 +25,8 @@ type Store struct {
 	scripts scripts
 	// checked is true when Check has succeeded once.
 	checked atomic.Bool
+	// lastFault is noted of every round trip.
+	lastFault lastfault.Fault
 }
 
 var _ dlq.Store = (*Store)(nil)

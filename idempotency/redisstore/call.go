@@ -12,6 +12,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/esh3artech/barid/idempotency"
+	"github.com/esh3artech/barid/internal/lastfault"
 )
 
 // call is one step of the Store, asked for by one caller.
@@ -78,12 +79,6 @@ func (f form) next(refusal error) form {
 	return f + 1
 }
 
-// isReply tells what a server said from what kept it from being asked.
-func isReply(err error) bool {
-	_, ok := errors.AsType[redis.Error](err)
-	return ok
-}
-
 // isMissing says whether the server does not have the script.
 func isMissing(err error) bool { return err != nil && redis.HasErrorPrefix(err, "NOSCRIPT") }
 
@@ -130,7 +125,7 @@ func (c *call) read(reply any, err error) (answer, bool) {
 	switch {
 	case err == nil:
 	case c.form.hasManyKeys():
-		return answer{err: err}, !isReply(err) // one call's fault is not the others'
+		return answer{err: err}, !lastfault.IsReply(err) // one call's fault is not the others'
 	default:
 		return answer{err: err}, c.form == bySource || !isMissing(err)
 	}

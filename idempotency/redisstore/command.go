@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/esh3artech/barid/internal/lastfault"
 )
 
 // command is one command of a pipeline, and the calls that it is for: one call, or
@@ -97,7 +99,7 @@ func (c command) eachReply(take func(c *call, reply any, err error)) {
 // firstFault is the first error of the commands that is no reply, or nil.
 func firstFault(commands []command) error {
 	for _, each := range commands {
-		if err := each.Err(); err != nil && !isReply(err) {
+		if err := each.Err(); err != nil && !lastfault.IsReply(err) {
 			return err
 		}
 	}

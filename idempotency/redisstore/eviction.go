@@ -11,6 +11,7 @@ import (
 
 	"github.com/esh3artech/barid/idempotency"
 	"github.com/esh3artech/barid/idempotency/redisstore/eviction"
+	"github.com/esh3artech/barid/internal/lastfault"
 )
 
 // keepsKeys is the one policy under which keys live until they expire.
@@ -85,16 +86,14 @@ func (s *Store) ask(ctx context.Context, op string, question func(ctx context.Co
 	go func() {
 		defer cancel()
 		err := question(bounded)
-		if deadline, ok := ctx.Deadline(); ctx.Err() == nil && (!ok || time.Now().Before(deadline)) {
-			s.lastFault.note(err) // otherwise it may come of ctx's end
-		}
+		s.lastFault.Note(ctx, err)
 		answered <- err
 	}()
 	select {
 	case err := <-answered:
-		return idempotency.Unavailable(ctx, op, err)
+		return idempotency.Unavailable(ctx, op, lastfault.With(ctx, err, s.lastFault.Err()))
 	case <-ctx.Done():
-		return s.lastFault.with(ctx, ctx.Err())
+		return lastfault.With(ctx, ctx.Err(), s.lastFault.Err())
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/esh3artech/barid/idempotency"
+	"github.com/esh3artech/barid/internal/lastfault"
 )
 
 // Store keeps idempotency keys in Redis. Any number of goroutines may use it at
@@ -32,7 +33,7 @@ type Store struct {
 	checked  atomic.Bool
 	checking chan struct{}
 	// lastFault is noted of every pipeline, Ping and Check.
-	lastFault lastFault
+	lastFault lastfault.Fault
 }
 
 var _ idempotency.Store = (*Store)(nil)
@@ -161,7 +162,7 @@ func (s *Store) newCall(script *script, key, token string, attempt int, duration
 
 func (s *Store) do(ctx context.Context, c *call) (answer, error) {
 	got := s.batcher.do(ctx, c)
-	return got, idempotency.Unavailable(ctx, c.script.op, s.lastFault.with(ctx, got.err))
+	return got, idempotency.Unavailable(ctx, c.script.op, lastfault.With(ctx, got.err, s.lastFault.Err()))
 }
 
 // send sends a batch as one pipeline. What the server does not understand, because
@@ -171,7 +172,7 @@ func (s *Store) send(batch []*call) {
 	ctx, cancel := context.WithTimeout(context.Background(), s.config.Timeout)
 	defer cancel()
 	if err := s.ensureChecked(ctx); err != nil {
-		s.lastFault.note(err)
+		s.lastFault.Note(context.Background(), err) // no caller's context has ended a pipeline
 		for _, c := range batch {
 			c.answered <- answer{err: err}
 		}
@@ -196,7 +197,7 @@ func (s *Store) exec(ctx context.Context, calls []*call) (again []*call) {
 	pipeline := s.client.Pipeline()
 	_ = pipeline.BatchProcess(ctx, queue...) // only queues
 	_, _ = pipeline.Exec(ctx)                // each command has its own error
-	s.lastFault.note(firstFault(commands))
+	s.lastFault.Note(context.Background(), firstFault(commands))
 	for _, each := range commands {
 		each.eachReply(func(c *call, reply any, err error) {
 			got, ok := c.read(reply, err)
