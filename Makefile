@@ -6,7 +6,7 @@ MODULES := ./... ./examples/... ./examples/compare/...
 # Tests that break whole servers: they want the machine for themselves, so they run after the others.
 FAULTS := ./delivery/rabbitmq/faults
 # What the coverage bound holds for: everything but examples, suites and servers.
-CORE := ./retry ./breaker ./breaker/redisstate ./idempotency ./idempotency/redisstore ./internal/lastfault ./metrics \
+CORE := ./retry ./retry/lastfault ./breaker ./breaker/redisstate ./idempotency ./idempotency/redisstore ./metrics \
 	./dlq ./dlq/redisstore ./delivery ./delivery/memory ./delivery/rabbitmq ./delivery/sqlstore
 COVERAGE := 85
 

@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/esh3artech/barid/internal/lastfault"
+	"github.com/esh3artech/barid/retry/lastfault"
 )
 
 // What can go wrong, to be matched with errors.Is.

@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"github.com/esh3artech/barid/delivery"
-	"github.com/esh3artech/barid/internal/lastfault"
+	"github.com/esh3artech/barid/retry/lastfault"
 )
 
 // The errors of this package, to be matched with errors.Is. The contracts' errors

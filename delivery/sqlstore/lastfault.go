@@ -3,7 +3,7 @@ package sqlstore
 import (
 	"context"
 
-	"github.com/esh3artech/barid/internal/lastfault"
+	"github.com/esh3artech/barid/retry/lastfault"
 )
 
 // lastFault is why the database can't be used, as far as the last transactions have

@@ -9,8 +9,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/esh3artech/barid/internal/lastfault"
 	"github.com/esh3artech/barid/retry"
+	"github.com/esh3artech/barid/retry/lastfault"
 )
 
 // migrator brings the schema up to date.

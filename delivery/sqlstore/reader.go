@@ -6,7 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/esh3artech/barid/internal/lastfault"
+	"github.com/esh3artech/barid/retry/lastfault"
 )
 
 // reader runs transactions that only read.

@@ -9,7 +9,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/esh3artech/barid/dlq"
-	"github.com/esh3artech/barid/internal/lastfault"
+	"github.com/esh3artech/barid/retry/lastfault"
 )
 
 // How much one round trip carries at most. Redis serves nobody else while a

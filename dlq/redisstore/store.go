@@ -12,7 +12,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/esh3artech/barid/dlq"
-	"github.com/esh3artech/barid/internal/lastfault"
+	"github.com/esh3artech/barid/retry/lastfault"
 )
 
 // Store keeps dead letters in Redis. Any number of goroutines may use it at

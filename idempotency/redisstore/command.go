@@ -7,7 +7,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"github.com/esh3artech/barid/internal/lastfault"
+	"github.com/esh3artech/barid/retry/lastfault"
 )
 
 // command is one command of a pipeline, and the calls that it is for: one call, or

@@ -11,7 +11,7 @@ import (
 
 	"github.com/esh3artech/barid/idempotency"
 	"github.com/esh3artech/barid/idempotency/redisstore/eviction"
-	"github.com/esh3artech/barid/internal/lastfault"
+	"github.com/esh3artech/barid/retry/lastfault"
 )
 
 // keepsKeys is the one policy under which keys live until they expire.
