@@ -111,7 +111,8 @@ func (c ConnectionsConfig) validate() error {
 //
 // Each transport has channels of its own. What one of them forbids, deletes or breaks
 // ends its channels, and a queue that does not answer has its transport move to another
-// connection. What they share is what the broker does to a whole connection: it may
+// connection, as does a connection that the broker blocks while it needs a channel
+// there. What they share is what the broker does to a whole connection: it may
 // end it, and it stops reading from it while a queue can't keep up with what is
 // published. A transport whose queues are to disturb no others should have connections
 // of its own.

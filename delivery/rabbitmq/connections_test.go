@@ -192,13 +192,66 @@ func TestUnansweredQueueStaysApart(t *testing.T) {
 	receive(t, subscription, 1)
 }
 
+// A caller of Open that goes away ends nothing that others use.
+func TestOpenThatEndsLeavesSharedConnections(t *testing.T) {
+	t.Parallel()
+	n := newNetwork(t, shared.AMQP(t))
+	connections := connect(t, n)
+	stays := open(t, overConnections(t, connections, 0))
+	subscription := subscribe(t, stays, 10)
+	require.Nil(t, sendWithin(t, stays, time.Minute, message("in hand")))
+	inHand := receive(t, subscription, 1)[0]
+	resume := n.stall()
+	ctx, cancel := context.WithTimeout(context.Background(), 200*time.Millisecond)
+	defer cancel()
+	_, err := Open(ctx, overConnections(t, connections, 1))
+	resume()
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	require.NoError(t, stays.Ping(context.Background()))
+	require.NoError(t, inHand.Ack())
+	assert.Equal(t, 3, n.connected())
+}
+
+// A publishing connection that gives no channel, as one that the broker blocks, is left
+// to those who use it, and so is one that closes none.
+func TestUnansweredPublisherStaysApart(t *testing.T) {
+	t.Parallel()
+	const openOK, closeOK = 20<<16 + 11, 20<<16 + 41
+	var losing atomic.Uint32
+	n := newLossyNetwork(t, shared.AMQP(t), func(frame []byte) bool {
+		const method = 1
+		return frame[0] == method && losing.Load() != 0 && binary.BigEndian.Uint32(frame[7:]) == losing.Load()
+	})
+	connections, err := NewConnections(ConnectionsConfig{
+		URL: n.url, DialTimeout: time.Second, MaxReconnectDelay: 100 * time.Millisecond, Logger: testLogger(t),
+	})
+	require.NoError(t, err)
+	stays, goes := open(t, overConnections(t, connections, 0)), open(t, overConnections(t, connections, 1))
+	for _, transport := range []*Transport{stays, goes} {
+		require.Nil(t, sendWithin(t, transport, time.Minute, message("before")))
+	}
+	conn := stays.publishConns.all[0].channel.Load().conn
+	losing.Store(openOK)
+	another := &channelOffer{conn: goes.publishConns.all[0], transport: goes, window: 1}
+	_, _, err = another.open(t.Context(), conn)
+	require.ErrorIs(t, err, errUnanswered)
+	losing.Store(closeOK)
+	require.NoError(t, goes.Close())
+	losing.Store(0)
+	require.Nil(t, sendWithin(t, stays, time.Minute, message("after")))
+	assert.False(t, conn.amqp.IsClosed())
+	moved := open(t, overConnections(t, connections, 2))
+	require.Nil(t, sendWithin(t, moved, time.Minute, message("after")))
+	assert.NotSame(t, conn, moved.publishConns.all[0].channel.Load().conn)
+}
+
 // What a queue answers after its caller has gone is given back.
 func TestLateAnswerIsDiscarded(t *testing.T) {
 	conn := &connection{home: &sharedConn{}, users: 2}
 	ctx, cancel := context.WithCancel(context.Background())
 	answer, discarded := make(chan int), make(chan int)
 	cancel()
-	_, err := askQueue(ctx, conn, time.Minute, func() (int, error) { return <-answer, nil }, func(n int) { discarded <- n })
+	_, err := askFor(ctx, conn, time.Minute, func() (int, error) { return <-answer, nil }, func(n int) { discarded <- n })
 	require.ErrorIs(t, err, errUnanswered)
 	require.ErrorIs(t, err, context.Canceled)
 	answer <- 7

@@ -136,7 +136,7 @@ func (c *consumerChannel) setPaused(ctx context.Context, conn *connection, pause
 	patient, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { time.AfterFunc(closeTimeout, cancel) })()
-	_, err := askQueue(patient, conn, c.subscription.transport.connections.config.DialTimeout, func() (none struct{}, err error) {
+	_, err := askFor(patient, conn, c.subscription.transport.connections.config.DialTimeout, func() (none struct{}, err error) {
 		if paused {
 			return none, c.pause()
 		}
@@ -279,7 +279,7 @@ func (c *consumerChannel) close(conn *connection) {
 	c.mu.Unlock()
 	c.markStale()
 	//nolint:errcheck // if it fails, the connection is gone, and the channel with it; or it goes on
-	askQueue(context.Background(), conn, closeTimeout, func() (none struct{}, err error) {
+	askFor(context.Background(), conn, closeTimeout, func() (none struct{}, err error) {
 		switch {
 		case c.consumerEnded == nil:
 			retry.Wait(conn.gone, time.Until(lastAck.Add(c.ackLatency)))

@@ -169,7 +169,7 @@ func (s *subscription) openChannels(ctx context.Context, conn *connection) ([]*c
 // reopen opens a channel after an outage, which may have cost the queue.
 func (s *subscription) reopen(ctx context.Context, conn *connection, source *source) (*consumerChannel, error) {
 	s.transport.renew(ctx, false)
-	return askQueue(ctx, conn, s.transport.connections.config.DialTimeout, func() (*consumerChannel, error) {
+	return askFor(ctx, conn, s.transport.connections.config.DialTimeout, func() (*consumerChannel, error) {
 		return s.openChannel(conn, source, s.pausing.wanted())
 	}, func(c *consumerChannel) {
 		c.markStale()
