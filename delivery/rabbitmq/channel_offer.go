@@ -53,7 +53,7 @@ func (o *channelOffer) keep(ctx context.Context, conn *connection) error {
 // open opens a channel in confirm mode. closed tells its end.
 func (o *channelOffer) open(ctx context.Context, conn *connection) (_ *publishChannel, closed <-chan *amqp.Error, err error) {
 	channel, err := askFor(ctx, conn, o.transport.connections.config.DialTimeout, func() (*amqp.Channel, error) {
-		channel, err := conn.amqp.Channel()
+		channel, err := conn.openChannel()
 		if err != nil {
 			return nil, err
 		}

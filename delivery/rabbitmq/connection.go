@@ -108,6 +108,23 @@ func endedBy(cause, err error) error {
 // errUnanswered is the error of askFor while others use the connection.
 var errUnanswered = errors.New("rabbitmq: no answer over a connection that others use")
 
+// errFull is the error of openChannel on a connection that others have filled.
+var errFull = errors.New("rabbitmq: the connection has no channel left")
+
+// elsewhere says whether what failed is to be tried over another connection.
+func elsewhere(err error) bool { return errors.Is(err, errUnanswered) || errors.Is(err, errFull) }
+
+// openChannel opens a channel. Nobody joins the connection any longer when it has none
+// left (channel_max).
+func (c *connection) openChannel() (*amqp.Channel, error) {
+	channel, err := c.amqp.Channel()
+	if errors.Is(err, amqp.ErrChannelMax) {
+		c.home.retire(c)
+		return nil, errFull
+	}
+	return channel, err
+}
+
 // askFor runs f, which asks for something over c, until ctx ends or for as long as
 // timeout. A queue that has lost its majority may not answer, and a broker that takes no
 // messages for now answers nobody who publishes. That is no reason to end what others use

@@ -110,12 +110,12 @@ func (c ConnectionsConfig) validate() error {
 // use.
 //
 // Each transport has channels of its own. What one of them forbids, deletes or breaks
-// ends its channels, and a queue that does not answer has its transport move to another
-// connection, as does a connection that the broker blocks while it needs a channel
-// there. What they share is what the broker does to a whole connection: it may
-// end it, and it stops reading from it while a queue can't keep up with what is
-// published. A transport whose queues are to disturb no others should have connections
-// of its own.
+// ends its channels. A queue that does not answer has its transport move to another
+// connection, and so has a connection that is blocked while a channel is to be opened
+// there, or that has as many as the broker allows (channel_max, 2047 by default). What
+// they share is what the broker does to a whole connection: it may end it, and it stops
+// reading from it while a queue can't keep up with what is published. A transport whose
+// queues are to disturb no others should have connections of its own.
 type Connections struct {
 	config  ConnectionsConfig
 	dialer  *dialer

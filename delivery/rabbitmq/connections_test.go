@@ -245,6 +245,42 @@ func TestUnansweredPublisherStaysApart(t *testing.T) {
 	assert.NotSame(t, conn, moved.publishConns.all[0].channel.Load().conn)
 }
 
+// Where a connection has no channel left, another one is made, at first and after an
+// outage.
+func TestFullConnectionIsLeftToOthers(t *testing.T) {
+	t.Parallel()
+	n := newNetwork(t, shared.AMQP(t))
+	connections, err := NewConnections(ConnectionsConfig{URL: n.url + "?channel_max=8", MaxReconnectDelay: 100 * time.Millisecond})
+	require.NoError(t, err)
+	transports, subscriptions := make([]*Transport, 9), make([]delivery.Subscription, 9)
+	for i := range transports {
+		transports[i] = open(t, overConnections(t, connections, i))
+		subscriptions[i] = subscribe(t, transports[i], 10)
+		require.NoError(t, workOnce(t, transports[i], subscriptions[i], "before"))
+	}
+	n.cut()
+	for i := range transports {
+		require.NoError(t, workOnce(t, transports[i], subscriptions[i], "after"))
+	}
+}
+
+// A channel for single messages, too, is had over another connection.
+func TestFullConnectionHasNoChannelForOne(t *testing.T) {
+	t.Parallel()
+	n := newNetwork(t, shared.AMQP(t))
+	connections, err := NewConnections(ConnectionsConfig{URL: n.url + "?channel_max=8", MaxReconnectDelay: 100 * time.Millisecond})
+	require.NoError(t, err)
+	var last *Transport
+	for i := range 8 {
+		last = open(t, overConnections(t, connections, i))
+		awaitConns(t, last)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	_, err = last.publishConns.await(ctx, &last.closing, true)
+	require.NoError(t, err)
+}
+
 // What a queue answers after its caller has gone is given back.
 func TestLateAnswerIsDiscarded(t *testing.T) {
 	conn := &connection{home: &sharedConn{}, users: 2}

@@ -51,7 +51,7 @@ type consumerChannel struct {
 // openChannel opens a channel for a source, and consumes unless paused.
 func (s *subscription) openChannel(conn *connection, source *source, paused bool) (c *consumerChannel, err error) {
 	prefetch := source.prefetch(s.prefetch)
-	channel, err := conn.amqp.Channel()
+	channel, err := conn.openChannel()
 	if err != nil {
 		return nil, err
 	}

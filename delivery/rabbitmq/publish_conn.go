@@ -68,12 +68,12 @@ func (p *publishConn) serve(ctx context.Context, t *Transport, conn *connection)
 		return err
 	}
 	t.learnFrame(conn)
-	ctx, stop := context.WithCancel(ctx)
+	ctx, stop := context.WithCancelCause(ctx)
 	shared := &channelOffer{conn: p, transport: t, slot: &p.channel, window: t.config.Window}
 	alone := &channelOffer{conn: p, transport: t, slot: &p.alone, window: 1, alone: true}
 	var second sync.WaitGroup
 	defer second.Wait()
-	defer stop()
+	defer stop(nil)
 	second.Go(func() {
 		for ctx.Err() == nil {
 			changed := conn.changed.listen()
@@ -90,6 +90,9 @@ func (p *publishConn) serve(ctx context.Context, t *Transport, conn *connection)
 			select {
 			case <-p.wanted:
 				cause := alone.keep(ctx, conn)
+				if elsewhere(cause) {
+					stop(cause)
+				}
 				if retry.Wait(ctx.Done(), delay.next(permanent(cause))) {
 					t.publishConns.changed.notify() // whoever still wants it says so again
 				}
@@ -98,7 +101,11 @@ func (p *publishConn) serve(ctx context.Context, t *Transport, conn *connection)
 			}
 		}
 	})
-	return shared.keep(ctx, conn)
+	cause := shared.keep(ctx, conn)
+	if err := context.Cause(ctx); elsewhere(err) {
+		return err // shared was well
+	}
+	return cause
 }
 
 // wantAlone asks for the channel for single messages.

@@ -195,7 +195,7 @@ func (s *subscription) run(ctx context.Context, conn *connection, channels []*co
 		for i := range s.sources {
 			c := channels[i]
 			serving.Go(func() {
-				if err := s.serve(using, conn, &s.sources[i], c); errors.Is(err, errUnanswered) {
+				if err := s.serve(using, conn, &s.sources[i], c); elsewhere(err) {
 					stopUsing(err)
 				}
 			})
@@ -217,7 +217,7 @@ func (s *subscription) run(ctx context.Context, conn *connection, channels []*co
 		t.topology.expire()
 		delay.endedAfter(opened)
 		wait := delay.next(permanent(cause))
-		if errors.Is(cause, errUnanswered) {
+		if elsewhere(cause) {
 			t.logLost(ctx, "consume", cause, wait)
 		}
 		if t.connections.dialer.wait(ctx, wait, awake) {
@@ -226,8 +226,8 @@ func (s *subscription) run(ctx context.Context, conn *connection, channels []*co
 	}
 }
 
-// serve keeps a channel for the source over conn, until the connection is gone, the
-// queue does not answer or ctx ends, and returns the cause. It begins with c, unless
+// serve keeps a channel for the source over conn, until the connection is gone or is no
+// longer the one for it, or ctx ends, and returns the cause. It begins with c, unless
 // that is nil. A leftover that is gone is not waited for.
 func (s *subscription) serve(ctx context.Context, conn *connection, source *source, c *consumerChannel) error {
 	t := s.transport
@@ -236,7 +236,7 @@ func (s *subscription) serve(ctx context.Context, conn *connection, source *sour
 		opened := time.Now()
 		cause := s.follow(ctx, conn, source, c)
 		c = nil
-		if ctx.Err() != nil || conn.amqp.IsClosed() || errors.Is(cause, errUnanswered) ||
+		if ctx.Err() != nil || conn.amqp.IsClosed() || elsewhere(cause) ||
 			source.leftover && isCode(cause, amqp.NotFound) {
 			return cause
 		}
