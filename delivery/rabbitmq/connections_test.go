@@ -245,6 +245,44 @@ func TestUnansweredPublisherStaysApart(t *testing.T) {
 	assert.NotSame(t, conn, moved.publishConns.all[0].channel.Load().conn)
 }
 
+// A caller of Subscribe that goes away does not wait for what it has opened to be closed.
+func TestSubscribeThatEndsDoesNotWait(t *testing.T) {
+	t.Parallel()
+	const consumeOK = 60<<16 + 21
+	var subscribing, dead, lost atomic.Bool
+	n := newLossyNetwork(t, shared.AMQP(t), func(frame []byte) bool {
+		const method = 1
+		if dead.Load() {
+			lost.Store(true)
+			return true
+		}
+		if subscribing.Load() && frame[0] == method && binary.BigEndian.Uint32(frame[7:]) == consumeOK {
+			dead.Store(true) // after this one
+		}
+		return false
+	})
+	connections := connect(t, n)
+	stays := open(t, overConnections(t, connections, 0))
+	subscribe(t, stays, 10)
+	other := open(t, overConnections(t, connections, 1))
+	awaitConns(t, other)
+	subscribing.Store(true)
+	ctx, cancel := context.WithCancel(context.Background())
+	subscribed := make(chan error, 1)
+	go func() {
+		_, err := other.Subscribe(ctx, delivery.SubscribeConfig{})
+		subscribed <- err
+	}()
+	require.Eventually(t, lost.Load, time.Minute, time.Millisecond)
+	cancel()
+	require.ErrorIs(t, <-subscribed, context.Canceled)
+	connections.consume.mu.Lock()
+	defer connections.consume.mu.Unlock()
+	assert.NotNil(t, connections.consume.conn, "it was no reason to leave the connection")
+	subscribing.Store(false)
+	dead.Store(false)
+}
+
 // Where a connection has no channel left, another one is made, at first and after an
 // outage.
 func TestFullConnectionIsLeftToOthers(t *testing.T) {

@@ -270,7 +270,9 @@ func (c *consumerChannel) markStale() {
 // A single active consumer is not cancelled: the broker would make the next one
 // active at once, which then gets later messages before those that are in hand here.
 // All of them go back together with the channel.
-func (c *consumerChannel) close(conn *connection) {
+//
+// When ctx ends, the rest goes on in the background.
+func (c *consumerChannel) close(ctx context.Context, conn *connection) {
 	c.mu.Lock()
 	if !c.stale {
 		c.acks.flush() //nolint:errcheck // a lost ack leads to a redelivery
@@ -279,7 +281,7 @@ func (c *consumerChannel) close(conn *connection) {
 	c.mu.Unlock()
 	c.markStale()
 	//nolint:errcheck // if it fails, the connection is gone, and the channel with it; or it goes on
-	askFor(context.Background(), conn, closeTimeout, func() (none struct{}, err error) {
+	askFor(ctx, conn, closeTimeout, func() (none struct{}, err error) {
 		switch {
 		case c.consumerEnded == nil:
 			retry.Wait(conn.gone, time.Until(lastAck.Add(c.ackLatency)))

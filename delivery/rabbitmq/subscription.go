@@ -155,11 +155,12 @@ func (s *subscription) openChannels(ctx context.Context, conn *connection) ([]*c
 			return err
 		})
 		if err := firstOf(faults); err != nil {
-			for _, c := range channels {
-				if c != nil {
-					c.close(conn)
+			inParallel(len(channels), len(channels), func(i int) error {
+				if channels[i] != nil {
+					channels[i].close(ctx, conn)
 				}
-			}
+				return nil
+			})
 			return nil, err
 		}
 	}
@@ -285,15 +286,15 @@ func (s *subscription) follow(ctx context.Context, conn *connection, source *sou
 				return causeOf(<-c.closed)
 			}
 			// The channel lives: the broker has cancelled the consumer.
-			c.close(conn)
+			c.close(context.WithoutCancel(ctx), conn)
 			return errCancelled
 		case <-look.C:
 			if c.consumerEnded != nil && s.stranded(ctx, source) {
-				c.close(conn)
+				c.close(context.WithoutCancel(ctx), conn)
 				return errStranded
 			}
 		case <-ctx.Done():
-			c.close(conn)
+			c.close(context.WithoutCancel(ctx), conn)
 			return ctx.Err()
 		}
 	}
