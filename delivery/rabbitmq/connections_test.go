@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -281,6 +282,47 @@ func TestSubscribeThatEndsDoesNotWait(t *testing.T) {
 	assert.NotNil(t, connections.consume.conn, "it was no reason to leave the connection")
 	subscribing.Store(false)
 	dead.Store(false)
+}
+
+// A node that is silent for as long as callers wait is not the first one for ever.
+func TestSilentNodeIsNotTriedForEver(t *testing.T) {
+	t.Parallel()
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer silent.Close() //nolint:errcheck // the test is over
+	n := newNetwork(t, shared.AMQP(t))
+	connections, err := NewConnections(ConnectionsConfig{
+		URL: "amqp://" + silent.Addr().String(), Nodes: []string{n.listener.Addr().String()}, DialTimeout: time.Hour,
+	})
+	require.NoError(t, err)
+	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
+	defer cancel()
+	_, err = Open(ctx, overConnections(t, connections, 0))
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	var fault *ConnectError
+	require.ErrorAs(t, err, &fault)
+	assert.Equal(t, silent.Addr().String(), fault.Address)
+	open(t, overConnections(t, connections, 0))
+}
+
+// The end of a caller says nothing of the broker.
+func TestJoinThatEndsIsNoFault(t *testing.T) {
+	t.Parallel()
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer silent.Close() //nolint:errcheck // the test is over
+	failed := make(chan struct{}, 1)
+	connections, err := NewConnections(ConnectionsConfig{
+		URL:    "amqp://" + silent.Addr().String(),
+		Logger: slog.New(slog.NewTextHandler(signalWriter{text: "broker connect failed", seen: failed}, nil)),
+	})
+	require.NoError(t, err)
+	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
+	defer cancel()
+	_, joinErr := connections.control.joinOnce(ctx)
+	require.NotNil(t, joinErr)
+	assert.Nil(t, connections.dialer.fault.Load())
+	assert.Empty(t, failed)
 }
 
 // Where a connection has no channel left, another one is made, at first and after an
