@@ -2,6 +2,7 @@ package rabbitmq
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -90,7 +91,7 @@ func (p *publishConn) serve(ctx context.Context, t *Transport, conn *connection)
 			select {
 			case <-p.wanted:
 				cause := alone.keep(ctx, conn)
-				if elsewhere(cause) {
+				if errors.Is(cause, errFull) {
 					stop(cause)
 				}
 				if retry.Wait(ctx.Done(), delay.next(permanent(cause))) {
@@ -102,8 +103,8 @@ func (p *publishConn) serve(ctx context.Context, t *Transport, conn *connection)
 		}
 	})
 	cause := shared.keep(ctx, conn)
-	if err := context.Cause(ctx); elsewhere(err) {
-		return err // shared was well
+	if err := context.Cause(ctx); errors.Is(err, errFull) {
+		return err // for the channel for single messages
 	}
 	return cause
 }
