@@ -20,8 +20,8 @@ type channelOffer struct {
 }
 
 // keep offers a channel over conn until that is gone or ctx ends, and returns the
-// cause. It leaves no channel behind. A channel that the broker has ended because of a message is replaced at
-// once: only its senders have to do with that.
+// cause. It leaves no channel behind. A channel that the broker has ended because of a
+// message is replaced at once: only its senders have to do with that.
 func (o *channelOffer) keep(ctx context.Context, conn *connection) error {
 	t := o.transport
 	for last := exceptionNone; ; {

@@ -32,8 +32,8 @@ type ConnectionsConfig struct {
 	// 1, at most 16.
 	PublishConnections int
 
-	// DialTimeout bounds one try to connect to a node, with TLS and login. Default
-	// 10 s.
+	// DialTimeout bounds one try to connect to a node, with TLS and login, and later
+	// one answer of the broker's. Default 10 s.
 	DialTimeout time.Duration
 	// WriteTimeout is after how long a connection is given up whose peer reads
 	// nothing. Default 10 s.

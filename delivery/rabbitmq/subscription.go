@@ -30,8 +30,8 @@ var errCancelled = errors.New("rabbitmq: consumer cancelled by the broker: the q
 // maxPrefetch is the limit of AMQP's prefetch count, 16 bits.
 const maxPrefetch = 65535
 
-// subscription fetches from its sources over a connection of its own, with a
-// channel for each of them. It reconnects for as long as it is open.
+// subscription fetches from its sources over a connection that others may use as well,
+// with a channel for each of them. It reconnects for as long as it is open.
 type subscription struct {
 	transport *Transport
 	sources   []source
