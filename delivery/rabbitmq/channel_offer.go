@@ -20,8 +20,8 @@ type channelOffer struct {
 }
 
 // keep offers a channel over conn until that is gone or ctx ends, and returns the
-// cause. It leaves no channel behind. A channel that the broker has ended because of a message is replaced at
-// once: only its senders have to do with that.
+// cause. It leaves no channel behind. A channel that the broker has ended because of a
+// message is replaced at once: only its senders have to do with that.
 func (o *channelOffer) keep(ctx context.Context, conn *connection) error {
 	t := o.transport
 	for last := exceptionNone; ; {
@@ -40,7 +40,10 @@ func (o *channelOffer) keep(ctx context.Context, conn *connection) error {
 		close(channel.gone)
 		t.publishConns.changed.notify()
 		if last == exceptionNone || ctx.Err() != nil {
-			conn.within(context.WithoutCancel(ctx), closeTimeout, channel.amqp.Close) //nolint:errcheck // it has ended, or does
+			//nolint:errcheck // it has ended, or does
+			askFor(context.WithoutCancel(ctx), conn, closeTimeout, func() (none struct{}, err error) {
+				return none, channel.amqp.Close()
+			}, func(struct{}) {})
 			return cause
 		}
 		t.logLost(ctx, "publish channel", cause, 0)
@@ -49,25 +52,28 @@ func (o *channelOffer) keep(ctx context.Context, conn *connection) error {
 
 // open opens a channel in confirm mode. closed tells its end.
 func (o *channelOffer) open(ctx context.Context, conn *connection) (_ *publishChannel, closed <-chan *amqp.Error, err error) {
-	c := &publishChannel{
+	channel, err := askFor(ctx, conn, o.transport.connections.config.DialTimeout, func() (*amqp.Channel, error) {
+		channel, err := conn.openChannel()
+		if err != nil {
+			return nil, err
+		}
+		return channel, channel.Confirm(false)
+	}, func(late *amqp.Channel) {
+		late.Close() //nolint:errcheck // it is closed
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	return &publishChannel{
 		owner:    o.conn,
 		conn:     conn,
+		amqp:     channel,
 		alone:    o.alone,
 		window:   make(chan struct{}, o.window),
 		gone:     make(chan struct{}),
+		returns:  channel.NotifyReturn(make(chan amqp.Return, o.window)),
 		returned: make(map[returnKey]int),
-	}
-	err = conn.within(ctx, o.transport.connections.config.DialTimeout, func() error {
-		channel, err := conn.amqp.Channel()
-		if err != nil {
-			return err
-		}
-		c.amqp = channel
-		c.returns = channel.NotifyReturn(make(chan amqp.Return, o.window))
-		closed = channel.NotifyClose(make(chan *amqp.Error, 1))
-		return channel.Confirm(false)
-	})
-	return c, closed, err
+	}, channel.NotifyClose(make(chan *amqp.Error, 1)), nil
 }
 
 // watch follows what becomes of a channel, until its end, and returns the cause. The

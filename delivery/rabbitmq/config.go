@@ -61,7 +61,7 @@ type Config struct {
 
 	// Connections are those of other transports as well. URL and the fields from Nodes
 	// to TLS are theirs, and left out here. Nil means connections of the transport's
-	// own: at most three, if PublishConnections is 1.
+	// own: three, if PublishConnections is 1.
 	Connections *Connections
 	// For connections of its own, see ConnectionsConfig.
 	Nodes              []string

@@ -65,48 +65,72 @@ func (c *connection) killIfAlone() bool {
 	if c.users > 1 {
 		return false
 	}
+	if c.home.conn == c {
+		c.home.conn = nil // it may take its time to end
+	}
 	c.tcp.kill()
 	return true
 }
 
-// within runs f, which asks the broker for something over c. It kills the connection
-// when that takes longer than timeout, because the client's calls know no deadline.
-// When ctx ends, that is no reason to end what others use as well: then f has
-// closeTimeout left.
+// within runs f, which asks the broker for something over c, and returns when ctx ends.
+// It kills the connection when f takes longer than timeout, because the client's calls
+// know no deadline. The end of ctx is no reason to end what others use as well: then f
+// goes on in the background.
 func (c *connection) within(ctx context.Context, timeout time.Duration, f func() error) error {
-	patient, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout)
-	defer cancel()
-	defer context.AfterFunc(ctx, func() {
-		if c.killIfAlone() {
-			cancel()
-		} else {
-			time.AfterFunc(closeTimeout, cancel)
+	answers := make(chan error, 1)
+	go func() {
+		killer := time.AfterFunc(timeout, c.tcp.kill)
+		err := f()
+		if !killer.Stop() {
+			err = endedBy(context.DeadlineExceeded, err)
 		}
-	})()
-	stop := context.AfterFunc(patient, c.tcp.kill)
-	err := f()
-	if stop() {
+		answers <- err
+	}()
+	select {
+	case err := <-answers:
 		return err
+	case <-ctx.Done():
 	}
-	cause := ctx.Err()
-	if cause == nil {
-		cause = patient.Err()
+	if !c.killIfAlone() {
+		return ctx.Err()
 	}
+	return endedBy(ctx.Err(), <-answers)
+}
+
+// endedBy is the error of what came to err, if it did, because it was ended.
+func endedBy(cause, err error) error {
 	if err == nil {
 		return cause
 	}
 	return fmt.Errorf("%w: %w", cause, err)
 }
 
-// errUnanswered is the error of askQueue while others use the connection.
-var errUnanswered = errors.New("rabbitmq: the queue does not answer")
+// errUnanswered is the error of askFor while others use the connection.
+var errUnanswered = errors.New("rabbitmq: no answer over a connection that others use")
 
-// askQueue runs f, which asks a queue for something over c, until ctx ends or for as
-// long as timeout. A queue that has lost its majority may not answer, which is no reason
-// to end what others use as well. Then f goes on in the background, and what comes of
-// it too late is given to discard. Nobody joins a connection with such a queue any
-// longer.
-func askQueue[T any](ctx context.Context, c *connection, timeout time.Duration, f func() (T, error), discard func(T)) (T, error) {
+// errFull is the error of openChannel on a connection that others have filled.
+var errFull = errors.New("rabbitmq: the connection has no channel left")
+
+// elsewhere says whether what failed is to be tried over another connection.
+func elsewhere(err error) bool { return errors.Is(err, errUnanswered) || errors.Is(err, errFull) }
+
+// openChannel opens a channel. Nobody joins the connection any longer when it has none
+// left (channel_max).
+func (c *connection) openChannel() (*amqp.Channel, error) {
+	channel, err := c.amqp.Channel()
+	if errors.Is(err, amqp.ErrChannelMax) {
+		c.home.retire(c)
+		return nil, errFull
+	}
+	return channel, err
+}
+
+// askFor runs f, which asks for something over c, until ctx ends or for as long as
+// timeout. A queue that has lost its majority may not answer, and a broker that takes no
+// messages for now answers nobody who publishes. That is no reason to end what others use
+// as well. Then f goes on in the background, and what comes of it too late is given to
+// discard. Nobody joins such a connection any longer.
+func askFor[T any](ctx context.Context, c *connection, timeout time.Duration, f func() (T, error), discard func(T)) (T, error) {
 	ended := ctx.Done()
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
@@ -131,10 +155,8 @@ func askQueue[T any](ctx context.Context, c *connection, timeout time.Duration, 
 		c.home.retire(c)
 	}
 	if c.killIfAlone() {
-		if a := <-answers; a.err != nil {
-			return none, fmt.Errorf("%w: %w", ctx.Err(), a.err)
-		}
-		return none, ctx.Err()
+		a := <-answers
+		return none, endedBy(ctx.Err(), a.err)
 	}
 	go func() {
 		if a := <-answers; a.err == nil {

@@ -32,8 +32,8 @@ type ConnectionsConfig struct {
 	// 1, at most 16.
 	PublishConnections int
 
-	// DialTimeout bounds one try to connect to a node, with TLS and login. Default
-	// 10 s.
+	// DialTimeout bounds one try to connect to a node, with TLS and login, and later
+	// one answer of the broker's. Default 10 s.
 	DialTimeout time.Duration
 	// WriteTimeout is after how long a connection is given up whose peer reads
 	// nothing. Default 10 s.
@@ -110,11 +110,12 @@ func (c ConnectionsConfig) validate() error {
 // use.
 //
 // Each transport has channels of its own. What one of them forbids, deletes or breaks
-// ends its channels, and a queue that does not answer has its transport move to another
-// connection. What they share is what the broker does to a whole connection: it may
-// end it, and it stops reading from it while a queue can't keep up with what is
-// published. A transport whose queues are to disturb no others should have connections
-// of its own.
+// ends its channels. A queue that does not answer has its transport move to another
+// connection, and so has a connection that is blocked while a channel is to be opened
+// there, or that has as many as the broker allows (channel_max, 2047 by default). What
+// they share is what the broker does to a whole connection: it may end it, and it stops
+// reading from it while a queue can't keep up with what is published. A transport whose
+// queues are to disturb no others should have connections of its own.
 type Connections struct {
 	config  ConnectionsConfig
 	dialer  *dialer

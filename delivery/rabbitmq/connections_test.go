@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -192,13 +193,181 @@ func TestUnansweredQueueStaysApart(t *testing.T) {
 	receive(t, subscription, 1)
 }
 
+// A caller of Open that goes away ends nothing that others use.
+func TestOpenThatEndsLeavesSharedConnections(t *testing.T) {
+	t.Parallel()
+	n := newNetwork(t, shared.AMQP(t))
+	connections := connect(t, n)
+	stays := open(t, overConnections(t, connections, 0))
+	subscription := subscribe(t, stays, 10)
+	require.Nil(t, sendWithin(t, stays, time.Minute, message("in hand")))
+	inHand := receive(t, subscription, 1)[0]
+	resume := n.stall()
+	ctx, cancel := context.WithTimeout(context.Background(), 200*time.Millisecond)
+	defer cancel()
+	_, err := Open(ctx, overConnections(t, connections, 1))
+	resume()
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	require.NoError(t, stays.Ping(context.Background()))
+	require.NoError(t, inHand.Ack())
+	assert.Equal(t, 3, n.connected())
+}
+
+// A publishing connection that gives no channel, as one that the broker blocks, is left
+// to those who use it, and so is one that closes none.
+func TestUnansweredPublisherStaysApart(t *testing.T) {
+	t.Parallel()
+	const openOK, closeOK = 20<<16 + 11, 20<<16 + 41
+	var losing atomic.Uint32
+	n := newLossyNetwork(t, shared.AMQP(t), func(frame []byte) bool {
+		const method = 1
+		return frame[0] == method && losing.Load() != 0 && binary.BigEndian.Uint32(frame[7:]) == losing.Load()
+	})
+	connections, err := NewConnections(ConnectionsConfig{
+		URL: n.url, DialTimeout: time.Second, MaxReconnectDelay: 100 * time.Millisecond, Logger: testLogger(t),
+	})
+	require.NoError(t, err)
+	stays, goes := open(t, overConnections(t, connections, 0)), open(t, overConnections(t, connections, 1))
+	for _, transport := range []*Transport{stays, goes} {
+		require.Nil(t, sendWithin(t, transport, time.Minute, message("before")))
+	}
+	conn := stays.publishConns.all[0].channel.Load().conn
+	losing.Store(openOK)
+	another := &channelOffer{conn: goes.publishConns.all[0], transport: goes, window: 1}
+	_, _, err = another.open(t.Context(), conn)
+	require.ErrorIs(t, err, errUnanswered)
+	losing.Store(closeOK)
+	require.NoError(t, goes.Close())
+	losing.Store(0)
+	require.Nil(t, sendWithin(t, stays, time.Minute, message("after")))
+	assert.False(t, conn.amqp.IsClosed())
+	moved := open(t, overConnections(t, connections, 2))
+	require.Nil(t, sendWithin(t, moved, time.Minute, message("after")))
+	assert.NotSame(t, conn, moved.publishConns.all[0].channel.Load().conn)
+}
+
+// A caller of Subscribe that goes away does not wait for what it has opened to be closed.
+func TestSubscribeThatEndsDoesNotWait(t *testing.T) {
+	t.Parallel()
+	const consumeOK = 60<<16 + 21
+	var subscribing, dead, lost atomic.Bool
+	n := newLossyNetwork(t, shared.AMQP(t), func(frame []byte) bool {
+		const method = 1
+		if dead.Load() {
+			lost.Store(true)
+			return true
+		}
+		if subscribing.Load() && frame[0] == method && binary.BigEndian.Uint32(frame[7:]) == consumeOK {
+			dead.Store(true) // after this one
+		}
+		return false
+	})
+	connections := connect(t, n)
+	stays := open(t, overConnections(t, connections, 0))
+	subscribe(t, stays, 10)
+	other := open(t, overConnections(t, connections, 1))
+	awaitConns(t, other)
+	subscribing.Store(true)
+	ctx, cancel := context.WithCancel(context.Background())
+	subscribed := make(chan error, 1)
+	go func() {
+		_, err := other.Subscribe(ctx, delivery.SubscribeConfig{})
+		subscribed <- err
+	}()
+	require.Eventually(t, lost.Load, time.Minute, time.Millisecond)
+	cancel()
+	require.ErrorIs(t, <-subscribed, context.Canceled)
+	connections.consume.mu.Lock()
+	defer connections.consume.mu.Unlock()
+	assert.NotNil(t, connections.consume.conn, "it was no reason to leave the connection")
+	subscribing.Store(false)
+	dead.Store(false)
+}
+
+// A node that is silent for as long as callers wait is not the first one for ever.
+func TestSilentNodeIsNotTriedForEver(t *testing.T) {
+	t.Parallel()
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer silent.Close() //nolint:errcheck // the test is over
+	n := newNetwork(t, shared.AMQP(t))
+	connections, err := NewConnections(ConnectionsConfig{
+		URL: "amqp://" + silent.Addr().String(), Nodes: []string{n.listener.Addr().String()}, DialTimeout: time.Hour,
+	})
+	require.NoError(t, err)
+	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
+	defer cancel()
+	_, err = Open(ctx, overConnections(t, connections, 0))
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	var fault *ConnectError
+	require.ErrorAs(t, err, &fault)
+	assert.Equal(t, silent.Addr().String(), fault.Address)
+	open(t, overConnections(t, connections, 0))
+}
+
+// The end of a caller says nothing of the broker.
+func TestJoinThatEndsIsNoFault(t *testing.T) {
+	t.Parallel()
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer silent.Close() //nolint:errcheck // the test is over
+	failed := make(chan struct{}, 1)
+	connections, err := NewConnections(ConnectionsConfig{
+		URL:    "amqp://" + silent.Addr().String(),
+		Logger: slog.New(slog.NewTextHandler(signalWriter{text: "broker connect failed", seen: failed}, nil)),
+	})
+	require.NoError(t, err)
+	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
+	defer cancel()
+	_, joinErr := connections.control.joinOnce(ctx)
+	require.NotNil(t, joinErr)
+	assert.Nil(t, connections.dialer.fault.Load())
+	assert.Empty(t, failed)
+}
+
+// Where a connection has no channel left, another one is made, at first and after an
+// outage.
+func TestFullConnectionIsLeftToOthers(t *testing.T) {
+	t.Parallel()
+	n := newNetwork(t, shared.AMQP(t))
+	connections, err := NewConnections(ConnectionsConfig{URL: n.url + "?channel_max=8", MaxReconnectDelay: 100 * time.Millisecond})
+	require.NoError(t, err)
+	transports, subscriptions := make([]*Transport, 9), make([]delivery.Subscription, 9)
+	for i := range transports {
+		transports[i] = open(t, overConnections(t, connections, i))
+		subscriptions[i] = subscribe(t, transports[i], 10)
+		require.NoError(t, workOnce(t, transports[i], subscriptions[i], "before"))
+	}
+	n.cut()
+	for i := range transports {
+		require.NoError(t, workOnce(t, transports[i], subscriptions[i], "after"))
+	}
+}
+
+// A channel for single messages, too, is had over another connection.
+func TestFullConnectionHasNoChannelForOne(t *testing.T) {
+	t.Parallel()
+	n := newNetwork(t, shared.AMQP(t))
+	connections, err := NewConnections(ConnectionsConfig{URL: n.url + "?channel_max=8", MaxReconnectDelay: 100 * time.Millisecond})
+	require.NoError(t, err)
+	var last *Transport
+	for i := range 8 {
+		last = open(t, overConnections(t, connections, i))
+		awaitConns(t, last)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	_, err = last.publishConns.await(ctx, &last.closing, true)
+	require.NoError(t, err)
+}
+
 // What a queue answers after its caller has gone is given back.
 func TestLateAnswerIsDiscarded(t *testing.T) {
 	conn := &connection{home: &sharedConn{}, users: 2}
 	ctx, cancel := context.WithCancel(context.Background())
 	answer, discarded := make(chan int), make(chan int)
 	cancel()
-	_, err := askQueue(ctx, conn, time.Minute, func() (int, error) { return <-answer, nil }, func(n int) { discarded <- n })
+	_, err := askFor(ctx, conn, time.Minute, func() (int, error) { return <-answer, nil }, func(n int) { discarded <- n })
 	require.ErrorIs(t, err, errUnanswered)
 	require.ErrorIs(t, err, context.Canceled)
 	answer <- 7

@@ -51,7 +51,7 @@ type consumerChannel struct {
 // openChannel opens a channel for a source, and consumes unless paused.
 func (s *subscription) openChannel(conn *connection, source *source, paused bool) (c *consumerChannel, err error) {
 	prefetch := source.prefetch(s.prefetch)
-	channel, err := conn.amqp.Channel()
+	channel, err := conn.openChannel()
 	if err != nil {
 		return nil, err
 	}
@@ -136,7 +136,7 @@ func (c *consumerChannel) setPaused(ctx context.Context, conn *connection, pause
 	patient, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { time.AfterFunc(closeTimeout, cancel) })()
-	_, err := askQueue(patient, conn, c.subscription.transport.connections.config.DialTimeout, func() (none struct{}, err error) {
+	_, err := askFor(patient, conn, c.subscription.transport.connections.config.DialTimeout, func() (none struct{}, err error) {
 		if paused {
 			return none, c.pause()
 		}
@@ -270,7 +270,9 @@ func (c *consumerChannel) markStale() {
 // A single active consumer is not cancelled: the broker would make the next one
 // active at once, which then gets later messages before those that are in hand here.
 // All of them go back together with the channel.
-func (c *consumerChannel) close(conn *connection) {
+//
+// When ctx ends, the rest goes on in the background.
+func (c *consumerChannel) close(ctx context.Context, conn *connection) {
 	c.mu.Lock()
 	if !c.stale {
 		c.acks.flush() //nolint:errcheck // a lost ack leads to a redelivery
@@ -279,7 +281,7 @@ func (c *consumerChannel) close(conn *connection) {
 	c.mu.Unlock()
 	c.markStale()
 	//nolint:errcheck // if it fails, the connection is gone, and the channel with it; or it goes on
-	askQueue(context.Background(), conn, closeTimeout, func() (none struct{}, err error) {
+	askFor(ctx, conn, closeTimeout, func() (none struct{}, err error) {
 		switch {
 		case c.consumerEnded == nil:
 			retry.Wait(conn.gone, time.Until(lastAck.Add(c.ackLatency)))

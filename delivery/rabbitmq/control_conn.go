@@ -30,12 +30,16 @@ type controlConn struct {
 // on, for DialTimeout at most, because others use the connection as well: what ends
 // a call of the client's is the end of its connection.
 func ask[T any](ctx context.Context, t *Transport, f func(*connection) (T, error)) (T, error) {
-	return await(ctx, t, func() (value T, err error) {
-		err = t.control(t.connections.config.DialTimeout, func(conn *connection) (err error) {
+	return await(ctx, t, func() (T, error) {
+		var value, none T
+		err := t.control(t.connections.config.DialTimeout, func(conn *connection) (err error) {
 			value, err = f(conn)
 			return err
 		})
-		return value, err
+		if err != nil {
+			return none, err // f may go on
+		}
+		return value, nil
 	})
 }
 

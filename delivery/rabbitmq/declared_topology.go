@@ -20,7 +20,7 @@ type declaredTopology struct {
 	logger  *slog.Logger
 	// oneByOne says that the last try ended its connection, and the broker's reply
 	// need not tell why. So the next one makes one request at a time.
-	oneByOne bool
+	oneByOne atomic.Bool
 
 	renewing chan struct{} // capacity 1: whoever has put something in renews
 	expired  atomic.Bool
@@ -41,7 +41,7 @@ const (
 func (t *declaredTopology) establish(c *connection) error {
 	var err error
 	for _, requests := range t.requests(t.passive) {
-		if t.oneByOne {
+		if t.oneByOne.Load() {
 			err = c.makeEach(requests, 1)
 		} else {
 			err = c.makeAll(requests)
@@ -51,7 +51,7 @@ func (t *declaredTopology) establish(c *connection) error {
 		}
 	}
 	var reply *amqp.Error
-	t.oneByOne = c.amqp.IsClosed() && errors.As(err, &reply) && reply.Server
+	t.oneByOne.Store(c.amqp.IsClosed() && errors.As(err, &reply) && reply.Server)
 	return err
 }
 

@@ -62,10 +62,13 @@ func (d *dialer) dial(ctx context.Context, purpose string) (*connection, *Connec
 			return conn, nil
 		}
 		fault = &ConnectError{Address: d.nodes[first], Permanent: permanent(err), Cause: err}
-		if fault.Permanent || ctx.Err() != nil {
+		if fault.Permanent {
 			break // it is not the node's
 		}
 		d.first.CompareAndSwap(first, (first+1)%int32(len(d.nodes))) //nolint:gosec // a list in a config is short
+		if ctx.Err() != nil {
+			return nil, fault // nobody waits any longer, which says little of the broker
+		}
 	}
 	d.down.Store(true)
 	d.fault.Store(fault)

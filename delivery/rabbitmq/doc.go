@@ -29,9 +29,8 @@
 //
 // A lost connection is made again for as long as the Transport is open. The wait
 // between two tries doubles, but as soon as one connection can be made again, all that
-// wait are. A message
-// that was unconfirmed is sent again with the same message ID while its caller
-// still waits. At the caller's deadline it is delivery.ErrOutcomeUnknown: it may
+// wait are. A message that was unconfirmed is sent again with the same message ID while
+// its caller still waits. At the caller's deadline it is delivery.ErrOutcomeUnknown: it may
 // have been stored or not, so it is neither a success nor a plain failure. A crash
 // of the broker may thus lead to duplicates, as many as there were unconfirmed and
 // unacked messages, and to no loss.

@@ -62,7 +62,7 @@ func (t *Transport) renew(ctx context.Context, needed bool) {
 	switch {
 	case ctx.Err() != nil, errors.Is(err, delivery.ErrClosed):
 	case err != nil:
-		t.config.Logger.Warn("topology not declared", "error", err)
+		t.config.Logger.Log(ctx, levelOf(err), "topology not declared", "error", err)
 	case needed:
 		t.mender.rounds.Add(1)
 		t.mender.renewed.notify()

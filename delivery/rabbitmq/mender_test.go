@@ -2,6 +2,7 @@ package rabbitmq
 
 import (
 	"context"
+	"log/slog"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -35,4 +36,26 @@ func TestMenderWaitsNoLongerThanItCan(t *testing.T) {
 		<-time.After(futileFor)
 		assert.False(t, m.hopeless())
 	})
+}
+
+// A control connection that is refused for good is logged once, however often the
+// topology is to be renewed meanwhile.
+func TestRefusedControlConnectionIsLoggedOnce(t *testing.T) {
+	t.Parallel()
+	written := make(chan struct{}, 10)
+	c := light(t, shared.AMQP(t))
+	c.Logger = slog.New(slog.NewTextHandler(signalWriter{text: "topology not declared", seen: written}, nil))
+	transport := open(t, c)
+	awaitConns(t, transport)
+	refusing, err := NewConnections(ConnectionsConfig{URL: c.URL + "nowhere"})
+	require.NoError(t, err)
+	control := &transport.controlConn
+	control.looking <- struct{}{}
+	control.conn.leave()
+	control.conn, control.shared = nil, refusing.control
+	<-control.looking
+	for range 5 {
+		transport.renew(t.Context(), true)
+	}
+	assert.Len(t, written, 1)
 }

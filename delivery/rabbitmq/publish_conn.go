@@ -2,6 +2,7 @@ package rabbitmq
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -68,12 +69,12 @@ func (p *publishConn) serve(ctx context.Context, t *Transport, conn *connection)
 		return err
 	}
 	t.learnFrame(conn)
-	ctx, stop := context.WithCancel(ctx)
+	ctx, stop := context.WithCancelCause(ctx)
 	shared := &channelOffer{conn: p, transport: t, slot: &p.channel, window: t.config.Window}
 	alone := &channelOffer{conn: p, transport: t, slot: &p.alone, window: 1, alone: true}
 	var second sync.WaitGroup
 	defer second.Wait()
-	defer stop()
+	defer stop(nil)
 	second.Go(func() {
 		for ctx.Err() == nil {
 			changed := conn.changed.listen()
@@ -90,6 +91,9 @@ func (p *publishConn) serve(ctx context.Context, t *Transport, conn *connection)
 			select {
 			case <-p.wanted:
 				cause := alone.keep(ctx, conn)
+				if errors.Is(cause, errFull) {
+					stop(cause)
+				}
 				if retry.Wait(ctx.Done(), delay.next(permanent(cause))) {
 					t.publishConns.changed.notify() // whoever still wants it says so again
 				}
@@ -98,7 +102,11 @@ func (p *publishConn) serve(ctx context.Context, t *Transport, conn *connection)
 			}
 		}
 	})
-	return shared.keep(ctx, conn)
+	cause := shared.keep(ctx, conn)
+	if err := context.Cause(ctx); errors.Is(err, errFull) {
+		return err // for the channel for single messages
+	}
+	return cause
 }
 
 // wantAlone asks for the channel for single messages.

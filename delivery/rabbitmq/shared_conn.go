@@ -87,7 +87,9 @@ func (s *sharedConn) begin() *try {
 		defer cancel(nil)
 		conn, fault := s.dialer.dial(ctx, s.purpose)
 		if fault != nil {
-			s.logFault(fault)
+			if ctx.Err() == nil { // else those who waited are told
+				s.logFault(fault)
+			}
 			t.err = fault
 		} else {
 			conn.home = s

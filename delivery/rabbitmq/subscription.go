@@ -30,8 +30,8 @@ var errCancelled = errors.New("rabbitmq: consumer cancelled by the broker: the q
 // maxPrefetch is the limit of AMQP's prefetch count, 16 bits.
 const maxPrefetch = 65535
 
-// subscription fetches from its sources over a connection of its own, with a
-// channel for each of them. It reconnects for as long as it is open.
+// subscription fetches from its sources over a connection that others may use as well,
+// with a channel for each of them. It reconnects for as long as it is open.
 type subscription struct {
 	transport *Transport
 	sources   []source
@@ -155,11 +155,12 @@ func (s *subscription) openChannels(ctx context.Context, conn *connection) ([]*c
 			return err
 		})
 		if err := firstOf(faults); err != nil {
-			for _, c := range channels {
-				if c != nil {
-					c.close(conn)
+			inParallel(len(channels), len(channels), func(i int) error {
+				if channels[i] != nil {
+					channels[i].close(ctx, conn)
 				}
-			}
+				return nil
+			})
 			return nil, err
 		}
 	}
@@ -169,7 +170,7 @@ func (s *subscription) openChannels(ctx context.Context, conn *connection) ([]*c
 // reopen opens a channel after an outage, which may have cost the queue.
 func (s *subscription) reopen(ctx context.Context, conn *connection, source *source) (*consumerChannel, error) {
 	s.transport.renew(ctx, false)
-	return askQueue(ctx, conn, s.transport.connections.config.DialTimeout, func() (*consumerChannel, error) {
+	return askFor(ctx, conn, s.transport.connections.config.DialTimeout, func() (*consumerChannel, error) {
 		return s.openChannel(conn, source, s.pausing.wanted())
 	}, func(c *consumerChannel) {
 		c.markStale()
@@ -195,7 +196,7 @@ func (s *subscription) run(ctx context.Context, conn *connection, channels []*co
 		for i := range s.sources {
 			c := channels[i]
 			serving.Go(func() {
-				if err := s.serve(using, conn, &s.sources[i], c); errors.Is(err, errUnanswered) {
+				if err := s.serve(using, conn, &s.sources[i], c); elsewhere(err) {
 					stopUsing(err)
 				}
 			})
@@ -217,7 +218,7 @@ func (s *subscription) run(ctx context.Context, conn *connection, channels []*co
 		t.topology.expire()
 		delay.endedAfter(opened)
 		wait := delay.next(permanent(cause))
-		if errors.Is(cause, errUnanswered) {
+		if elsewhere(cause) {
 			t.logLost(ctx, "consume", cause, wait)
 		}
 		if t.connections.dialer.wait(ctx, wait, awake) {
@@ -226,8 +227,8 @@ func (s *subscription) run(ctx context.Context, conn *connection, channels []*co
 	}
 }
 
-// serve keeps a channel for the source over conn, until the connection is gone, the
-// queue does not answer or ctx ends, and returns the cause. It begins with c, unless
+// serve keeps a channel for the source over conn, until the connection is gone or is no
+// longer the one for it, or ctx ends, and returns the cause. It begins with c, unless
 // that is nil. A leftover that is gone is not waited for.
 func (s *subscription) serve(ctx context.Context, conn *connection, source *source, c *consumerChannel) error {
 	t := s.transport
@@ -236,7 +237,7 @@ func (s *subscription) serve(ctx context.Context, conn *connection, source *sour
 		opened := time.Now()
 		cause := s.follow(ctx, conn, source, c)
 		c = nil
-		if ctx.Err() != nil || conn.amqp.IsClosed() || errors.Is(cause, errUnanswered) ||
+		if ctx.Err() != nil || conn.amqp.IsClosed() || elsewhere(cause) ||
 			source.leftover && isCode(cause, amqp.NotFound) {
 			return cause
 		}
@@ -285,15 +286,15 @@ func (s *subscription) follow(ctx context.Context, conn *connection, source *sou
 				return causeOf(<-c.closed)
 			}
 			// The channel lives: the broker has cancelled the consumer.
-			c.close(conn)
+			c.close(context.WithoutCancel(ctx), conn)
 			return errCancelled
 		case <-look.C:
 			if c.consumerEnded != nil && s.stranded(ctx, source) {
-				c.close(conn)
+				c.close(context.WithoutCancel(ctx), conn)
 				return errStranded
 			}
 		case <-ctx.Done():
-			c.close(conn)
+			c.close(context.WithoutCancel(ctx), conn)
 			return ctx.Err()
 		}
 	}

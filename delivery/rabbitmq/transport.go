@@ -173,7 +173,7 @@ func (t *Transport) connect(ctx context.Context, shared *sharedConn, prepare fun
 		conn.leave()
 		fault := &ConnectError{Address: conn.address, Permanent: permanent(err), Cause: err}
 		var named *TopologyError
-		if fault.Permanent && (errors.As(err, &named) || !t.topology.oneByOne) { // else the next try finds out which part it is
+		if fault.Permanent && (errors.As(err, &named) || !t.topology.oneByOne.Load()) { // else the next try finds out which part it is
 			return nil, err
 		}
 		retry.Wait(ctx.Done(), delay.next(false))
