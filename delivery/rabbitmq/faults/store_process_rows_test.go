@@ -83,14 +83,22 @@ func inProcess(r *rowTest) {
 	r.advanceTimes(store, db, "progress", "due_at", time.Minute)
 	config.Concurrency, config.Batch = concurrency, "26-last"
 	last := r.child(config)
+	var sent int
+	var missing []string
+	r.atEnd(func() {
+		if r.Failed() {
+			r.Logf("%d were published; without effect were %v", sent, missing)
+		}
+	})
 	r.eventually(func() bool {
 		done := r.readChildLog(config.LogFile)
+		sent, missing = len(done[sentLine]), nil
 		for id := range done[sentLine] {
 			if done[effectLine][id] == 0 {
-				return false
+				missing = append(missing, id)
 			}
 		}
-		return done[sentLine][fmt.Sprintf("%s-%d", config.Batch, each-1)] > 0
+		return len(missing) == 0 && done[sentLine][fmt.Sprintf("%s-%d", config.Batch, each-1)] > 0
 	}, "published messages have no effect")
 	published := len(r.readChildLog(config.LogFile)[sentLine])
 	r.allDelivered(store, published)
