@@ -107,15 +107,21 @@ func workOnce(t *testing.T, transport *Transport, subscription delivery.Subscrip
 	}
 }
 
+// holding is a transport that others are not to disturb: it has a message in hand.
+func holding(t *testing.T, connections *Connections) (*Transport, delivery.Subscription, delivery.Incoming) {
+	t.Helper()
+	transport := open(t, overConnections(t, connections, 0))
+	subscription := subscribe(t, transport, 10)
+	require.Nil(t, sendWithin(t, transport, time.Minute, message("in hand")))
+	return transport, subscription, receive(t, subscription, 1)[0]
+}
+
 // A transport that is closed, or whose caller goes away, takes nothing from another.
 func TestCloseLeavesSharedConnections(t *testing.T) {
 	t.Parallel()
 	n := newNetwork(t, shared.AMQP(t))
 	connections := connect(t, n)
-	stays := open(t, overConnections(t, connections, 0))
-	subscription := subscribe(t, stays, 10)
-	require.Nil(t, sendWithin(t, stays, time.Minute, message("in hand")))
-	inHand := receive(t, subscription, 1)[0]
+	stays, subscription, inHand := holding(t, connections)
 	for i := range 3 {
 		goes := open(t, overConnections(t, connections, 1))
 		if i > 0 {
@@ -142,10 +148,7 @@ func TestRefusalsStayApart(t *testing.T) {
 	t.Parallel()
 	n := newNetwork(t, shared.AMQP(t))
 	connections := connect(t, n)
-	stays := open(t, overConnections(t, connections, 0))
-	subscription := subscribe(t, stays, 10)
-	require.Nil(t, sendWithin(t, stays, time.Minute, message("in hand")))
-	inHand := receive(t, subscription, 1)[0]
+	_, _, inHand := holding(t, connections)
 	c := overConnections(t, connections, 1)
 	c.Passive = true
 	_, err := Open(context.Background(), c)
@@ -169,10 +172,7 @@ func TestUnansweredQueueStaysApart(t *testing.T) {
 		URL: n.url, DialTimeout: 3 * time.Second, MaxReconnectDelay: 100 * time.Millisecond, Logger: testLogger(t),
 	})
 	require.NoError(t, err)
-	stays := open(t, overConnections(t, connections, 0))
-	subscription := subscribe(t, stays, 10)
-	require.Nil(t, sendWithin(t, stays, time.Minute, message("in hand")))
-	inHand := receive(t, subscription, 1)[0]
+	stays, subscription, inHand := holding(t, connections)
 	other := open(t, overConnections(t, connections, 1))
 	losing.Store(true)
 	ctx, cancel := context.WithTimeout(context.Background(), 200*time.Millisecond)
@@ -198,10 +198,7 @@ func TestOpenThatEndsLeavesSharedConnections(t *testing.T) {
 	t.Parallel()
 	n := newNetwork(t, shared.AMQP(t))
 	connections := connect(t, n)
-	stays := open(t, overConnections(t, connections, 0))
-	subscription := subscribe(t, stays, 10)
-	require.Nil(t, sendWithin(t, stays, time.Minute, message("in hand")))
-	inHand := receive(t, subscription, 1)[0]
+	stays, _, inHand := holding(t, connections)
 	resume := n.stall()
 	ctx, cancel := context.WithTimeout(context.Background(), 200*time.Millisecond)
 	defer cancel()
