@@ -166,6 +166,9 @@ func (c *crashes) giveUp(m *inflight, starts int) outcome {
 // without that counting. If it fails the start is still kept: one too many is counted,
 // unless it can be forgotten later on.
 func (m *inflight) forgetStart(ctx context.Context) {
+	if m.start == nil {
+		return
+	}
 	limited := within(context.WithoutCancel(ctx), time.Now(), settleTimeout)
 	defer limited.end()
 	_ = guarded(func() error { return m.releaseStart(limited) })
