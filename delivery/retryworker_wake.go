@@ -95,7 +95,17 @@ func (w *RetryWorker) Wake(ctx context.Context, filter WakeFilter) (woken int, e
 func (w *RetryWorker) listWaiting(ctx context.Context, query RecordQuery) (RecordPage, error) {
 	limited := within(ctx, time.Now(), settleTimeout)
 	defer limited.end()
-	return w.store.List(limited, query)
+	page, err := w.store.List(limited, query)
+	return page, storeHangs(ctx, err)
+}
+
+// storeHangs is err, the outcome of what had settleTimeout. The end of that is the
+// store's failure, and no deadline of the caller's.
+func storeHangs(ctx context.Context, err error) error {
+	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+		return fmt.Errorf("%w: no answer within %s", ErrStoreDown, settleTimeout)
+	}
+	return err
 }
 
 // wake carries out updates, and returns how many there was a record for that waited. Of
@@ -113,7 +123,7 @@ func (w *RetryWorker) wake(ctx context.Context, updates []Update) (woken int, er
 			woken++
 		case errors.Is(failure, ErrLate), errors.Is(failure, ErrNotFound):
 		case err == nil:
-			err = failure
+			err = storeHangs(ctx, failure)
 		}
 	}
 	return woken, err

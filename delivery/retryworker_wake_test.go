@@ -3,6 +3,7 @@ package delivery_test
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -175,6 +176,42 @@ func TestWakeFaults(t *testing.T) {
 		woken, err = worker.Wake(context.Background(), all)
 		require.NoError(t, err)
 		assert.LessOrEqual(t, 100, woken)
+	})
+}
+
+// hangingStore answers neither lists nor updates.
+type hangingStore struct {
+	delivery.Store
+	lists bool // it answers lists
+}
+
+func (s hangingStore) List(ctx context.Context, query delivery.RecordQuery) (delivery.RecordPage, error) {
+	if s.lists {
+		return s.Store.List(ctx, query)
+	}
+	<-ctx.Done()
+	return delivery.RecordPage{}, ctx.Err()
+}
+
+func (hangingStore) Update(ctx context.Context, updates ...delivery.Update) ([]delivery.Progress, []error) {
+	<-ctx.Done()
+	return make([]delivery.Progress, len(updates)), slices.Repeat([]error{ctx.Err()}, len(updates))
+}
+
+// A caller without a deadline is not told of one.
+func TestWakeOnAStoreThatHangs(t *testing.T) {
+	bubble(t, func(f *fixture) {
+		f.save(stored("m-1", delivery.StatusRetrying, time.Now().Add(time.Hour)))
+		for _, lists := range []bool{false, true} {
+			worker := f.newWorker(hangingStore{f.records, lists}, f.outlet, f.workerConfig())
+			_, err := worker.Wake(context.Background(), delivery.WakeFilter{All: true})
+			require.ErrorIs(t, err, delivery.ErrStoreDown)
+			require.NotErrorIs(t, err, context.DeadlineExceeded)
+			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+			_, err = worker.Wake(ctx, delivery.WakeFilter{All: true})
+			cancel()
+			require.ErrorIs(t, err, context.DeadlineExceeded)
+		}
 	})
 }
 
